@@ -1,0 +1,23 @@
+"""Holistic-CAM for the pytorch-grad-cam library: high-resolution class-activation maps from shallow to deep layers."""
+
+from holistic_cam_plugin.cameras import CAMERAS
+from holistic_cam_plugin.fuse import fuse, fuse_principal
+from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.low_pass_wrap import fundamental_scale_denoising, kernel_size, low_pass_wrap
+from holistic_cam_plugin.normalize import min_max_normalize
+from holistic_cam_plugin.pge import positive_gradient_weights
+from holistic_cam_plugin.pyramid import pyramid_sizes, resize_image
+
+__all__ = [
+    "CAMERAS",
+    "HolisticCAM",
+    "fundamental_scale_denoising",
+    "fuse",
+    "fuse_principal",
+    "kernel_size",
+    "low_pass_wrap",
+    "min_max_normalize",
+    "positive_gradient_weights",
+    "pyramid_sizes",
+    "resize_image",
+]

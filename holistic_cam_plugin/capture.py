@@ -1,0 +1,186 @@
+"""Capture: one pass through the model that records activations and gradients of the target layers.
+
+It stands where the library's `ActivationsAndGradients` stands, and leaves no trace: hooks live for one forward pass,
+gradients never reach a parameter's `.grad`, and the graph begins at the earliest target layer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Capture", "check_target_layers", "eval_mode", "unwrapped"]
+
+
+class Capture:
+    """Runs the model and records the target layers, in their order in `target_layers`.
+
+    Called on an input it gives the model's output, with a graph that reaches down to the earliest target layer:
+    `backward()` through it then fills `gradients`. It works under `no_grad` and `inference_mode` and for frozen models,
+    since that layer's output is made a leaf of its own.
+
+    Args:
+        model: run in evaluation mode; its training flags are restored.
+        target_layers: modules of `model`.
+        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in the library.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Sequence[nn.Module],
+        reshape_transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.model = model
+        self.target_layers = target_layers
+        self.reshape_transform = reshape_transform
+        self._records: dict[nn.Module, Tensor] = {}
+
+    def __call__(self, images: Tensor) -> Any:
+        """The model's output for `images`; records are replaced.
+
+        Raises:
+            TypeError: a target layer does not return a tensor.
+            ValueError: a target layer did not run.
+        """
+        self.clear()
+        with ExitStack() as stack:
+            stack.enter_context(eval_mode(self.model))
+            stack.enter_context(_eager())
+            for layer in set(self.target_layers):
+                stack.callback(layer.register_forward_hook(self._record).remove)
+            stack.enter_context(torch.inference_mode(False))
+            # No graph below the earliest target layer: its hook enables gradients from there on.
+            stack.enter_context(torch.no_grad())
+            # A tensor made in inference mode can't take part in a graph; its copy can.
+            outputs = self.model(images.clone() if images.is_inference() else images.detach())
+        for layer in self.target_layers:
+            if layer not in self._records:
+                raise ValueError(f"target layer {self._name(layer)} did not run in the model's forward pass")
+        return outputs
+
+    @property
+    def activations(self) -> list[Tensor]:
+        """The recorded activations, one `(B, C, h, w)` float32 tensor a target layer."""
+        return [self._as_maps(self._records[layer], layer) for layer in self.target_layers if layer in self._records]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Their gradients after a `backward()` through the output, in the same form; empty before."""
+        records = [(layer, self._records[layer]) for layer in self.target_layers if layer in self._records]
+        return [self._as_maps(record.grad, layer) for layer, record in records if record.grad is not None]
+
+    def activations_and_gradients(self, score: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Activations and the gradients of `score` with respect to them; the graph and the records are freed.
+
+        Returns:
+            Two lists of `(B, C, h, w)` float32 tensors, one a target layer, on the model's device.
+
+        Raises:
+            ValueError: a target layer does not influence the score, or its maps are not 4-D.
+        """
+        records = [self._records[layer] for layer in self.target_layers]
+        gradients = torch.autograd.grad(score, records, allow_unused=True)
+        activations, maps = [], []
+        for layer, record, gradient in zip(self.target_layers, records, gradients, strict=True):
+            if gradient is None:
+                raise ValueError(f"target layer {self._name(layer)} does not influence the targets' score")
+            activations.append(self._as_maps(record, layer))
+            maps.append(self._as_maps(gradient, layer))
+        self.clear()
+        return activations, maps
+
+    def clear(self) -> None:
+        """Forget what was recorded."""
+        self._records.clear()
+
+    def release(self) -> None:
+        """Forget what was recorded; there are no hooks to remove between calls."""
+        self.clear()
+
+    def _record(self, layer: nn.Module, _: object, output: object) -> Tensor | None:
+        if layer in self._records:  # a layer that runs twice: the first call counts, as in the library
+            return None
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"target layer {self._name(layer)} returns a {type(output).__name__}, not a tensor: "
+                "choose a layer inside it that returns the tensor to explain"
+            )
+        torch.set_grad_enabled(True)
+        if output.requires_grad:  # an earlier target layer lies below: keep the graph to it
+            output.retain_grad()
+            record = output
+        else:
+            record = output.detach().requires_grad_()
+        self._records[layer] = record
+        # The next layer may work in place (ReLU): it gets a copy, the record stays what the layer returned.
+        return record.clone()
+
+    def _as_maps(self, tensor: Tensor, layer: nn.Module) -> Tensor:
+        maps = tensor.detach()
+        if self.reshape_transform is not None:
+            maps = self.reshape_transform(maps)
+        if maps.ndim != 4:
+            hint = "" if self.reshape_transform else "; transformers need a reshape_transform"
+            raise ValueError(
+                f"target layer {self._name(layer)} gives activations of shape {tuple(maps.shape)}, "
+                f"not (B, C, h, w){hint}"
+            )
+        return maps.float()
+
+    def _name(self, layer: nn.Module) -> str:
+        names = (name for name, module in self.model.named_modules() if module is layer)
+        return f"{next(names, '')!r} ({type(layer).__name__})"
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every module's own training flag as before outside."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside `DataParallel`, `DistributedDataParallel` and `torch.compile` wrappers.
+
+    Their replicas and compiled graphs run without the hooks that record a layer.
+    """
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def check_target_layers(model: nn.Module, target_layers: Sequence[nn.Module]) -> None:
+    """Raise TypeError or ValueError unless `target_layers` is a list of modules of `model`, at least one."""
+    advice = "pass a list of the model's modules, such as [model.layer4]"
+    if not isinstance(target_layers, (list, tuple)):
+        raise TypeError(f"target_layers must be a list, got a {type(target_layers).__name__}: {advice}")
+    if not target_layers:
+        raise ValueError(f"target_layers is empty: {advice}")
+    modules = set(model.modules())
+    for layer in target_layers:
+        if not isinstance(layer, nn.Module):
+            raise TypeError(f"every target layer must be a module, got {layer!r}: {advice}")
+        if layer not in modules:
+            raise ValueError(f"a target layer of type {type(layer).__name__} is not part of the model: {advice}")
+
+
+def _eager() -> Any:
+    """Modules that were compiled in place run uncompiled inside: hooks added later do not run in a compiled graph."""
+    if "torch._dynamo" in sys.modules:
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()

@@ -1,0 +1,299 @@
+"""Holistic-CAM as a class of the pytorch-grad-cam library.
+
+    image -> pyramid -> capture -> pge -> fuse -> low_pass_wrap -> map
+
+Paper: "Holistic-CAM: Ultra-lucid and Sanity Preserving Visual Interpretation in Holistic Stage of CNNs", ACM MM 2024.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_grad_cam.base_cam import BaseCAM
+from torch import Tensor, nn
+
+from holistic_cam_plugin.capture import Capture, check_target_layers, eval_mode, unwrapped
+from holistic_cam_plugin.fuse import fuse, fuse_principal
+from holistic_cam_plugin.low_pass_wrap import check_kernel, fundamental_scale_denoising
+from holistic_cam_plugin.normalize import min_max_normalize
+from holistic_cam_plugin.pge import check_eps, positive_gradient_weights
+from holistic_cam_plugin.pyramid import (
+    check_images,
+    check_interpolation,
+    check_positive_integer,
+    check_pyramid,
+    pyramid_sizes,
+    refusal_explained,
+    resize_image,
+)
+from holistic_cam_plugin.targets import Target, check_outputs, check_targets, predicted_targets, total_score
+
+__all__ = ["HolisticCAM"]
+
+Maps = NDArray[np.float32]
+
+
+class _Stack(NamedTuple):
+    """One target layer's `(B, C, h_t, w_t)` activations and weights, one of each a scale."""
+
+    activations: list[Tensor]
+    weights: list[Tensor]
+
+    def images(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        """The stacks of every single image, `(C, h_t, w_t)`."""
+        for image in range(len(self.activations[0])):
+            yield [a[image] for a in self.activations], [w[image] for w in self.weights]
+
+
+class HolisticCAM(BaseCAM):
+    """High-resolution class-activation maps from shallow to deep layers; use it wherever `GradCAM` was used.
+
+    The model, its gradients, flags, modes and hooks are as before after every call, also after an exception.
+
+    Args:
+        model: any module that maps images `(B, C, H, W)` to one tensor with a row an image. `DataParallel` and
+            `torch.compile` wrappers are taken off.
+        target_layers: modules of `model`; several layers give the mean of their maps.
+        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in the library.
+        compute_input_gradient, uses_gradients, detach: accepted because the library's meta-methods pass them on; the
+            maps are always made of gradients and always detached.
+        tta_transforms: augmentations of `aug_smooth`, as in the library.
+        num_scales: T, scales of the pyramid (eq. 9).
+        max_size: zeta_T, in pixels (eq. 9).
+        sizes: shorter sides of the pyramid in pixels instead of the formula; the first is the base scale.
+        eps: the constant of the positive gradient enhancement (eq. 8).
+        pge: weigh by positive gradients (eq. 6, 8); off, by the raw gradients.
+        fsd: mask the fused map with the base scale's (eq. 13-16); off, the result is the primary map (eq. 12).
+        blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 at 224 px, and
+            in proportion to the shorter side.
+        ksize: window of the mask's box filter likewise. None: 91 at 224 px.
+        interpolation: how the image is enlarged, `"bilinear"` or `"bicubic"`.
+        batch_size: images that go through the model and its pyramid together; can be set later. It bounds the memory
+            whatever the number of images; larger values pay on a GPU.
+        progress: wraps the iteration over the scales, for example `tqdm.tqdm`.
+
+    Attributes:
+        outputs: the model's output for the untouched images of the last call, detached.
+
+    Raises:
+        TypeError, ValueError: an argument that can't work, before anything runs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Sequence[nn.Module],
+        reshape_transform: Callable[[Tensor], Tensor] | None = None,
+        compute_input_gradient: bool = False,
+        uses_gradients: bool = True,
+        tta_transforms: Any = None,
+        detach: bool = True,
+        *,
+        num_scales: int = 7,
+        max_size: int = 1000,
+        sizes: Sequence[int] | None = None,
+        eps: float = 1e-5,
+        pge: bool = True,
+        fsd: bool = True,
+        blur_size: int | None = None,
+        ksize: int | None = None,
+        interpolation: str = "bilinear",
+        batch_size: int = 1,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    ) -> None:
+        model = unwrapped(model)
+        check_target_layers(model, target_layers)
+        self.num_scales = num_scales
+        self.max_size = max_size
+        self.sizes = sizes
+        self.eps = eps
+        self.pge = pge
+        self.fsd = fsd
+        self.blur_size = blur_size
+        self.ksize = ksize
+        self.interpolation = interpolation
+        self.batch_size = batch_size
+        self.progress = progress
+        self._check_parameters()
+        self._context = ExitStack()  # evaluation mode between __enter__ and __exit__
+        self.outputs: Tensor | None = None
+        with eval_mode(model):  # the library's constructor leaves the model in evaluation mode
+            super().__init__(
+                model,
+                list(target_layers),
+                reshape_transform,
+                compute_input_gradient,
+                uses_gradients,
+                tta_transforms,
+                detach,
+            )
+
+    def __call__(
+        self,
+        input_tensor: Tensor,
+        targets: Sequence[Target] | None = None,
+        aug_smooth: bool = False,
+        eigen_smooth: bool = False,
+    ) -> Maps:
+        """Saliency maps of the images.
+
+        Args:
+            input_tensor: preprocessed images, `(B, C, H, W)`, floating point, on any device.
+            targets: one callable an image that maps its output to a scalar; None: each image's best-scoring class,
+                decided once, on the untouched image.
+            aug_smooth: mean over the library's test-time augmentations (six pyramids instead of one).
+            eigen_smooth: first principal component of the weighted activations instead of their sum.
+
+        Returns:
+            `(B, H, W)`, float32, finite, in [0, 1] (eq. 17). A map with no evidence at all is zero, with a warning.
+
+        Raises:
+            TypeError, ValueError: input, targets or outputs that can't work; the message says what to do.
+        """
+        if aug_smooth:
+            return self.forward_augmentation_smoothing(input_tensor, targets, eigen_smooth)
+        return self.forward(input_tensor, targets, eigen_smooth)
+
+    def forward(
+        self, input_tensor: Tensor, targets: Sequence[Target] | None = None, eigen_smooth: bool = False
+    ) -> Maps:
+        """`__call__` without augmentations."""
+        return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
+
+    def forward_augmentation_smoothing(
+        self, input_tensor: Tensor, targets: Sequence[Target] | None = None, eigen_smooth: bool = False
+    ) -> Maps:
+        """`__call__` with augmentations: all of them explain the class of the untouched image."""
+        images = check_images(input_tensor, self.device)
+        check_targets(targets, len(images))
+        outputs = self._untouched_outputs(images)
+        targets = predicted_targets(outputs) if targets is None else targets
+        maps: Maps = super().forward_augmentation_smoothing(images, targets, eigen_smooth)
+        self.outputs = outputs
+        return maps
+
+    def compute_cam_per_layer(
+        self, input_tensor: Tensor, targets: Sequence[Target] | None, eigen_smooth: bool = False
+    ) -> list[Maps]:
+        """The map of every target layer: one `(B, 1, H, W)` array a layer, float32, each map scaled to [0, 1].
+
+        The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
+        """
+        self._check_parameters()
+        images = check_images(input_tensor, self.device)
+        check_targets(targets, len(images))
+        outputs: list[Tensor] = []
+        maps: list[list[Maps]] = [[] for _ in self.target_layers]
+        with torch.inference_mode(False), torch.enable_grad():
+            for first in range(0, len(images), self.batch_size):
+                some = slice(first, first + self.batch_size)
+                output, stacks = self._pyramid(images[some], None if targets is None else targets[some])
+                outputs.append(output)
+                for layer_maps, stack in zip(maps, stacks, strict=True):
+                    layer_maps.extend(self._maps(stack, (images.shape[-2], images.shape[-1]), eigen_smooth))
+        self.outputs = torch.cat(outputs)
+        return [np.stack(layer_maps)[:, None] for layer_maps in maps]
+
+    def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Maps]) -> Maps:
+        """Mean over the layers' maps, scaled to [0, 1]: `(B, H, W)`, float32."""
+        if len(cam_per_target_layer) == 1:
+            return cam_per_target_layer[0][:, 0]
+        return np.stack([min_max_normalize(m) for m in np.concatenate(cam_per_target_layer, axis=1).mean(axis=1)])
+
+    @property
+    def activations_and_grads(self) -> Capture:
+        """What runs the model and records the target layers, in the form of the library's ActivationsAndGradients."""
+        return self._capture
+
+    @activations_and_grads.setter
+    def activations_and_grads(self, other: Any) -> None:
+        # The library's constructor and some tools set the library's recorder here. Its hooks would see every forward
+        # pass of the model, so only what it was made for is taken over.
+        if not isinstance(other, Capture):
+            other.release()
+            other = Capture(self.model, self.target_layers, other.reshape_transform)
+        self._capture: Capture = other
+
+    def __enter__(self) -> HolisticCAM:
+        self._context.enter_context(eval_mode(self.model))
+        return self
+
+    def __exit__(self, *_: object) -> None:  # errors propagate, unlike in the library
+        self._capture.release()
+        self._context.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_context"):  # not there if the constructor refused its arguments
+            self._context.close()
+
+    def _pyramid(self, images: Tensor, targets: Sequence[Target] | None) -> tuple[Tensor, list[_Stack]]:
+        """The output for the untouched images, and the target layers' activations and weights at every scale."""
+        native = (images.shape[-2], images.shape[-1])
+        sizes = pyramid_sizes(*native, self.num_scales, self.max_size, self.sizes)
+        outputs = None if sizes[0] == native else self._untouched_outputs(images)
+        stacks = [_Stack([], []) for _ in self.target_layers]
+        finite = torch.ones((), dtype=torch.bool, device=images.device)
+        try:
+            for size in sizes if self.progress is None else self.progress(sizes):
+                scaled = resize_image(images, size, self.interpolation)
+                with refusal_explained(size, native):
+                    scale_outputs = check_outputs(self._capture(scaled), len(images), len(sizes))
+                    outputs = scale_outputs.detach() if outputs is None else outputs
+                    targets = predicted_targets(outputs) if targets is None else targets
+                    layers = self._capture.activations_and_gradients(total_score(targets, scale_outputs))
+                for stack, activations, gradients in zip(stacks, *layers, strict=True):
+                    finite &= torch.isfinite(activations).all() & torch.isfinite(gradients).all()
+                    activations, gradients = _finite(activations), _finite(gradients)
+                    stack.activations.append(activations)
+                    stack.weights.append(self._weights(activations, gradients))
+        finally:
+            self._capture.clear()
+        if not finite:
+            warnings.warn("the model gives NaN or infinite activations or gradients; they count as zero", stacklevel=4)
+        assert outputs is not None
+        return outputs, stacks
+
+    def _weights(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """Element-wise weights at one scale, `(B, C, h, w)`."""
+        return positive_gradient_weights(activations, gradients, self.eps) if self.pge else gradients
+
+    def _maps(self, stack: _Stack, size: tuple[int, int], eigen_smooth: bool) -> Iterator[Maps]:
+        """One map an image, `(H, W)` in [0, 1], of one target layer's stack."""
+        for activations, weights in stack.images():
+            fused = (fuse_principal if eigen_smooth else fuse)(activations, weights, size)
+            primary = _as_numpy(fused)
+            if self.fsd:
+                base = _as_numpy(fuse(activations[:1], weights[:1], size))
+                yield min_max_normalize(fundamental_scale_denoising(primary, base, self.blur_size, self.ksize))
+            else:
+                yield min_max_normalize(primary)
+
+    def _untouched_outputs(self, images: Tensor) -> Tensor:
+        """The model's output for the images as they are, detached."""
+        with eval_mode(self.model), torch.inference_mode(False), torch.no_grad():
+            chunks = images.split(self.batch_size)
+            outputs = [check_outputs(self.model(some), len(some)) for some in chunks]
+        return torch.cat(outputs)
+
+    def _check_parameters(self) -> None:
+        check_pyramid(self.num_scales, self.max_size, self.sizes)
+        check_eps(self.eps)
+        check_kernel("blur_size", self.blur_size)
+        check_kernel("ksize", self.ksize)
+        check_interpolation(self.interpolation)
+        check_positive_integer("batch_size", self.batch_size)
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _as_numpy(fused: Tensor) -> Maps:
+    array: Maps = torch.nan_to_num(fused).cpu().numpy()
+    return array

@@ -1,0 +1,55 @@
+r"""Positive gradient enhancement, PGE (eq. 6 and 8): one weight for each element of the activations.
+
+$$W^c = \alpha^c \cdot \mathrm{ReLU}(G^c), \qquad
+\alpha^c = \frac{(G^c)^2}{2 (G^c)^2 + (G^c)^3 \cdot S + \epsilon}$$
+
+where $G^c$ is the gradient of the score of class $c$ with respect to the activations $A$ and $S$ is the sum of
+a channel's activations over its positions. $\alpha$ is Grad-CAM++'s pixel weight; the paper applies it to every
+element instead of summing it into one weight a channel.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["positive_gradient_weights"]
+
+
+def positive_gradient_weights(activations: Tensor, gradients: Tensor, eps: float = 1e-5) -> Tensor:
+    """Element-wise positive gradient weights (paper, eq. 6 and 8).
+
+    Args:
+        activations: A, `(B, C, h, w)`, float32.
+        gradients: G, same shape and dtype.
+        eps: not a mere guard. Logit gradients are often below its square root, and there W behaves like G^3 / eps,
+            which sharpens the map. `eps=0` gives the scale-free limit relu(G) / (2 + relu(G) * S).
+
+    Returns:
+        W, `(B, C, h, w)`, never negative. A channel whose activations sum to less than 0 counts as S = 0, so that
+        the denominator never changes sign.
+
+    Raises:
+        ValueError: the shapes differ, or `eps` is negative or not finite.
+    """
+    check_eps(eps)
+    if activations.shape != gradients.shape:
+        raise ValueError(
+            "activations and gradients must have the same shape, "
+            f"got {tuple(activations.shape)} and {tuple(gradients.shape)}"
+        )
+    total = activations.sum(dim=(-2, -1), keepdim=True).clamp_(min=0)
+    # alpha * relu(G) with numerator and denominator divided by G^2: G / (2 + G * S + eps / G^2). It overflows to the
+    # right limit where G^2 and G^3 would underflow, and eps = 0 needs no case of its own but at G = 0.
+    denominator = (gradients * total).add_(2)
+    if eps > 0:
+        denominator.add_(gradients.square().reciprocal_().mul_(eps))
+    return torch.where(gradients > 0, gradients / denominator, 0)
+
+
+def check_eps(eps: float) -> None:
+    """Raise ValueError unless `eps` is a finite number of at least 0."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps) or eps < 0:
+        raise ValueError(f"eps must be a finite number of at least 0, got {eps!r}")

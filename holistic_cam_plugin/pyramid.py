@@ -1,0 +1,133 @@
+r"""Image pyramid: the sizes at which the model sees the image (eq. 9), and the resizing.
+
+The base scale is the untouched input. Every further scale enlarges both sides by the same factor,
+
+$$\zeta_t = \zeta_0 + \frac{\zeta_T}{T}(t - 1), \qquad t = 1 \dots T$$
+
+where $\zeta_0$ is the shorter side of the input, $T$ the number of scales and $\zeta_T$ the paper's
+"maximum" size (which the formula overshoots: 224 px ends at 1081 px).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["pyramid_sizes", "resize_image"]
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+def pyramid_sizes(
+    height: int,
+    width: int,
+    num_scales: int = 7,
+    max_size: int = 1000,
+    sizes: Sequence[int] | None = None,
+) -> list[tuple[int, int]]:
+    """Height and width in pixels of every scale, the base scale first (paper, eq. 9).
+
+    Args:
+        height, width: size of the input in pixels.
+        num_scales: T, the number of scales, at least 1.
+        max_size: zeta_T in pixels, at least 1.
+        sizes: shorter sides in pixels to use instead of the formula; the first one is the base scale.
+
+    Returns:
+        One `(height, width)` a scale. The aspect is kept and each side is truncated to an integer.
+
+    Raises:
+        TypeError: a value is not an integer.
+        ValueError: a value is below 1, or `sizes` is empty.
+    """
+    for name, value in (("height", height), ("width", width)):
+        check_positive_integer(name, value)
+    check_pyramid(num_scales, max_size, sizes)
+    shorter = min(height, width)
+    if sizes is None:
+        # Whole numbers only: zeta_t / zeta_0 as a fraction, so that no rounding moves a truncation.
+        factors = [(shorter * num_scales + max_size * t, shorter * num_scales) for t in range(num_scales)]
+    else:
+        factors = [(size, shorter) for size in sizes]
+    return [
+        (max(1, height * numerator // denominator), max(1, width * numerator // denominator))
+        for numerator, denominator in factors
+    ]
+
+
+def resize_image(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
+    """Images at another size: half-pixel centres (`align_corners=False`), no antialiasing.
+
+    Args:
+        images: `(B, C, H, W)`, any floating dtype; resized in float32 and given back in their dtype.
+        size: `(height, width)` in pixels. At the images' own size they come back as they are.
+        interpolation: `"bilinear"` or `"bicubic"`.
+
+    Returns:
+        `(B, C, *size)`.
+
+    Raises:
+        ValueError: unknown `interpolation`.
+    """
+    check_interpolation(interpolation)
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images.float(), size=size, mode=interpolation, align_corners=False).to(images.dtype)
+
+
+def check_images(images: Tensor, device: torch.device) -> Tensor:
+    """Images, detached and on the device; TypeError or ValueError unless they are a batch `(B, C, H, W)` of floats."""
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        given = f"dtype {images.dtype}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
+        raise TypeError(f"input_tensor must be a floating-point tensor of preprocessed images, got {given}")
+    if images.ndim == 5:
+        raise ValueError(f"volumes can't be explained at several scales yet: input_tensor is {tuple(images.shape)}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"input_tensor must be a batch (B, C, H, W) of images, got shape {tuple(images.shape)}")
+    return images.detach().to(device)
+
+
+def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | None) -> None:
+    """Raise TypeError or ValueError if these do not describe a pyramid."""
+    check_positive_integer("num_scales", num_scales)
+    check_positive_integer("max_size", max_size)
+    if sizes is None:
+        return
+    if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Sequence):
+        raise TypeError(f"sizes must be a sequence of shorter sides in pixels, such as [224, 448], got {sizes!r}")
+    if len(sizes) == 0:
+        raise ValueError("sizes is empty: name at least one shorter side in pixels, or leave it None")
+    for size in sizes:
+        check_positive_integer("every one of sizes", size)
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Raise ValueError if the image can't be enlarged this way."""
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
+
+
+def check_positive_integer(name: str, value: int) -> None:
+    """Raise TypeError or ValueError unless `value` is an integer of at least 1 (a bool is none)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+@contextmanager
+def refusal_explained(size: tuple[int, int], native: tuple[int, int]) -> Iterator[None]:
+    """Turn what a model or a reshape transform raises at a resized image alone into an error that names the remedy."""
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if size == native or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"the image passes at {native[0]}x{native[1]} px but not at the pyramid's {size[0]}x{size[1]} px "
+            f"({error}). A model or reshape transform of fixed size needs num_scales=1, or sizes=[...] that it accepts"
+        ) from error

@@ -1,0 +1,104 @@
+"""The score that is explained: the model's output, the target of each image, their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor
+
+__all__ = ["Target", "check_outputs", "check_targets", "predicted_targets", "total_score"]
+
+# A target maps one image's output to a scalar, as in `pytorch_grad_cam.utils.model_targets`.
+Target: TypeAlias = Callable[[Tensor], Tensor]
+
+_WRAPPER = """wrap the model so that it returns the tensor to explain:
+    class Wrapped(torch.nn.Module):
+        def __init__(self, model): super().__init__(); self.model = model
+        def forward(self, x): return self.model(x){pick}"""
+
+
+def check_targets(targets: Sequence[Target] | None, images: int) -> None:
+    """Raise TypeError or ValueError unless `targets` is None or holds one callable an image."""
+    if targets is None:
+        return
+    if isinstance(targets, (str, bytes, dict)) or not isinstance(targets, Sequence):
+        raise TypeError(
+            "targets must be None or a list with one target an image, such as "
+            f"[ClassifierOutputTarget(281)], got {targets!r}"
+        )
+    if len(targets) != images:
+        raise ValueError(f"got {len(targets)} targets for {images} images: name one target an image")
+    for target in targets:
+        if not callable(target):
+            raise TypeError(f"every target must be callable, such as ClassifierOutputTarget(281), got {target!r}")
+
+
+def check_outputs(outputs: Any, images: int, scales: int = 1) -> Tensor:
+    """The model's output; raise unless it is one tensor with a row an image, of the same size at all the scales.
+
+    Raises:
+        TypeError: a tuple, list, dict or another structure; the message shows the wrapper to write.
+        ValueError: another number of rows than images, or an output that varies with the scale.
+    """
+    if not isinstance(outputs, Tensor):
+        if isinstance(outputs, (list, tuple)) and outputs and isinstance(outputs[0], dict):
+            raise ValueError(
+                f"the model returned a list of {len(outputs)} dicts with the keys {sorted(outputs[0])}: detection "
+                "outputs can't be explained at several scales yet; use one of the library's single-scale methods "
+                "with FasterRCNNBoxScoreTarget"
+            )
+        pick = "[0]"
+        if isinstance(outputs, dict):
+            pick = f'["{next(iter(outputs), "logits")}"]'
+        elif hasattr(outputs, "logits"):
+            pick = ".logits"
+        raise TypeError(f"the model returned a {type(outputs).__name__}, not a tensor; " + _WRAPPER.format(pick=pick))
+    if outputs.ndim == 0 or outputs.shape[0] != images:
+        raise ValueError(
+            f"the model returned shape {tuple(outputs.shape)} for {images} images: its first dimension is not the batch"
+        )
+    if outputs.ndim > 3 and scales > 1:
+        raise ValueError(
+            f"outputs of shape {tuple(outputs.shape)} (semantic segmentation) can't be explained at several scales "
+            "yet: pass num_scales=1, with SemanticSegmentationTarget(category, mask) as targets"
+        )
+    return outputs
+
+
+def predicted_targets(outputs: Tensor) -> list[Target]:
+    """The best-scoring class of each image: what `targets=None` means.
+
+    Args:
+        outputs: `(B, classes)`.
+
+    Raises:
+        ValueError: any other shape; the message names the target to pass.
+    """
+    if outputs.ndim == 2 and outputs.shape[1] > 0:
+        return [ClassifierOutputTarget(category) for category in outputs.detach().argmax(dim=-1).tolist()]
+    shape = tuple(outputs.shape)
+    if outputs.ndim == 4:
+        remedy = "for semantic segmentation pass targets=[SemanticSegmentationTarget(category, mask), ...]"
+    else:
+        remedy = "pass targets=[...], one callable an image that maps its output to a scalar"
+    raise ValueError(f"targets=None needs an output of shape (B, classes), the model returned {shape}: {remedy}")
+
+
+def total_score(targets: Sequence[Target], outputs: Tensor) -> Tensor:
+    """Sum over the images of each target's score; an image's gradient depends on its own score alone.
+
+    Raises:
+        ValueError: a target gives more than one value, or a score that does not depend on the target layers.
+    """
+    scores = [target(output) for target, output in zip(targets, outputs, strict=True)]
+    for target, score in zip(targets, scores, strict=True):
+        if not isinstance(score, Tensor) or score.numel() != 1:
+            given = f"shape {tuple(score.shape)}" if isinstance(score, Tensor) else repr(score)
+            raise ValueError(f"target {target!r} must give one value an image, as a tensor, got {given}")
+    total = torch.stack([score.reshape(()) for score in scores]).sum()
+    if not total.requires_grad:
+        raise ValueError("the targets' score does not depend on the target layers: nothing to explain")
+    return total
