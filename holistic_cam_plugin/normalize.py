@@ -28,4 +28,4 @@ def min_max_normalize(saliency_map: NDArray[np.floating]) -> NDArray[np.float32]
         return np.zeros(saliency_map.shape, dtype=np.float32)
     # Double precision: the product of two maps of 1e-20 is below what single precision holds.
     scaled = (saliency_map.astype(np.float64) - low) / (np.float64(high) - low)
-    return np.asarray(scaled, dtype=np.float32)
+    return np.ascontiguousarray(scaled, dtype=np.float32)

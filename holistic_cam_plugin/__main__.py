@@ -1,0 +1,32 @@
+"""The command line: `holistic-cam` and `python -m holistic_cam_plugin`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from holistic_cam_plugin.cli.arguments import parsed
+from holistic_cam_plugin.cli.errors import UsageError
+from holistic_cam_plugin.cli.explain import explain_demo, explain_images, list_layers
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, or 2 after a one-line message on what to correct."""
+    arguments = parsed(argv)
+    try:
+        if arguments.list_layers:
+            list_layers(arguments)
+        elif arguments.images:
+            explain_images(arguments)
+        else:
+            explain_demo(arguments)
+    except UsageError as error:
+        print(f"holistic-cam: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Arguments of the command line; the names that users of the library's `cam.py` know are kept."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from holistic_cam_plugin.cli.errors import UsageError
+from holistic_cam_plugin.cli.methods import DEFAULT_METHODS, METHODS, method_key
+
+__all__ = ["parsed"]
+
+_DESCRIPTION = """\
+See what a vision model looks at: Holistic-CAM beside other class-activation maps, one row a layer (shallow to deep),
+one column a method. Without images it runs the bundled demo, offline.
+"""
+_EXAMPLES = """\
+examples:
+  holistic-cam
+  holistic-cam photo.jpg
+  holistic-cam photo.jpg --model vgg16 --layers features.16 features.30 --methods gradcam holisticcam
+  holistic-cam cat.jpg dog.jpg --model resnet18 --weights resnet18.pth --target 281 "golden retriever"
+  holistic-cam --model resnet50 --list-layers
+"""
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; exits with code 2 after a one-line message if they can't be understood."""
+    parser = _Parser(
+        prog="holistic-cam",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("images", nargs="*", type=Path, metavar="IMAGE", help="photos to explain; one figure each")
+    add("--image-path", dest="more_images", nargs="+", type=Path, default=[], metavar="IMAGE", help="the same")
+    add("--model", metavar="NAME", help="any torchvision classifier (default: resnet50)")
+    add("--weights", type=Path, metavar="FILE", help="a local state dict (default: torchvision's default weights)")
+    add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
+    add("--layers", nargs="+", metavar="NAME", help="target layers by module name (default: the model's stages)")
+    add("--list-layers", action="store_true", help="show the layers' names and shapes at the model's own image size")
+    add(
+        "--target",
+        nargs="+",
+        metavar="CLASS",
+        help="class index or class name, one or several (default: the predicted class)",
+    )
+    add(
+        "--methods",
+        "--method",
+        nargs="+",
+        type=_method,
+        default=list(DEFAULT_METHODS),
+        metavar="NAME",
+        help=f"any of {', '.join(METHODS)}",
+    )
+    add("--device", metavar="NAME", help="such as cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add("--aug-smooth", action="store_true", help="mean over test-time augmentations")
+    add("--eigen-smooth", action="store_true", help="first principal component of the weighted activations")
+    add("--output-dir", type=Path, default=Path("output"), metavar="DIR", help="default: output")
+    add("--save-array", action="store_true", help="also write every map as a .npy file, float32, (H, W), in [0, 1]")
+    arguments = parser.parse_args(argv)
+    arguments.images += arguments.more_images
+    if not arguments.images and not arguments.list_layers:
+        for name in ("model", "weights", "labels", "target"):
+            if getattr(arguments, name) is not None:
+                parser.error(f"--{name} needs an image: holistic-cam IMAGE --{name} ... (without images: the demo)")
+    return arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _method(name: str) -> str:
+    try:
+        return method_key(name)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

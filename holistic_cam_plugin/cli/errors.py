@@ -1,0 +1,34 @@
+"""What a user of the command line can correct."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["UsageError", "check_file", "near_matches"]
+
+
+class UsageError(Exception):
+    """Shown as one line; the exit code is 2."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(" ".join(str(message).split()))
+
+
+def near_matches(name: str, known: Iterable[str]) -> str:
+    """`; did you mean a, b or c?`, or nothing where no known name is near."""
+    by_lower = {k.lower(): k for k in known}
+    names = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3)]
+    if not names:
+        return ""
+    return f"; did you mean {' or '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}?"
+
+
+def check_file(path: Path) -> None:
+    """Raise UsageError unless `path` is a file; files beside it with near names are named."""
+    if path.is_file():
+        return
+    what = "is a folder, not a file" if path.is_dir() else "does not exist"
+    siblings = [p.name for p in path.parent.glob("*") if p.is_file()] if path.parent.is_dir() else []
+    raise UsageError(f"{path} {what}{near_matches(path.name, siblings)}")

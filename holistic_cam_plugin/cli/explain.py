@@ -1,0 +1,142 @@
+"""Runs of the command line: explain images, explain the bundled demo, list a model's layers."""
+
+from __future__ import annotations
+
+import re
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor
+from tqdm import tqdm
+
+from holistic_cam_plugin.cli.classes import class_indices
+from holistic_cam_plugin.cli.errors import UsageError
+from holistic_cam_plugin.cli.figure import save_figure
+from holistic_cam_plugin.cli.images import preprocessed, read_image, shown
+from holistic_cam_plugin.cli.layers import find_layers, probe_layers, stage_layers
+from holistic_cam_plugin.cli.methods import display_name, layer_maps
+from holistic_cam_plugin.cli.models import Classifier, demo_classifier, load_classifier
+from holistic_cam_plugin.demo import demo_image
+
+__all__ = ["explain_demo", "explain_images", "list_layers"]
+
+# Nothing on a screen that is no terminal.
+_progress = partial(tqdm, disable=None, leave=False)
+
+
+def explain_images(arguments: Namespace) -> None:
+    """One figure an image; everything that can be refused is refused before the first one is computed."""
+    images = [read_image(path) for path in arguments.images]
+    classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, arguments.device)
+    layers = _layer_names(classifier, arguments)
+    targets = None if arguments.target is None else class_indices(arguments.target, classifier.classes)
+    folder = _output_folder(arguments.output_dir)
+    stems = _unique_stems(arguments.images)
+    for image, path, stem in zip(_progress(images, desc="images"), arguments.images, stems, strict=True):
+        _explain(classifier, preprocessed(image, classifier), path.name, layers, targets, folder / stem, arguments)
+
+
+def explain_demo(arguments: Namespace) -> None:
+    """The bundled digits model and scene: no network, no files."""
+    classifier = demo_classifier(arguments.device)
+    layers = _layer_names(classifier, arguments)
+    images = preprocessed(demo_image(), classifier)
+    folder = _output_folder(arguments.output_dir)
+    _explain(classifier, images, "bundled demo", layers, None, folder / "demo", arguments)
+
+
+def list_layers(arguments: Namespace) -> None:
+    """Print the layers that give maps, with their shapes, in the order in which they run."""
+    classifier = load_classifier(
+        arguments.model, arguments.weights, arguments.labels, arguments.device, untrained=arguments.weights is None
+    )
+    layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
+    stages = stage_layers(layers, classifier.size, len(classifier.classes))
+    width = max(len(layer.name) for layer in layers)
+    print(f"{classifier.name} at {classifier.size}x{classifier.size} px; * marks the default layers")
+    for layer in layers:
+        shape = "x".join(map(str, layer.shape))
+        print(f"{'*' if layer.name in stages else ' '} {layer.name:{width}}  {shape:>12}  {layer.kind}")
+
+
+def _explain(
+    classifier: Classifier,
+    images: Tensor,
+    name: str,
+    layers: Sequence[str],
+    targets: Sequence[int] | None,
+    stem: Path,
+    arguments: Namespace,
+) -> None:
+    """Compute and write the figure of one image `(1, 3, H, W)` and print what it shows."""
+    with torch.inference_mode():
+        probabilities = classifier.model(images)[0].softmax(dim=0)
+    predicted = int(probabilities.argmax())
+    targets = [predicted] if targets is None else targets
+    modules = find_layers(classifier.model, layers)
+    seconds = dict.fromkeys(arguments.methods, 0.0)
+    rows: dict[tuple[int, str], list[np.ndarray]] = {(target, layer): [] for target in targets for layer in layers}
+    for method in arguments.methods:
+        for target in targets:
+            start = time.perf_counter()
+            try:
+                maps = layer_maps(
+                    method,
+                    classifier.model,
+                    modules,
+                    images,
+                    ClassifierOutputTarget(target),
+                    aug_smooth=arguments.aug_smooth,
+                    eigen_smooth=arguments.eigen_smooth,
+                    progress=partial(_progress, desc=f"{display_name(method)}, scales"),
+                )
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise UsageError(f"{display_name(method)} can't explain {', '.join(layers)}: {error}") from error
+            seconds[method] += time.perf_counter() - start
+            for layer, saliency_map in zip(layers, maps, strict=True):
+                rows[target, layer].append(saliency_map)
+                if arguments.save_array:
+                    suffix = f"_{target}" if len(targets) > 1 else ""
+                    np.save(f"{stem}_{method}_{layer}{suffix}.npy", saliency_map)
+    labels = [layer if len(targets) == 1 else f"{layer}\n{classifier.classes[target]}" for target, layer in rows]
+    figure = Path(f"{stem}_holistic_cam.png")
+    prediction = f"{classifier.classes[predicted]} ({float(probabilities[predicted]):.1%})"
+    explained = ", ".join(classifier.classes[target] for target in targets)
+    title = f"{name}: {prediction}" if targets == [predicted] else f"{name}: {explained}; predicted {prediction}"
+    columns = [display_name(method) for method in arguments.methods]
+    save_figure(figure, shown(images, classifier), list(zip(labels, rows.values(), strict=True)), columns, title)
+    tqdm.write(f"{figure}\n  predicted: {prediction}, class {predicted} of {len(classifier.classes)}")
+    tqdm.write("  seconds: " + ", ".join(f"{display_name(m)} {s:.2f}" for m, s in seconds.items()))
+
+
+def _layer_names(classifier: Classifier, arguments: Namespace) -> list[str]:
+    if arguments.layers is not None:
+        find_layers(classifier.model, arguments.layers)
+        return list(arguments.layers)
+    layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
+    return stage_layers(layers, classifier.size, len(classifier.classes))
+
+
+def _output_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the output folder {folder} can't be made: {error}") from error
+    return folder
+
+
+def _unique_stems(paths: Sequence[Path]) -> list[str]:
+    """File names without endings; a second image of the same name gets a number."""
+    stems: list[str] = []
+    for path in paths:
+        stem, number = path.stem, 2
+        while stem in stems:
+            stem, number = f"{path.stem}_{number}", number + 1
+        stems.append(re.sub(r"\s", "_", stem))
+    return stems

@@ -1,0 +1,49 @@
+"""The figure: one row a layer, one column a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pytorch_grad_cam.utils.image import show_cam_on_image
+
+__all__ = ["save_figure"]
+
+CELL_INCHES = 2.0
+DPI = 130
+
+
+def save_figure(
+    path: Path,
+    picture: NDArray[np.float32],
+    rows: Sequence[tuple[str, Sequence[NDArray[np.float32]]]],
+    columns: Sequence[str],
+    title: str,
+) -> None:
+    """Write the figure as PNG.
+
+    Args:
+        path: file to write.
+        picture: the image, `(H, W, 3)`, float32, in [0, 1]; it fills the first column.
+        rows: a label and the maps `(H, W)` in [0, 1], one a column.
+        columns: names of the methods.
+        title: above all.
+    """
+    height = CELL_INCHES * picture.shape[0] / picture.shape[1]
+    size = (CELL_INCHES * (len(columns) + 1) + 0.3, height * len(rows) + 0.6)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False)
+    figure.suptitle(title)
+    for axes, name in zip(grid[0], ["image", *columns], strict=True):
+        axes.set_title(name, fontsize="medium")
+    for cells, (label, maps) in zip(grid, rows, strict=True):
+        cells[0].set_ylabel(label, fontsize="medium")
+        pictures = [picture, *(show_cam_on_image(picture, saliency_map, use_rgb=True) for saliency_map in maps)]
+        for axes, shown in zip(cells, pictures, strict=True):
+            axes.imshow(shown)
+            axes.set_xticks([])
+            axes.set_yticks([])
+    figure.savefig(path)

@@ -1,0 +1,99 @@
+"""Methods by the names that the library's own command line uses, and the maps that they give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_grad_cam
+from numpy.typing import NDArray
+from pytorch_grad_cam.base_cam import BaseCAM
+from torch import Tensor, nn
+
+from holistic_cam_plugin.cameras import CAMERAS
+from holistic_cam_plugin.cli.errors import UsageError, near_matches
+from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.targets import Target
+
+__all__ = ["DEFAULT_METHODS", "METHODS", "display_name", "layer_maps", "method_key"]
+
+DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam")
+
+_META_METHODS = ("FinerCAM", "RefineCAM", "SESS")
+_DISPLAY_NAMES = {
+    "gradcam": "Grad-CAM",
+    "gradcamplusplus": "Grad-CAM++",
+    "layercam": "Layer-CAM",
+    "xgradcam": "XGrad-CAM",
+    "eigencam": "Eigen-CAM",
+    "holisticcam": "Holistic-CAM",
+}
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower()).replace("++", "plusplus")
+
+
+def _library_methods() -> dict[str, type]:
+    exported = vars(pytorch_grad_cam)
+    classes = [c for c in exported.values() if isinstance(c, type) and issubclass(c, BaseCAM)]
+    classes += [exported[name] for name in _META_METHODS]
+    return {_normalized(c.__name__): c for c in classes}
+
+
+METHODS: dict[str, type] = {
+    **dict(sorted(_library_methods().items())),
+    "cameras": CAMERAS,
+    "holisticcam": HolisticCAM,
+}
+
+
+def method_key(name: str) -> str:
+    """The key in `METHODS` of a name as users write it: `Grad-CAM++`, `gradcam++` or `gradcamplusplus`.
+
+    Raises:
+        UsageError: no such method; near matches are named.
+    """
+    key = _normalized(name)
+    if key not in METHODS:
+        known = ", ".join(METHODS)
+        raise UsageError(f"no method is called {name!r}{near_matches(key, METHODS) or f'; known: {known}'}")
+    return key
+
+
+def display_name(method: str) -> str:
+    """How the method is written in a figure."""
+    return _DISPLAY_NAMES.get(method, METHODS[method].__name__)
+
+
+def layer_maps(
+    method: str,
+    model: nn.Module,
+    layers: Sequence[nn.Module],
+    image: Tensor,
+    target: Target,
+    *,
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+) -> list[NDArray[np.float32]]:
+    """The map of one image `(1, C, H, W)` in every layer: `(H, W)` each, float32, in [0, 1].
+
+    Raises:
+        UsageError: the method has no test-time augmentation.
+    """
+    cam_class = METHODS[method]
+    if issubclass(cam_class, HolisticCAM):
+        if not aug_smooth:  # all the layers from one pyramid
+            cam = cam_class(model, list(layers), progress=progress)
+            return [maps[0, 0] for maps in cam.compute_cam_per_layer(image, [target], eigen_smooth)]
+    elif aug_smooth and not issubclass(cam_class, BaseCAM):
+        raise UsageError(f"{method} has no test-time augmentation: leave out --aug-smooth or {method}")
+    options = {"aug_smooth": aug_smooth} if issubclass(cam_class, BaseCAM) else {}
+    maps = []
+    for layer in layers:
+        cam = cam_class(model, [layer])
+        maps.append(np.asarray(cam(image, [target], eigen_smooth=eigen_smooth, **options)[0], dtype=np.float32))
+    return maps

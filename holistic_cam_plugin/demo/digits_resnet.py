@@ -1,0 +1,60 @@
+"""The bundled classifier: a small residual network for scenes of digits."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from holistic_cam_plugin.demo.sources import CLASSES
+
+__all__ = ["WEIGHTS", "DigitsResNet", "load_demo_model"]
+
+WEIGHTS = "digits_resnet.pt"
+
+_WIDTHS = (16, 32, 64, 96)  # channels of the four stages; 226,000 parameters
+
+
+class DigitsResNet(nn.Module):
+    """A ResNet with one block a stage: images `(B, 3, H, W)` of any size to scores `(B, 10)`.
+
+    `layer1` ... `layer4` are at strides 4, 8, 16 and 32 as in torchvision's ResNets.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        stem, *_ = _WIDTHS
+        self.conv1 = nn.Conv2d(3, stem, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.layer1 = _stage(stem, _WIDTHS[0], stride=1)
+        self.layer2 = _stage(_WIDTHS[0], _WIDTHS[1], stride=2)
+        self.layer3 = _stage(_WIDTHS[1], _WIDTHS[2], stride=2)
+        self.layer4 = _stage(_WIDTHS[2], _WIDTHS[3], stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(_WIDTHS[3], CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of the ten classes before the softmax."""
+        features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
+        scores: Tensor = self.fc(self.avgpool(features).flatten(1))
+        return scores
+
+
+def load_demo_model() -> DigitsResNet:
+    """The trained network, in evaluation mode on the CPU, float32."""
+    model = DigitsResNet()
+    with resources.files(__package__).joinpath(WEIGHTS).open("rb") as file:
+        model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride > 1:
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut))

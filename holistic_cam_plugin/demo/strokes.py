@@ -1,0 +1,71 @@
+"""Shapes to paint: opacity masks in [0, 1], float32, cropped to where they are above 0."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from holistic_cam_plugin.demo.sources import Split, split_digits
+
+__all__ = ["curve", "half_digit", "whole_digit"]
+
+Mask = NDArray[np.float32]
+
+_SLANT = 0.2  # shear, and rotation in radians, to either side
+_INK = (0.4, 0.7)  # enlarged ink: nothing below the first value, opaque above the second
+
+# Halves that are no digit by themselves: the upper half of an 8 is a 0, its right half a 3, half a 1 is a 1, ...
+_HALVES = tuple(
+    (label, side)
+    for label, sides in {0: "tb", 2: "tblr", 3: "tbl", 4: "tl", 5: "tblr", 6: "r", 7: "l", 8: "l", 9: "l"}.items()
+    for side in sides
+)
+
+
+def whole_digit(rng: np.random.Generator, split: Split, label: int, height: float) -> Mask:
+    """A digit of class `label`, about `height` px high, slanted at random."""
+    images, labels = split_digits(split)
+    image = images[rng.choice(np.flatnonzero(labels == label))]
+    scale = height / image.shape[0]
+    angle, shear = rng.uniform(-_SLANT, _SLANT, 2)
+    width = scale * rng.uniform(0.85, 1.2)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = rotation @ np.array([[width, shear * scale], [0, scale]])
+    side = int(2 * height)  # holds the digit at any slant
+    shift = side / 2 - matrix @ np.full(2, (image.shape[0] - 1) / 2)
+    enlarged = cv2.warpAffine(image, np.column_stack([matrix, shift]), (side, side), flags=cv2.INTER_CUBIC)
+    low, high = _INK
+    ink = np.clip((enlarged - low) / (high - low), 0, 1)
+    return _cropped(ink * ink * (3 - 2 * ink))  # smoothstep: soft edges without a halo
+
+
+def half_digit(rng: np.random.Generator, split: Split, height: float) -> Mask:
+    """The top, bottom, left or right part of a digit of `height` px, such that it is no digit."""
+    label, side = _HALVES[rng.integers(len(_HALVES))]
+    mask = whole_digit(rng, split, label, height)
+    axis, keep_first = (0, side == "t") if side in "tb" else (1, side == "l")
+    share = rng.uniform(0.4, 0.5)
+    cut = round(mask.shape[axis] * (share if keep_first else 1 - share))
+    return _cropped(np.split(mask, [cut], axis=axis)[0 if keep_first else 1])
+
+
+def curve(rng: np.random.Generator, height: float) -> Mask:
+    """A curved stroke as thick as a digit's, up to `height` px long and never upright, so that it is no 1."""
+    side = int(1.5 * height)
+    start, bend, end = (np.array([rng.uniform(low, high), rng.uniform(0.4, 0.9)]) for low, high in _SPANS)
+    steps = np.linspace(0, 1, 24)[:, None]
+    points = (1 - steps) ** 2 * start + 2 * steps * (1 - steps) * bend + steps**2 * end
+    canvas = np.zeros((side, side), np.uint8)
+    thickness = max(2, round(height * rng.uniform(0.08, 0.16)))
+    cv2.polylines(canvas, [np.asarray(points * height * 16, np.int32)], False, 255, thickness, cv2.LINE_AA, shift=4)
+    return _cropped(canvas.astype(np.float32) / np.float32(255))
+
+
+# Where a curve's start, bend and end lie from left to right, in units of the height.
+_SPANS = ((0.2, 0.3), (0.4, 1.0), (0.9, 1.2))
+
+
+def _cropped(mask: Mask) -> Mask:
+    rows, columns = (np.flatnonzero((mask > 0).any(axis=axis)) for axis in (1, 0))
+    return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
