@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Capture", "check_target_layers", "eval_mode", "unwrapped"]
+__all__ = ["Capture", "LayerError", "check_target_layers", "eval_mode", "refusal_explained", "unwrapped"]
+
+
+class LayerError(ValueError):
+    """A target layer that can't be explained, at whatever size of the image."""
 
 
 class Capture:
@@ -46,7 +50,7 @@ class Capture:
 
         Raises:
             TypeError: a target layer does not return a tensor.
-            ValueError: a target layer did not run.
+            LayerError: a target layer did not run.
         """
         self.clear()
         with ExitStack() as stack:
@@ -61,7 +65,7 @@ class Capture:
             outputs = self.model(images.clone() if images.is_inference() else images.detach())
         for layer in self.target_layers:
             if layer not in self._records:
-                raise ValueError(f"target layer {self._name(layer)} did not run in the model's forward pass")
+                raise LayerError(f"target layer {self._name(layer)} did not run in the model's forward pass")
         return outputs
 
     @property
@@ -82,14 +86,14 @@ class Capture:
             Two lists of `(B, C, h, w)` float32 tensors, one a target layer, on the model's device.
 
         Raises:
-            ValueError: a target layer does not influence the score, or its maps are not 4-D.
+            LayerError: a target layer does not influence the score, or its maps are not 4-D.
         """
         records = [self._records[layer] for layer in self.target_layers]
         gradients = torch.autograd.grad(score, records, allow_unused=True)
         activations, maps = [], []
         for layer, record, gradient in zip(self.target_layers, records, gradients, strict=True):
             if gradient is None:
-                raise ValueError(f"target layer {self._name(layer)} does not influence the targets' score")
+                raise LayerError(f"target layer {self._name(layer)} does not influence the targets' score")
             activations.append(self._as_maps(record, layer))
             maps.append(self._as_maps(gradient, layer))
         self.clear()
@@ -127,7 +131,7 @@ class Capture:
             maps = self.reshape_transform(maps)
         if maps.ndim != 4:
             hint = "" if self.reshape_transform else "; transformers need a reshape_transform"
-            raise ValueError(
+            raise LayerError(
                 f"target layer {self._name(layer)} gives activations of shape {tuple(maps.shape)}, "
                 f"not (B, C, h, w){hint}"
             )
@@ -148,6 +152,25 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def refusal_explained(size: tuple[int, int], native: tuple[int, int]) -> Iterator[None]:
+    """Turn what a model or a reshape transform raises at a resized image alone into an error that names the remedy.
+
+    Raises:
+        ValueError: instead of what was raised inside, unless the image has its native size or memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if size == native or isinstance(error, (LayerError, torch.OutOfMemoryError)):
+            raise
+        raise ValueError(
+            f"the image passes at {native[0]}x{native[1]} px but not at the pyramid's {size[0]}x{size[1]} px "
+            f"({error}). A model or reshape transform of fixed size needs num_scales=1 without sizes, or sizes=[...] "
+            "that it accepts"
+        ) from error
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -74,8 +74,8 @@ def fuse_principal(activations: Sequence[Tensor], weights: Sequence[Tensor], siz
     channels = _contributing_channels(activations, weights)
     if len(channels) == 0:
         return fused
-    # Weights of 1e-10 are common and their squares would vanish; the component does not depend on the unit.
-    unit = torch.stack([w.abs().amax() for w in weights]).amax()
+    # Weights of 1e-10 are common and their squares would vanish; the component does not depend on the units.
+    units = [torch.stack([x.abs().amax() for x in stack]).amax() for stack in (activations, weights)]
     grids = [(x.shape[-2], x.shape[-1]) for x in activations]
     rows = max(1, 2 * _buffer_elements(fused) // (len(channels) * size[1]))
     with torch.autocast(fused.device.type, enabled=False):
@@ -83,8 +83,8 @@ def fuse_principal(activations: Sequence[Tensor], weights: Sequence[Tensor], siz
 
         def products() -> Iterator[tuple[_Band, Tensor]]:
             for band in _bands(grids, fused, rows):
-                product = _resized_mean(activations, channels, band, columns)
-                product *= _resized_mean(weights, channels, band, columns).div_(unit)
+                product = _resized_mean(activations, channels, band, columns).div_(units[0])
+                product *= _resized_mean(weights, channels, band, columns).div_(units[1])
                 yield band, product.flatten(start_dim=1)
 
         mean = fused.new_zeros(len(channels), 1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
-from holistic_cam_plugin.capture import Capture, check_target_layers, eval_mode, unwrapped
+from holistic_cam_plugin.capture import Capture, check_target_layers, eval_mode, refusal_explained, unwrapped
 from holistic_cam_plugin.fuse import fuse, fuse_principal
 from holistic_cam_plugin.low_pass_wrap import check_kernel, fundamental_scale_denoising
 from holistic_cam_plugin.normalize import min_max_normalize
@@ -29,7 +29,6 @@ from holistic_cam_plugin.pyramid import (
     check_positive_integer,
     check_pyramid,
     pyramid_sizes,
-    refusal_explained,
     resize_image,
 )
 from holistic_cam_plugin.targets import Target, check_outputs, check_targets, predicted_targets, total_score
@@ -121,7 +120,7 @@ class HolisticCAM(BaseCAM):
         self.batch_size = batch_size
         self.progress = progress
         self._check_parameters()
-        self._context = ExitStack()  # evaluation mode between __enter__ and __exit__
+        self._contexts: list[ExitStack] = []  # evaluation mode, one for each `with` that is open
         self.outputs: Tensor | None = None
         with eval_mode(model):  # the library's constructor leaves the model in evaluation mode
             super().__init__(
@@ -221,16 +220,18 @@ class HolisticCAM(BaseCAM):
         self._capture: Capture = other
 
     def __enter__(self) -> HolisticCAM:
-        self._context.enter_context(eval_mode(self.model))
+        self._contexts.append(ExitStack())
+        self._contexts[-1].enter_context(eval_mode(self.model))
         return self
 
     def __exit__(self, *_: object) -> None:  # errors propagate, unlike in the library
         self._capture.release()
-        self._context.close()
+        if self._contexts:  # SESS leaves what it never entered
+            self._contexts.pop().close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_context"):  # not there if the constructor refused its arguments
-            self._context.close()
+        for context in reversed(getattr(self, "_contexts", [])):  # none if the constructor refused its arguments
+            context.close()
 
     def _pyramid(self, images: Tensor, targets: Sequence[Target] | None) -> tuple[Tensor, list[_Stack]]:
         """The output for the untouched images, and the target layers' activations and weights at every scale."""
@@ -243,10 +244,13 @@ class HolisticCAM(BaseCAM):
             for size in sizes if self.progress is None else self.progress(sizes):
                 scaled = resize_image(images, size, self.interpolation)
                 with refusal_explained(size, native):
-                    scale_outputs = check_outputs(self._capture(scaled), len(images), len(sizes))
-                    outputs = scale_outputs.detach() if outputs is None else outputs
-                    targets = predicted_targets(outputs) if targets is None else targets
-                    layers = self._capture.activations_and_gradients(total_score(targets, scale_outputs))
+                    scale_outputs = self._capture(scaled)
+                check_outputs(scale_outputs, len(images), len(sizes))
+                outputs = scale_outputs.detach() if outputs is None else outputs
+                targets = predicted_targets(outputs) if targets is None else targets
+                score = total_score(targets, scale_outputs)
+                with refusal_explained(size, native):
+                    layers = self._capture.activations_and_gradients(score)
                 for stack, activations, gradients in zip(stacks, *layers, strict=True):
                     finite &= torch.isfinite(activations).all() & torch.isfinite(gradients).all()
                     activations, gradients = _finite(activations), _finite(gradients)

@@ -10,8 +10,7 @@ where $\zeta_0$ is the shorter side of the input, $T$ the number of scales and $
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -117,17 +116,3 @@ def check_positive_integer(name: str, value: int) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
-
-
-@contextmanager
-def refusal_explained(size: tuple[int, int], native: tuple[int, int]) -> Iterator[None]:
-    """Turn what a model or a reshape transform raises at a resized image alone into an error that names the remedy."""
-    try:
-        yield
-    except (RuntimeError, ValueError, AssertionError) as error:
-        if size == native or isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ValueError(
-            f"the image passes at {native[0]}x{native[1]} px but not at the pyramid's {size[0]}x{size[1]} px "
-            f"({error}). A model or reshape transform of fixed size needs num_scales=1, or sizes=[...] that it accepts"
-        ) from error

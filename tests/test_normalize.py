@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from holistic_cam_plugin import min_max_normalize
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_map_is_shifted_and_scaled(dtype):
+    scaled = min_max_normalize(np.array([[2, 3], [4, 6]], dtype))
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled, [[0, 0.25], [0.5, 1]], rtol=1e-7)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-60, 1e-30, 1.0, 1e30])
+def test_the_unit_does_not_matter(unit):
+    values = np.random.default_rng(0).random((5, 7))
+    np.testing.assert_allclose(min_max_normalize(values * unit), min_max_normalize(values), rtol=1e-6)
+
+
+def test_a_small_range_on_a_large_offset_spans_all_of_0_to_1():
+    scaled = min_max_normalize(np.float32([[1000, 1000.001]]))
+    assert (scaled.min(), scaled.max()) == (0, 1)
+
+
+def test_a_range_that_the_dtype_cannot_hold():
+    np.testing.assert_allclose(min_max_normalize(np.float16([[-60000, 0, 60000]])), [[0, 0.5, 1]])
+
+
+def test_the_result_is_contiguous_and_the_input_untouched():
+    values = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    before = values.copy()
+    assert min_max_normalize(values).flags.c_contiguous
+    assert np.array_equal(values, before)
+
+
+@pytest.mark.parametrize("value", [0, -3, 1e-30])
+def test_a_constant_map_becomes_zero_with_a_warning(value):
+    with pytest.warns(UserWarning, match="a saliency map is constant and comes out as zero: no evidence"):
+        scaled = min_max_normalize(np.full((3, 4), value, np.float64))
+    assert scaled.dtype == np.float32
+    assert np.array_equal(scaled, np.zeros((3, 4)))
