@@ -184,6 +184,34 @@ def test_no_network_names_the_ways_out(run, photo, monkeypatch):
     assert "demo" in error
 
 
+def test_downloaded_weights_bring_their_class_names(run, photo, monkeypatch):
+    build = torchvision.models.get_model
+
+    def downloaded(name, weights=None, **options):
+        assert weights == "DEFAULT"
+        return build(name, weights=None, **options)
+
+    monkeypatch.setattr(torchvision.models, "get_model", downloaded)
+    code, out, _ = run(photo, "--model", MODEL, "--method", "gradcam", "--layers", "features.12", "--target", "Toucan")
+    assert code == 0
+    assert "of 1000" in out
+
+
+def test_local_weights_for_imagenet_keep_its_class_names(run, photo, tmp_path):
+    torch.save(torchvision.models.get_model(MODEL, weights=None).state_dict(), tmp_path / "imagenet.pth")
+    command = (
+        "--model",
+        MODEL,
+        "--weights",
+        tmp_path / "imagenet.pth",
+        "--method",
+        "gradcam",
+        "--layers",
+        "features.12",
+    )
+    assert run(photo, *command, "--target", "koala")[0] == 0
+
+
 def test_a_pickle_with_code_is_refused(run, photo, tmp_path):
     class Harmful:
         def __reduce__(self):

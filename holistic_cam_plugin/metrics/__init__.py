@@ -1,0 +1,41 @@
+"""Evaluation of saliency maps, in the library's calling form `metric(input_tensor, cams, targets, model)` -> `(B,)`."""
+
+from holistic_cam_plugin.metrics.controls import CenteredGaussian, low_pass_wrapped
+from holistic_cam_plugin.metrics.deletion_insertion import Curve, Deletion, FidelityCurves, Insertion, OverAll, blurred
+from holistic_cam_plugin.metrics.order import relevance_ranks, tied_pixels
+from holistic_cam_plugin.metrics.pointing_game import EnergyPointingGame, energy_pointing_game, region_mask
+from holistic_cam_plugin.metrics.randomization import (
+    cascading_randomization,
+    independent_randomization,
+    parameter_layers,
+)
+from holistic_cam_plugin.metrics.road import RelativeROAD, RoadScores, SeededROADCombined
+from holistic_cam_plugin.metrics.scoring import Score, class_probability, score_copies
+from holistic_cam_plugin.metrics.similarity import Similarity, similarity
+
+__all__ = [
+    "CenteredGaussian",
+    "Curve",
+    "Deletion",
+    "EnergyPointingGame",
+    "FidelityCurves",
+    "Insertion",
+    "OverAll",
+    "RelativeROAD",
+    "RoadScores",
+    "Score",
+    "SeededROADCombined",
+    "Similarity",
+    "blurred",
+    "cascading_randomization",
+    "class_probability",
+    "energy_pointing_game",
+    "independent_randomization",
+    "low_pass_wrapped",
+    "parameter_layers",
+    "region_mask",
+    "relevance_ranks",
+    "score_copies",
+    "similarity",
+    "tied_pixels",
+]

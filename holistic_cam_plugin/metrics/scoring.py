@@ -1,0 +1,123 @@
+"""What every metric shares: its inputs, checked, and the scores of many perturbed copies of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from holistic_cam_plugin.capture import eval_mode
+from holistic_cam_plugin.pyramid import check_images
+from holistic_cam_plugin.targets import Target, check_outputs, check_targets
+
+__all__ = ["Score", "class_probability", "score_copies"]
+
+Values: TypeAlias = NDArray[np.float64]
+# What the targets see: maps the model's raw outputs, one row an image, to scores in the same order.
+Score: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def class_probability(outputs: Tensor) -> Tensor:
+    """Softmax probabilities of raw class scores, so that `ClassifierOutputTarget(c)` gives the probability of c.
+
+    Args:
+        outputs: `(B, classes)`.
+
+    Returns:
+        `(B, classes)`, float32 at least, rows sum to 1.
+
+    Raises:
+        ValueError: any other shape; another head needs a `score` of its own.
+    """
+    if outputs.ndim != 2:
+        raise ValueError(
+            f"class probabilities need outputs of shape (B, classes), the model returned {tuple(outputs.shape)}: pass "
+            "score=, a function of the outputs whose rows the targets understand, such as score=torch.sigmoid"
+        )
+    return outputs.float().softmax(dim=-1)
+
+
+def score_copies(
+    model: nn.Module, copies: Iterable[tuple[Target, Tensor]], score: Score, batch_size: int
+) -> NDArray[np.float64]:
+    """The target's score of each image, in batches, in evaluation mode and without gradients.
+
+    Args:
+        model: any module that maps images to a tensor with a row an image; its training flags are restored.
+        copies: pairs of a target and an image `(C, H, W)` on the model's device, made as they are needed: no more than
+            `batch_size` of them exist at a time.
+        score: maps the outputs to what the targets see.
+        batch_size: images that go through the model together.
+
+    Returns:
+        One value a copy, in their order, float64.
+
+    Raises:
+        TypeError, ValueError: outputs that are no tensor with a row an image, or a target that gives no single value.
+    """
+    remaining = iter(copies)
+    values: list[float] = []
+    with eval_mode(model), torch.inference_mode():
+        while batch := list(islice(remaining, batch_size)):
+            images = torch.stack([image for _, image in batch])
+            scores = score(check_outputs(model(images), len(batch)))
+            single = [_single_value(target, row) for (target, _), row in zip(batch, scores, strict=True)]
+            values += torch.stack(single).tolist()  # one transfer a batch
+    return np.array(values, dtype=np.float64)
+
+
+def check_inputs(
+    input_tensor: Tensor, cams: Any, targets: Sequence[Target], model: nn.Module
+) -> tuple[Tensor, NDArray[np.floating]]:
+    """The images on the model's device and their maps; raise what is wrong with them.
+
+    Returns:
+        Images `(B, C, H, W)`, detached, and maps `(B, H, W)`, floating point, finite.
+
+    Raises:
+        TypeError, ValueError: no batch of floating-point images, maps of another shape or not finite, or another
+            number of targets than images.
+    """
+    images = check_images(input_tensor, model_device(model, input_tensor))
+    maps = check_maps(cams)
+    expected = (len(images), *images.shape[-2:])
+    if maps.shape != expected:
+        raise ValueError(f"cams must have the shape (B, H, W) of the images, {tuple(expected)}, got {maps.shape}")
+    if targets is None:
+        raise TypeError("metrics need targets, one an image, such as [ClassifierOutputTarget(281)]: got None")
+    check_targets(targets, len(images))
+    return images, maps
+
+
+def check_maps(cams: Any) -> NDArray[np.floating]:
+    """Maps as a floating-point array; ValueError unless they are `(B, H, W)`, not empty and finite."""
+    maps = np.ascontiguousarray(cams.detach().cpu() if isinstance(cams, Tensor) else cams)
+    if not np.issubdtype(maps.dtype, np.floating):
+        maps = maps.astype(np.float64)
+    if maps.ndim != 3 or 0 in maps.shape:
+        raise ValueError(f"cams must be a batch (B, H, W) of maps, got shape {maps.shape}")
+    broken = ~np.isfinite(maps).all(axis=(1, 2))
+    if broken.any():
+        raise ValueError(f"cams holds NaN or infinite values in map {np.flatnonzero(broken).tolist()}")
+    return maps
+
+
+def model_device(model: nn.Module, default: Tensor) -> torch.device:
+    """The device of the model's parameters; of `default` where the model has none."""
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        return default.device if isinstance(default, Tensor) else torch.device("cpu")
+    return parameter.device
+
+
+def _single_value(target: Target, row: Tensor) -> Tensor:
+    value = target(row)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"target {target!r} must give one value an image, as a tensor, got {given}")
+    return value.reshape(()).double()
