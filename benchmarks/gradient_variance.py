@@ -1,0 +1,99 @@
+"""Fig. 2: how much a channel's gradient varies over the positions, in each stage of the model.
+
+Weights of one value a channel assume that it does not vary. Raw variances can't be compared between stages (gradients
+shrink with the number of positions), so the table also holds the relative variance of channel k,
+
+    v_k = 1 - mean(G_k)^2 / mean(G_k^2)
+
+which is 0 for a gradient that is the same everywhere and 1 for one whose mean over the positions is 0. Of both, the
+10th, 50th and 90th percentile over the channels is given for every image; channels without any gradient are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor
+
+from benchmarks.arguments import experiment_parser
+from benchmarks.data import load
+from benchmarks.models import load_model
+from benchmarks.report import bootstrap
+from benchmarks.runner import Evaluate, Task, command, prepared, run
+from benchmarks.stages import pyramid_stages
+from benchmarks.table_file import Row, read_rows
+from holistic_cam_plugin.cli.models import Classifier
+
+PERCENTILES = (10, 50, 90)
+VALUES = [f"{kind}_p{percentile}" for kind in ("variance", "relative") for percentile in PERCENTILES]
+COLUMNS = ("image", "class_index", "layer", "channels", *VALUES)
+
+
+def channel_variances(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The variance and the relative variance of each channel with any gradient.
+
+    Args:
+        gradient: G, `(C, h, w)`.
+    """
+    flat = gradient.flatten(1).double()
+    flat = flat[flat.any(dim=1)]
+    power, mean = flat.square().mean(dim=1), flat.mean(dim=1)
+    return (power - mean.square()).clamp(min=0), (1 - mean.square() / power).clamp(min=0)
+
+
+def make(arguments: argparse.Namespace) -> Evaluate:
+    """The gradients of one image, with the model loaded."""
+    classifier = load_model(arguments)
+    return lambda task: _measured(task, classifier, arguments.layers)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment; the plot is `gradient_variance.png`."""
+    arguments = experiment_parser(__doc__, samples=48).parse_args(argv)
+    path = run(make, arguments, prepared(arguments), COLUMNS, "gradient_variance")
+    rows = read_rows(path)
+    print("| layer | variance, median channel | relative variance, median channel |\n|---|---|---|")
+    for layer in arguments.layers:
+        raw, relative = (
+            bootstrap([float(row[key]) for row in rows if row["layer"] == layer])
+            for key in ("variance_p50", "relative_p50")
+        )
+        print(f"| {layer} | {raw.mean:.3g} [{raw.low:.3g}, {raw.high:.3g}] ", end="")
+        print(f"| {relative.mean:.3f} [{relative.low:.3f}, {relative.high:.3f}] |")
+    _plot(rows, arguments.layers).savefig(arguments.output / "gradient_variance.png")
+
+
+def _measured(task: Task, classifier: Classifier, layers: Sequence[str]) -> list[Row]:
+    target = ClassifierOutputTarget(task.sample.label)
+    stages = pyramid_stages(classifier.model, layers, load(task.sample, classifier).image, target, num_scales=1)
+    levels = torch.tensor(PERCENTILES, dtype=torch.float64) / 100
+    rows: list[Row] = []
+    for layer in layers:
+        raw, relative = channel_variances(stages.gradients[layer][0].cpu())
+        values = [float(value) for kind in (raw, relative) for value in kind.quantile(levels)] if len(raw) else []
+        known = {"image": task.sample.name, "class_index": task.sample.label, "layer": layer, "channels": len(raw)}
+        rows.append(known | dict(zip(VALUES, values, strict=False)))
+    return rows
+
+
+def _plot(rows: Sequence[dict[str, str]], layers: Sequence[str]) -> Figure:
+    """Two plots: the median channel, and from the 10th to the 90th percentile of them, a layer; means of the images."""
+    figure = Figure(figsize=(9, 3.5), dpi=130, layout="constrained")
+    for axes, kind in zip(figure.subplots(1, 2), ("variance", "relative"), strict=True):
+        low, middle, high = (
+            np.array([np.mean([float(r[f"{kind}_p{p}"]) for r in rows if r["layer"] == layer]) for layer in layers])
+            for p in PERCENTILES
+        )
+        axes.errorbar(layers, middle, yerr=np.stack([middle - low, high - middle]), fmt="o", capsize=4)
+        axes.set(ylabel=f"{kind} of a channel's gradient" if kind == "variance" else "relative variance")
+    figure.axes[0].set_yscale("log")
+    return figure
+
+
+if __name__ == "__main__":
+    command(main)

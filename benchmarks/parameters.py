@@ -1,0 +1,91 @@
+"""The appendix's study: how the result depends on blur_size x ksize, on the number of scales and on eps.
+
+Each is varied with the others at their defaults. Kernel sizes are in pixels of a 224 px map, in proportion on others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from benchmarks.arguments import experiment_parser
+from benchmarks.measures import COLUMNS, METRICS, check_metrics, measured
+from benchmarks.methods import Explained
+from benchmarks.models import load_model
+from benchmarks.report import HEADINGS, means, print_report
+from benchmarks.runner import Evaluate, command, prepared, run
+from benchmarks.stages import fused_maps, holistic_map, pyramid_stages
+from holistic_cam_plugin import fundamental_scale_denoising, kernel_size, min_max_normalize
+from holistic_cam_plugin.low_pass_wrap import BLUR_SIZE_AT_224, KSIZE_AT_224, LARGEST_KERNEL
+from holistic_cam_plugin.targets import Target
+
+BLURS = (3, 27, 51, 75)
+BOXES = (3, 47, 91, 135)
+SCALES = (1, 3, 5, 7, 9)
+EPSILONS = (0.0, 1e-9, 1e-7, 1e-5, 1e-3)
+
+
+def settings(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> Explained:
+    """The maps of every setting in every layer, by layer and setting."""
+    found: Explained = {}
+    pyramids = {scales: pyramid_stages(model, layers, image, target, scales) for scales in (7, *SCALES)}
+    shorter = min(image.shape[-2:])
+    for layer in layers:
+        primary, base = fused_maps(pyramids[7], layer)
+        for blur, box in itertools.product(BLURS, BOXES):
+            kernels = (min(LARGEST_KERNEL, kernel_size(shorter, size)) for size in (blur, box))
+            found[layer, wrap_name(blur, box)] = min_max_normalize(fundamental_scale_denoising(primary, base, *kernels))
+        for scales in SCALES:
+            found[layer, f"scales={scales}"] = holistic_map(pyramids[scales], layer)
+        for eps in EPSILONS:
+            found[layer, f"eps={eps:g}"] = holistic_map(pyramids[7], layer, eps=eps)
+    return found
+
+
+def wrap_name(blur: int, box: int) -> str:
+    """How a pair of kernel sizes is named in the table."""
+    return f"blur_size={blur} ksize={box}"
+
+
+def make(arguments: argparse.Namespace) -> Evaluate:
+    """The evaluation of one image, with the model loaded."""
+    classifier = load_model(arguments)
+    explain = partial(settings, classifier.model, arguments.layers)
+    return lambda task: measured(task, classifier, explain, arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment; the heat maps are `parameters.png`."""
+    parser = experiment_parser(__doc__, samples=12)
+    parser.add_argument("--metrics", nargs="+", default=["ins", "del", "epg"], help=", ".join(METRICS))
+    arguments = parser.parse_args(argv)
+    check_metrics(arguments.metrics)
+    path = run(make, arguments, prepared(arguments), COLUMNS, "parameters")
+    print_report([path], arguments.model, reference=wrap_name(BLUR_SIZE_AT_224, KSIZE_AT_224))
+    _heat_maps(means(path), arguments.layers).savefig(arguments.output / "parameters.png")
+
+
+def _heat_maps(values: dict[tuple[str, str, str], float], layers: Sequence[str]) -> Figure:
+    """One row a layer, one column a metric: its mean in percent over blur_size x ksize."""
+    metrics = [metric for metric in ("over_all", "road", "epg") if any(key[2] == metric for key in values)]
+    figure = Figure(figsize=(3.6 * len(metrics), 3.2 * len(layers)), dpi=130, layout="constrained")
+    for cells, layer in zip(figure.subplots(len(layers), len(metrics), squeeze=False), layers, strict=True):
+        for axes, metric in zip(cells, metrics, strict=True):
+            grid = np.array([[100 * values[layer, wrap_name(b, k), metric] for k in BOXES] for b in BLURS])
+            axes.imshow(grid)
+            axes.set(title=f"{layer}: {HEADINGS[metric]}", xlabel="ksize", ylabel="blur_size")
+            axes.set_xticks(range(len(BOXES)), BOXES)
+            axes.set_yticks(range(len(BLURS)), BLURS)
+            for (row, column), value in np.ndenumerate(grid):
+                axes.text(column, row, f"{value:.1f}", ha="center", va="center", color="white", fontsize="small")
+    return figure
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,103 @@
+"""Fig. 9, the sanity check: a map that explains the model must change when its parameters are random.
+
+Cascading: from the logits down, every step keeps the ones before random. Independent: one module at a time. The table
+holds the similarity of each map to the untouched model's; 1 means that the map ignores what was randomised. One strip
+of maps an image, layer and kind is written as PNG. Modules below a target layer change its activations, those above
+it only its gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+
+from benchmarks.arguments import experiment_parser
+from benchmarks.data import load
+from benchmarks.figures import save_strip, save_trends
+from benchmarks.methods import NO_LAYER, Explained, explained
+from benchmarks.models import load_model
+from benchmarks.runner import Evaluate, Task, command, prepared, run
+from benchmarks.table_file import Row, read_rows
+from holistic_cam_plugin.cli.images import shown
+from holistic_cam_plugin.cli.models import Classifier
+from holistic_cam_plugin.metrics import (
+    cascading_randomization,
+    independent_randomization,
+    parameter_layers,
+    similarity,
+)
+
+COLUMNS = ("image", "class_index", "layer", "method", "kind", "randomized", "ssim", "spearman")
+
+KINDS: dict[str, Callable[..., Iterator[tuple[str, nn.Module]]]] = {
+    "cascading": cascading_randomization,
+    "independent": independent_randomization,
+}
+
+
+def make(arguments: argparse.Namespace) -> Evaluate:
+    """The check of one image, with the model loaded."""
+    classifier = load_model(arguments)
+    return lambda task: _checked(task, classifier, arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment."""
+    parser = experiment_parser(__doc__, samples=5)
+    parser.add_argument("--randomize", nargs="+", metavar="NAME", help="modules, from the output down (all)")
+    arguments = parser.parse_args(argv)
+    tasks = prepared(arguments)
+    path = run(make, arguments, tasks, COLUMNS, "sanity")
+    rows = read_rows(path)
+    for layer in dict.fromkeys(row["layer"] for row in rows if row["layer"] != NO_LAYER):
+        for kind in KINDS:
+            found = [row for row in rows if row["layer"] == layer and row["kind"] == kind]
+            print(f"\n**{arguments.model}, {layer}, {kind}**: mean similarity to the untouched model's map\n")
+            print(_table(found))
+            save_trends(arguments.output / f"sanity_{layer}_{kind}.png", found, ("ssim", "spearman"))
+
+
+def _checked(task: Task, classifier: Classifier, arguments: argparse.Namespace) -> list[Row]:
+    """One row a kind, randomised module, layer and method."""
+    image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
+
+    def maps(model: nn.Module) -> Explained:
+        return explained(model, arguments.layers, arguments.methods, image, target)
+
+    names = arguments.randomize or parameter_layers(classifier.model)
+    untouched = maps(classifier.model)
+    rows: list[Row] = []
+    for kind, randomization in KINDS.items():
+        steps = {"untouched": untouched}
+        for name, model in randomization(classifier.model, names, seed=arguments.seed):
+            steps[name] = maps(model)
+            for (layer, method), cam in steps[name].items():
+                likeness = similarity(untouched[layer, method], cam)
+                known = {"image": task.sample.name, "class_index": task.sample.label, "layer": layer, "method": method}
+                rows.append(known | {"kind": kind, "randomized": name} | likeness._asdict())
+        for layer in arguments.layers:
+            path = arguments.output / "strips" / f"{task.sample.name.replace('/', '_')}_{layer}_{kind}.png"
+            save_strip(path, shown(image, classifier), steps, layer)
+    return rows
+
+
+def _table(rows: Sequence[dict[str, str]]) -> str:
+    """Mean over the images of Spearman's correlation, then SSIM in brackets: one row a method, one column a step."""
+    steps, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("randomized", "method"))
+    lines = ["| method | " + " | ".join(steps) + " |", "|---" * (len(steps) + 1) + "|"]
+    for method in methods:
+        cells = []
+        for step in steps:
+            own = [row for row in rows if row["method"] == method and row["randomized"] == step]
+            ranks, structure = ([float(row[key]) for row in own if row[key]] for key in ("spearman", "ssim"))
+            cells.append(f"{np.mean(ranks):.2f} ({np.mean(structure):.2f})" if ranks else "constant")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,58 @@
+"""Table 2: what positive gradient enhancement (P) and fundamental-scale denoising (F) each contribute.
+
+The four variants are made of one pyramid. The paper's protocol is table1's with 2,000 images:
+
+  python -m benchmarks.table2 --model resnet50 --weights resnet50-0676ba61.pth --layers layer2 layer4 \\
+      --images val --boxes Annotations/CLS-LOC/val --metrics ins del epg --samples 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from benchmarks.arguments import experiment_parser
+from benchmarks.measures import COLUMNS, METRICS, check_metrics, measured
+from benchmarks.methods import Explained
+from benchmarks.models import load_model
+from benchmarks.report import print_report
+from benchmarks.runner import Evaluate, command, prepared, run
+from benchmarks.stages import holistic_map, pyramid_stages
+from holistic_cam_plugin.targets import Target
+
+# P and F, on or off; "P F" is Holistic-CAM.
+VARIANTS = {"- -": (False, False), "P -": (True, False), "- F": (False, True), "P F": (True, True)}
+
+
+def variants(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> Explained:
+    """The maps of the four variants in every layer, by layer and variant."""
+    stages = pyramid_stages(model, layers, image, target)
+    return {
+        (layer, name): holistic_map(stages, layer, pge=pge, fsd=fsd)
+        for layer in layers
+        for name, (pge, fsd) in VARIANTS.items()
+    }
+
+
+def make(arguments: argparse.Namespace) -> Evaluate:
+    """The evaluation of one image, with the model loaded."""
+    classifier = load_model(arguments)
+    explain = partial(variants, classifier.model, arguments.layers)
+    return lambda task: measured(task, classifier, explain, arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment."""
+    parser = experiment_parser(__doc__)
+    parser.add_argument("--metrics", nargs="+", default=list(METRICS), metavar="NAME", help=", ".join(METRICS))
+    arguments = parser.parse_args(argv)
+    check_metrics(arguments.metrics)
+    path = run(make, arguments, prepared(arguments), COLUMNS, "table2")
+    print_report([path], arguments.model, reference="P F")
+
+
+if __name__ == "__main__":
+    command(main)
