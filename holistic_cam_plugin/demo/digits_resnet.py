@@ -14,7 +14,7 @@ __all__ = ["WEIGHTS", "DigitsResNet", "load_demo_model"]
 
 WEIGHTS = "digits_resnet.pt"
 
-_WIDTHS = (16, 32, 64, 96)  # channels of the four stages; 226,000 parameters
+_WIDTHS = (24, 40, 64, 80)  # channels of the four stages; 212,000 parameters
 
 
 class DigitsResNet(nn.Module):
@@ -26,7 +26,7 @@ class DigitsResNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         stem, *_ = _WIDTHS
-        self.conv1 = nn.Conv2d(3, stem, kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(3, stem, kernel_size=5, stride=2, padding=2, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)

@@ -31,11 +31,11 @@ _DEMO_SEED = 56  # of a hundred, by eye: a calm scene whose digits a person read
 
 _CROP = (100, 210)  # px of the photograph; its held-out part is 213 px wide
 
-_SMALLEST, _LARGEST = 28, 110  # height of a digit in px, before its slant
+_SMALLEST, _LARGEST = 32, 110  # height of a digit in px, before its slant
 _SHARE = {1: 0.6, 2: 0.42}  # a digit's height over the scene's side at most, by the number of digits: room to place it
 _GAP = 3  # px between two shapes
 _TRIES = 30  # places tried for a shape
-_CONTRAST = 0.3  # at least, between a shape and the mean of what is under it, luma in [0, 1]
+_CONTRAST = 0.35  # at least, between a shape and the mean of what is under it, luma in [0, 1]
 
 
 class Scene(NamedTuple):
@@ -163,7 +163,7 @@ def _paint(rng: np.random.Generator, canvas: Array, mask: Mask, box: Box) -> Non
     contrast = np.abs(_luma(colours) - under)
     # The first colour that stands out, or of a few unlucky ones the best.
     colour = colours[np.argmax(contrast >= _CONTRAST) if (contrast >= _CONTRAST).any() else contrast.argmax()]
-    opacity = mask[..., None] * np.float32(rng.uniform(0.75, 1))
+    opacity = mask[..., None] * np.float32(rng.uniform(0.8, 1))
     region += opacity * (colour - region)
 
 
