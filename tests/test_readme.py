@@ -28,7 +28,8 @@ def test_snippets_run_in_order():
         exec(snippet, names)
     assert names["maps"].shape == (1, 64, 64)
     assert names["overlay"].shape == (64, 64, 3)
-    assert names["scores"].shape == (1,)
+    for score in ("over_all", "inside", "road", "drop"):
+        assert names[score].shape == (1,), score
 
 
 def test_links_and_names_exist():
