@@ -9,7 +9,7 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-__all__ = ["Target", "check_outputs", "check_targets", "predicted_targets", "total_score"]
+__all__ = ["Target", "check_outputs", "check_targets", "predicted_targets", "target_score", "total_score"]
 
 # A target maps one image's output to a scalar, as in `pytorch_grad_cam.utils.model_targets`.
 Target: TypeAlias = Callable[[Tensor], Tensor]
@@ -87,18 +87,22 @@ def predicted_targets(outputs: Tensor) -> list[Target]:
     raise ValueError(f"targets=None needs an output of shape (B, classes), the model returned {shape}: {remedy}")
 
 
+def target_score(target: Target, output: Tensor) -> Tensor:
+    """The score of one image, a tensor without dimensions; ValueError if the target gives anything but one value."""
+    score = target(output)
+    if not isinstance(score, Tensor) or score.numel() != 1:
+        given = f"shape {tuple(score.shape)}" if isinstance(score, Tensor) else repr(score)
+        raise ValueError(f"target {target!r} must give one value an image, as a tensor, got {given}")
+    return score.reshape(())
+
+
 def total_score(targets: Sequence[Target], outputs: Tensor) -> Tensor:
     """Sum over the images of each target's score; an image's gradient depends on its own score alone.
 
     Raises:
         ValueError: a target gives more than one value, or a score that does not depend on the target layers.
     """
-    scores = [target(output) for target, output in zip(targets, outputs, strict=True)]
-    for target, score in zip(targets, scores, strict=True):
-        if not isinstance(score, Tensor) or score.numel() != 1:
-            given = f"shape {tuple(score.shape)}" if isinstance(score, Tensor) else repr(score)
-            raise ValueError(f"target {target!r} must give one value an image, as a tensor, got {given}")
-    total = torch.stack([score.reshape(()) for score in scores]).sum()
+    total = torch.stack([target_score(target, output) for target, output in zip(targets, outputs, strict=True)]).sum()
     if not total.requires_grad:
         raise ValueError("the targets' score does not depend on the target layers: nothing to explain")
     return total

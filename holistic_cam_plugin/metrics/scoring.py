@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.capture import eval_mode
 from holistic_cam_plugin.pyramid import check_images
-from holistic_cam_plugin.targets import Target, check_outputs, check_targets
+from holistic_cam_plugin.targets import Target, check_outputs, check_targets, target_score
 
 __all__ = ["Score", "class_probability", "score_copies"]
 
@@ -66,7 +66,7 @@ def score_copies(
         while batch := list(islice(remaining, batch_size)):
             images = torch.stack([image for _, image in batch])
             scores = score(check_outputs(model(images), len(batch)))
-            single = [_single_value(target, row) for (target, _), row in zip(batch, scores, strict=True)]
+            single = [target_score(target, row).double() for (target, _), row in zip(batch, scores, strict=True)]
             values += torch.stack(single).tolist()  # one transfer a batch
     return np.array(values, dtype=np.float64)
 
@@ -113,11 +113,3 @@ def model_device(model: nn.Module, default: Tensor) -> torch.device:
     if parameter is None:
         return default.device if isinstance(default, Tensor) else torch.device("cpu")
     return parameter.device
-
-
-def _single_value(target: Target, row: Tensor) -> Tensor:
-    value = target(row)
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise ValueError(f"target {target!r} must give one value an image, as a tensor, got {given}")
-    return value.reshape(()).double()
