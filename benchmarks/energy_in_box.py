@@ -18,25 +18,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM
-from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from holistic_cam_plugin import CAMERAS, HolisticCAM
+from benchmarks.methods import Explained, explained
 from holistic_cam_plugin.demo import Box, Scene, load_demo_model, make_scene, preprocess
+from holistic_cam_plugin.metrics import energy_pointing_game
 
 __all__ = ["METHODS", "Row", "energy_in_box", "main", "measure", "table"]
 
 Map = NDArray[np.float32]
-METHODS: dict[str, type[BaseCAM]] = {
-    "Grad-CAM": GradCAM,
-    "Grad-CAM++": GradCAMPlusPlus,
-    "Layer-CAM": LayerCAM,
-    "CAMERAS": CAMERAS,
-    "Holistic-CAM": HolisticCAM,
-}
+METHODS = ("Grad-CAM", "Grad-CAM++", "Layer-CAM", "CAMERAS", "Holistic-CAM")
 BOX = "box alone"  # the share of a constant map
 
 
@@ -61,9 +54,7 @@ def energy_in_box(saliency_map: Map, box: Box) -> float:
         saliency_map: `(H, W)`, not negative.
         box: x0, y0, x1, y1 in pixels, x1 and y1 outside.
     """
-    x0, y0, x1, y1 = box
-    total = saliency_map.sum(dtype=np.float64)
-    return float(saliency_map[y0:y1, x0:x1].sum(dtype=np.float64) / total) if total > 0 else 0.0
+    return float(energy_pointing_game(saliency_map[None], [box])[0])
 
 
 def measure(model: nn.Module, scenes: Iterable[Scene], layers: Sequence[str]) -> Iterator[Row]:
@@ -83,20 +74,11 @@ def measure(model: nn.Module, scenes: Iterable[Scene], layers: Sequence[str]) ->
                 yield Row(number, len(scene.labels), digit, label, predicted, layer, method, own, sum(shares))
 
 
-def _maps(model: nn.Module, layers: Sequence[str], image: Tensor, label: int) -> dict[tuple[str, str], Map]:
+def _maps(model: nn.Module, layers: Sequence[str], image: Tensor, label: int) -> Explained:
     """The maps of one class, `(H, W)` each, by layer and method."""
-    maps: dict[tuple[str, str], Map] = {}
-    modules = [model.get_submodule(layer) for layer in layers]
-    targets = [ClassifierOutputTarget(label)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="a saliency map is constant")
-        for name, method in METHODS.items():
-            if issubclass(method, HolisticCAM):  # one pyramid serves all layers
-                found = [each[0, 0] for each in method(model, modules).compute_cam_per_layer(image, targets)]
-            else:
-                found = [np.float32(method(model, [module])(image, targets)[0]) for module in modules]
-            maps |= {(layer, name): saliency_map for layer, saliency_map in zip(layers, found, strict=True)}
-    return maps
+        return explained(model, layers, METHODS, image, ClassifierOutputTarget(label))
 
 
 def table(rows: Sequence[Row], layers: Sequence[str]) -> str:
