@@ -10,7 +10,7 @@ from torch import nn
 
 from holistic_cam_plugin.cli.errors import UsageError
 from holistic_cam_plugin.cli.layers import find_layers, probe_layers, stage_layers
-from holistic_cam_plugin.cli.models import Classifier, demo_classifier, load_classifier
+from holistic_cam_plugin.cli.models import Classifier, chosen_device, demo_classifier, load_classifier, read_state_dict
 
 __all__ = ["DIGITS", "SQUASHED", "load_model", "target_layers"]
 
@@ -61,10 +61,10 @@ def _imported(arguments: argparse.Namespace) -> Classifier:
         raise UsageError(f"--model {arguments.model} returned a {type(model).__name__}, not a torch.nn.Module")
     if arguments.weights is not None:
         try:
-            model.load_state_dict(torch.load(arguments.weights, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError) as error:
+            model.load_state_dict(read_state_dict(arguments.weights))
+        except RuntimeError as error:
             raise UsageError(f"--weights {arguments.weights}: {error}") from error
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = chosen_device(arguments.device)
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (arguments.mean, arguments.std))
     size, resize = arguments.size, arguments.resize or arguments.size
     return Classifier(arguments.model, model.eval().to(device), [], size, resize, mean, std)

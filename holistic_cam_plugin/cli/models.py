@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from holistic_cam_plugin.cli.errors import UsageError, check_file, near_matches
-from holistic_cam_plugin.demo import SCENE_MEAN, SCENE_SIZE, SCENE_STD, load_demo_model
+from holistic_cam_plugin.demo import CLASSES, SCENE_MEAN, SCENE_SIZE, SCENE_STD, load_demo_model
 
-__all__ = ["Classifier", "demo_classifier", "load_classifier"]
+__all__ = ["Classifier", "chosen_device", "demo_classifier", "load_classifier", "read_state_dict"]
 
 DEFAULT_MODEL = "resnet50"
 
@@ -53,12 +53,12 @@ def load_classifier(
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UsageError(f"torchvision has no classifier called {name!r}{near_matches(name, known)}")
-    where = _device(device)
+    where = chosen_device(device)
     entries = torchvision.models.get_model_weights(name)
     entry = entries.DEFAULT if weights is None else next(iter(entries))
     classes = list(entry.meta["categories"])
     if weights is not None:
-        state = _state_dict(weights)
+        state = read_state_dict(weights)
         model = _fitted(name, state, weights)
         outputs = _outputs(state)
         if outputs != len(classes):
@@ -76,7 +76,8 @@ def load_classifier(
     )
 
 
-def _device(name: str | None) -> torch.device:
+def chosen_device(name: str | None) -> torch.device:
+    """The named device; None: a GPU if there is one. UsageError if it can't be used."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -98,7 +99,8 @@ def _pretrained(name: str) -> nn.Module:
     return model
 
 
-def _state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A state dict, also out of a checkpoint, read without running code; UsageError if the file holds none."""
     check_file(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -178,7 +180,7 @@ def _labels(path: Path, count: int) -> list[str]:
 
 def demo_classifier(device: str | None) -> Classifier:
     """The bundled digits model."""
-    where = _device(device)
+    where = chosen_device(device)
     mean, std = (torch.tensor(values, device=where).view(3, 1, 1) for values in (SCENE_MEAN, SCENE_STD))
-    digits = [f"digit {digit}" for digit in range(10)]
+    digits = [f"digit {digit}" for digit in range(CLASSES)]
     return Classifier("digits_resnet", load_demo_model().to(where), digits, SCENE_SIZE, SCENE_SIZE, mean, std)
