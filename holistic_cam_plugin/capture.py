@@ -43,6 +43,8 @@ class Capture:
         self.model = model
         self.target_layers = target_layers
         self.reshape_transform = reshape_transform
+        # Whether the model takes images with the channels last in memory, as far as has been tried.
+        self.channels_last = True
         self._records: dict[nn.Module, Tensor] = {}
 
     def __call__(self, images: Tensor) -> Any:
@@ -88,16 +90,28 @@ class Capture:
         Raises:
             LayerError: a target layer does not influence the score, or its maps are not 4-D.
         """
+        activations, gradients = self.activations, self.gradients_of(score)
+        self.clear()
+        return activations, gradients
+
+    def gradients_of(self, score: Tensor, keep_graph: bool = False) -> list[Tensor]:
+        """The gradients of `score` with respect to the recorded activations, in their form.
+
+        Args:
+            score: a tensor without dimensions, made of the output.
+            keep_graph: another score of the same output follows.
+
+        Raises:
+            LayerError: a target layer does not influence the score, or its maps are not 4-D.
+        """
         records = [self._records[layer] for layer in self.target_layers]
-        gradients = torch.autograd.grad(score, records, allow_unused=True)
-        activations, maps = [], []
-        for layer, record, gradient in zip(self.target_layers, records, gradients, strict=True):
+        gradients = torch.autograd.grad(score, records, retain_graph=keep_graph, allow_unused=True)
+        maps = []
+        for layer, gradient in zip(self.target_layers, gradients, strict=True):
             if gradient is None:
                 raise LayerError(f"target layer {self._name(layer)} does not influence the targets' score")
-            activations.append(self._as_maps(record, layer))
             maps.append(self._as_maps(gradient, layer))
-        self.clear()
-        return activations, maps
+        return maps
 
     def clear(self) -> None:
         """Forget what was recorded."""

@@ -6,14 +6,16 @@ M_{PHR} = \mathrm{ReLU}\Big(\sum_k \bar W_k \odot \bar A_k\Big)$$
 where `resize` is bilinear to the canvas, the input's height and width, and k runs over the channels: a product of
 means, not a mean of products.
 
-Resizing is linear, $\mathrm{resize}(X) = U X V^T$, so the mean over the scales is one matrix product with the scales
-stacked along the inner axis. A band of the canvas's rows needs only the few rows of each scale that lie under it, and
-a few channels at a time fill a working buffer: nothing of the size of channels x canvas ever exists.
+Bilinear resizing reads two elements along each axis. With a scale's positions as the rows of a table and the channels
+along them, the resized mean is made of weighted sums of table rows, which is what an embedding bag is: first along the
+canvas's rows, then along its columns for all the scales at once, a band of the canvas at a time. Nothing of the size
+of channels x canvas ever exists, and the processor's vectors run along the channels, the order of `channels_last`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -22,20 +24,17 @@ from torch.nn import functional as F
 
 __all__ = ["fuse", "fuse_principal"]
 
-# Rows of the canvas filled at once: few enough to skip most of the zeros in the matrices, enough for the products to
-# run at full speed.
-BAND_ROWS = 56
-# Elements of one working buffer, 16 MB of float32 on a CPU: smaller ones cost calls, larger ones cost memory and are no
-# faster. A GPU wants larger products.
-CPU_BUFFER = 2**22
-GPU_BUFFER = 2**26
+# Elements of one band, 8 MB of float32 on a CPU: what stays in the cache between two passes. A GPU wants large calls.
+CPU_BAND = 2**21
+GPU_BAND = 2**25
 
 
+@torch.no_grad()
 def fuse(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """The primary high-resolution map M_PHR (paper, eq. 10-12); of one scale alone, the base map M0 (eq. 13).
 
     Args:
-        activations: A_t, one `(C, h_t, w_t)` a scale, float32, finite.
+        activations: A_t, one `(C, h_t, w_t)` a scale, float32, finite; quickest with the channels last in memory.
         weights: W_t in the same shapes.
         size: `(H, W)` of the canvas in pixels.
 
@@ -47,19 +46,15 @@ def fuse(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[i
     """
     _check_stacks(activations, weights)
     fused = activations[0].new_zeros(size)
-    grids = [(x.shape[-2], x.shape[-1]) for x in activations]
-    channels = _contributing_channels(activations, weights)
     with torch.autocast(fused.device.type, enabled=False):
-        columns = _column_matrices(grids, fused)
-        block = max(1, _buffer_elements(fused) // (sum(h for h, _ in grids) * size[1]))
-        for band in _bands(grids, fused, BAND_ROWS):
-            for some in channels.split(block):
-                product = _resized_mean(activations, some, band, columns)
-                product *= _resized_mean(weights, some, band, columns)
-                fused[band.top : band.bottom] += product.sum(dim=0)
+        resizing = _Resizing.of(activations, size)
+        tables = [[_table(x) for x in stack] for stack in (activations, weights)]
+        for band in resizing.bands(len(activations[0])):
+            fused[band] = _products(tables, resizing, band).sum(dim=1).view(-1, size[1])
     return fused.clamp_(min=0)
 
 
+@torch.no_grad()
 def fuse_principal(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """`fuse` with the sum over channels replaced by their first principal component (`eigen_smooth`).
 
@@ -71,87 +66,111 @@ def fuse_principal(activations: Sequence[Tensor], weights: Sequence[Tensor], siz
     """
     _check_stacks(activations, weights)
     fused = activations[0].new_zeros(size)
-    channels = _contributing_channels(activations, weights)
-    if len(channels) == 0:
-        return fused
-    # Weights of 1e-10 are common and their squares would vanish; the component does not depend on the units.
-    units = [torch.stack([x.abs().amax() for x in stack]).amax() for stack in (activations, weights)]
-    grids = [(x.shape[-2], x.shape[-1]) for x in activations]
-    rows = max(1, 2 * _buffer_elements(fused) // (len(channels) * size[1]))
     with torch.autocast(fused.device.type, enabled=False):
-        columns = _column_matrices(grids, fused)
-
-        def products() -> Iterator[tuple[_Band, Tensor]]:
-            for band in _bands(grids, fused, rows):
-                product = _resized_mean(activations, channels, band, columns).div_(units[0])
-                product *= _resized_mean(weights, channels, band, columns).div_(units[1])
-                yield band, product.flatten(start_dim=1)
-
-        mean = fused.new_zeros(len(channels), 1)
-        for _, product in products():
-            mean += product.sum(dim=1, keepdim=True) / fused.numel()
-        covariance = fused.new_zeros(len(channels), len(channels))
-        for _, product in products():
-            centred = product - mean
-            covariance.addmm_(centred, centred.T)
+        resizing = _Resizing.of(activations, size)
+        # Many channels are zero everywhere, after a ReLU and PGE; the decomposition's time grows with the cube.
+        present = [torch.stack([x.flatten(1).any(dim=1) for x in stack]).any(dim=0) for stack in (activations, weights)]
+        selected = (present[0] & present[1]).nonzero().flatten()
+        channels = len(selected)
+        if channels == 0:
+            return fused
+        # Weights of 1e-10 are common and their squares would vanish; the component does not depend on the units.
+        units = [torch.stack([x.abs().amax() for x in stack]).amax() for stack in (activations, weights)]
+        tables = [
+            [_table(x).index_select(1, selected).div_(unit) for x in stack]
+            for stack, unit in zip((activations, weights), units, strict=True)
+        ]
+        mean = fused.new_zeros(channels)
+        for band in resizing.bands(channels):
+            mean += _products(tables, resizing, band).sum(dim=0) / fused.numel()
+        covariance = fused.new_zeros(channels, channels)
+        for band in resizing.bands(channels):
+            centred = _products(tables, resizing, band) - mean
+            covariance.addmm_(centred.T, centred)
         # The covariance with the sum over channels is covariance @ ones; its product with the component gives the sign.
         component = torch.linalg.eigh(covariance.cpu().double())[1][:, -1].to(covariance)
         component *= torch.where(component @ covariance.sum(dim=1) < 0, -1, 1)
-        for band, product in products():
-            fused[band.top : band.bottom] = (component @ (product - mean)).view(-1, size[1])
+        for band in resizing.bands(channels):
+            fused[band] = ((_products(tables, resizing, band) - mean) @ component).view(-1, size[1])
     return fused.clamp_(min=0)
 
 
-class _Band(NamedTuple):
-    """Rows `top` to `bottom` of the canvas and what they are made of."""
+class _Resizing(NamedTuple):
+    """What bilinear resizing of T scales to the canvas reads, and with which share in the mean.
 
-    top: int
-    bottom: int
-    rows: list[slice]  # the rows of each scale that lie under the band
-    matrix: Tensor  # (bottom - top, all those rows): their weights in the mean over the scales
+    N columns are those of all the scales side by side.
+    """
+
+    rows: list[Tensor]  # of each scale, (H, 2): the two rows that a canvas row reads
+    row_shares: list[Tensor]  # of each scale, (H, 2)
+    widths: list[int]  # w_t
+    columns: Tensor  # (W, 2 T): the columns that a canvas column reads
+    column_shares: Tensor  # (W, 2 T)
+
+    @classmethod
+    def of(cls, stack: Sequence[Tensor], size: tuple[int, int]) -> _Resizing:
+        rows = [_taps(x.shape[-2], size[0], x) for x in stack]
+        columns = [_taps(x.shape[-1], size[1], x) for x in stack]
+        widths = [x.shape[-1] for x in stack]
+        firsts = accumulate([0, *widths])  # a scale's first column among the N
+        return cls(
+            [indices for indices, _ in rows],
+            [shares / len(stack) for _, shares in rows],
+            widths,
+            torch.cat([first + indices for first, (indices, _) in zip(firsts, columns, strict=False)], dim=1),
+            torch.cat([shares for _, shares in columns], dim=1),
+        )
+
+    def bands(self, channels: int) -> Iterator[slice]:
+        """The canvas's rows, as many at a time as fill a band."""
+        height = len(self.rows[0])
+        elements = CPU_BAND if self.columns.device.type == "cpu" else GPU_BAND
+        band = max(1, elements // max(1, channels * max(sum(self.widths), len(self.columns))))
+        for first in range(0, height, band):
+            yield slice(first, min(first + band, height))
+
+    def mean(self, tables: Sequence[Tensor], band: slice) -> Tensor:
+        """The resized scales' mean in a band of canvas rows, `(rows * W, C)`."""
+        parts = []
+        for table, rows, shares, width in zip(tables, self.rows, self.row_shares, self.widths, strict=True):
+            places = torch.arange(width, dtype=torch.int32, device=table.device)[:, None]
+            indices = rows[band, None] * width + places
+            parts.append(_weighted_sums(table, indices, shares[band, None].expand_as(indices)))
+        resized = torch.cat(parts, dim=1)  # (rows, N, C)
+        firsts = torch.arange(len(resized), dtype=torch.int32, device=resized.device) * resized.shape[1]
+        indices = firsts[:, None, None] + self.columns
+        return _weighted_sums(resized.flatten(0, 1), indices, self.column_shares.expand_as(indices)).flatten(0, 1)
 
 
-def _bands(grids: Sequence[tuple[int, int]], canvas: Tensor, band_rows: int) -> Iterator[_Band]:
-    height = canvas.shape[0]
-    matrices = [_interpolation_matrix(h, height, canvas) / len(grids) for h, _ in grids]
-    for top in range(0, height, band_rows):
-        bottom = min(top + band_rows, height)
-        rows = [_source_rows(h, height, top, bottom) for h, _ in grids]
-        matrix = torch.cat([m[top:bottom, source] for m, source in zip(matrices, rows, strict=True)], dim=1)
-        yield _Band(top, bottom, rows, matrix)
+def _weighted_sums(table: Tensor, indices: Tensor, shares: Tensor) -> Tensor:
+    """Sums of table rows, `(..., C)`, for indices and shares `(..., taps)`."""
+    taps = indices.shape[-1]
+    sums = F.embedding_bag(indices.reshape(-1, taps), table, per_sample_weights=shares.reshape(-1, taps), mode="sum")
+    return sums.view(*indices.shape[:-1], -1)
 
 
-def _source_rows(length: int, new_length: int, top: int, bottom: int) -> slice:
-    """The rows that rows `top` to `bottom` are interpolated from (one more on each side at most)."""
-    first = int((top + 0.5) * length / new_length - 0.5)
-    last = int((bottom - 0.5) * length / new_length - 0.5) + 1
-    return slice(max(0, first), min(length, last + 1))
+def _taps(length: int, new_length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The two elements that each new one is interpolated from and their shares, `(new_length, 2)` both.
+
+    As `F.interpolate` has it with `align_corners=False`: half-pixel centres, the border repeated.
+    """
+    centres = (torch.arange(new_length, dtype=torch.float64) + 0.5) * (length / new_length) - 0.5
+    centres.clamp_(0, length - 1)
+    lower = centres.long()
+    upper = (lower + 1).clamp_(max=length - 1)
+    share = centres - lower
+    indices = torch.stack([lower, upper], dim=1).to(like.device, torch.int32)
+    return indices, torch.stack([1 - share, share], dim=1).to(like)
 
 
-def _interpolation_matrix(length: int, new_length: int, like: Tensor) -> Tensor:
-    """`(new_length, length)`: bilinear resizing along one axis, as `F.interpolate` does it."""
-    identity = torch.eye(length, dtype=like.dtype, device=like.device)
-    return F.interpolate(identity[None], size=new_length, mode="linear", align_corners=False)[0].T
+def _table(maps: Tensor) -> Tensor:
+    """The positions of `(C, h, w)` maps as rows, `(h w, C)`: no copy where the channels lie last in memory."""
+    return maps.flatten(1).T.contiguous()
 
 
-def _column_matrices(grids: Sequence[tuple[int, int]], canvas: Tensor) -> list[Tensor]:
-    return [_interpolation_matrix(w, canvas.shape[1], canvas).T.contiguous() for _, w in grids]
-
-
-def _resized_mean(stack: Sequence[Tensor], channels: Tensor, band: _Band, columns: Sequence[Tensor]) -> Tensor:
-    """`(channels, band's rows, W)`: the mean over the scales of the resized activations or weights."""
-    parts = [x[channels, rows] @ column for x, rows, column in zip(stack, band.rows, columns, strict=True)]
-    return band.matrix @ torch.cat(parts, dim=1)
-
-
-def _contributing_channels(activations: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """Indices of the channels that are not zero everywhere (after a ReLU and PGE, many are)."""
-    nonzero = [torch.stack([x.flatten(1).any(dim=1) for x in stack]).any(dim=0) for stack in (activations, weights)]
-    return (nonzero[0] & nonzero[1]).nonzero().flatten()
-
-
-def _buffer_elements(canvas: Tensor) -> int:
-    return CPU_BUFFER if canvas.device.type == "cpu" else GPU_BUFFER
+def _products(tables: Sequence[Sequence[Tensor]], resizing: _Resizing, band: slice) -> Tensor:
+    """The product of the means in a band of canvas rows, every channel by itself: `(rows * W, C)`."""
+    return resizing.mean(tables[0], band).mul_(resizing.mean(tables[1], band))
 
 
 def _check_stacks(activations: Sequence[Tensor], weights: Sequence[Tensor]) -> None:

@@ -7,10 +7,9 @@ Paper: "Holistic-CAM: Ultra-lucid and Sanity Preserving Visual Interpretation in
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
-from holistic_cam_plugin.capture import Capture, check_target_layers, eval_mode, refusal_explained, unwrapped
+from holistic_cam_plugin.capture import Capture, check_target_layers, eval_mode, unwrapped
 from holistic_cam_plugin.fuse import fuse, fuse_principal
 from holistic_cam_plugin.low_pass_wrap import check_kernel, fundamental_scale_denoising
 from holistic_cam_plugin.normalize import min_max_normalize
@@ -29,25 +28,13 @@ from holistic_cam_plugin.pyramid import (
     check_positive_integer,
     check_pyramid,
     pyramid_sizes,
-    resize_image,
 )
-from holistic_cam_plugin.targets import Target, check_outputs, check_targets, predicted_targets, total_score
+from holistic_cam_plugin.stacks import Stack, pyramid_stacks
+from holistic_cam_plugin.targets import Target, Targets, check_outputs, predicted_targets, targets_of_images
 
 __all__ = ["HolisticCAM"]
 
 Maps = NDArray[np.float32]
-
-
-class _Stack(NamedTuple):
-    """One target layer's `(B, C, h_t, w_t)` activations and weights, one of each a scale."""
-
-    activations: list[Tensor]
-    weights: list[Tensor]
-
-    def images(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-        """The stacks of every single image, `(C, h_t, w_t)`."""
-        for image in range(len(self.activations[0])):
-            yield [a[image] for a in self.activations], [w[image] for w in self.weights]
 
 
 class HolisticCAM(BaseCAM):
@@ -73,8 +60,8 @@ class HolisticCAM(BaseCAM):
             in proportion to the shorter side.
         ksize: window of the mask's box filter likewise. None: 91 at 224 px.
         interpolation: how the image is enlarged, `"bilinear"` or `"bicubic"`.
-        batch_size: images that go through the model and its pyramid together; can be set later. It bounds the memory
-            whatever the number of images; larger values pay on a GPU.
+        batch_size: images whose pyramids are held together; can be set later. It bounds the memory whatever the
+            number of images; larger values pay on a GPU. Their large scales go through the model a few at a time.
         progress: wraps the iteration over the scales, for example `tqdm.tqdm`.
 
     Attributes:
@@ -136,7 +123,7 @@ class HolisticCAM(BaseCAM):
     def __call__(
         self,
         input_tensor: Tensor,
-        targets: Sequence[Target] | None = None,
+        targets: Targets | None = None,
         aug_smooth: bool = False,
         eigen_smooth: bool = False,
     ) -> Maps:
@@ -145,12 +132,14 @@ class HolisticCAM(BaseCAM):
         Args:
             input_tensor: preprocessed images, `(B, C, H, W)`, floating point, on any device.
             targets: one callable an image that maps its output to a scalar; None: each image's best-scoring class,
-                decided once, on the untouched image.
+                decided once, on the untouched image. Or one list of such callables an image: they share the passes
+                through the model.
             aug_smooth: mean over the library's test-time augmentations (six pyramids instead of one).
             eigen_smooth: first principal component of the weighted activations instead of their sum.
 
         Returns:
             `(B, H, W)`, float32, finite, in [0, 1] (eq. 17). A map with no evidence at all is zero, with a warning.
+            With lists of targets, one map a target, those of the first image first: `(targets of all images, H, W)`.
 
         Raises:
             TypeError, ValueError: input, targets or outputs that can't work; the message says what to do.
@@ -159,18 +148,16 @@ class HolisticCAM(BaseCAM):
             return self.forward_augmentation_smoothing(input_tensor, targets, eigen_smooth)
         return self.forward(input_tensor, targets, eigen_smooth)
 
-    def forward(
-        self, input_tensor: Tensor, targets: Sequence[Target] | None = None, eigen_smooth: bool = False
-    ) -> Maps:
+    def forward(self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False) -> Maps:
         """`__call__` without augmentations."""
         return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
 
     def forward_augmentation_smoothing(
-        self, input_tensor: Tensor, targets: Sequence[Target] | None = None, eigen_smooth: bool = False
+        self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False
     ) -> Maps:
         """`__call__` with augmentations: all of them explain the class of the untouched image."""
         images = check_images(input_tensor, self.device)
-        check_targets(targets, len(images))
+        targets_of_images(targets, len(images))
         outputs = self._untouched_outputs(images)
         targets = predicted_targets(outputs) if targets is None else targets
         maps: Maps = super().forward_augmentation_smoothing(images, targets, eigen_smooth)
@@ -178,24 +165,25 @@ class HolisticCAM(BaseCAM):
         return maps
 
     def compute_cam_per_layer(
-        self, input_tensor: Tensor, targets: Sequence[Target] | None, eigen_smooth: bool = False
+        self, input_tensor: Tensor, targets: Targets | None, eigen_smooth: bool = False
     ) -> list[Maps]:
-        """The map of every target layer: one `(B, 1, H, W)` array a layer, float32, each map scaled to [0, 1].
+        """The map of every target layer: one `(maps, 1, H, W)` array a layer, float32, each map scaled to [0, 1].
 
         The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
         """
         self._check_parameters()
         images = check_images(input_tensor, self.device)
-        check_targets(targets, len(images))
+        chosen = targets_of_images(targets, len(images))
         outputs: list[Tensor] = []
         maps: list[list[Maps]] = [[] for _ in self.target_layers]
         with torch.inference_mode(False), torch.enable_grad():
             for first in range(0, len(images), self.batch_size):
                 some = slice(first, first + self.batch_size)
-                output, stacks = self._pyramid(images[some], None if targets is None else targets[some])
+                output, stacks = self._pyramid(images[some], None if chosen is None else chosen[some])
                 outputs.append(output)
-                for layer_maps, stack in zip(maps, stacks, strict=True):
-                    layer_maps.extend(self._maps(stack, (images.shape[-2], images.shape[-1]), eigen_smooth))
+                for layer_maps, layer_stacks in zip(maps, stacks, strict=True):
+                    for stack in layer_stacks:
+                        layer_maps.extend(self._maps(stack, (images.shape[-2], images.shape[-1]), eigen_smooth))
         self.outputs = torch.cat(outputs)
         return [np.stack(layer_maps)[:, None] for layer_maps in maps]
 
@@ -233,47 +221,29 @@ class HolisticCAM(BaseCAM):
         for context in reversed(getattr(self, "_contexts", [])):  # none if the constructor refused its arguments
             context.close()
 
-    def _pyramid(self, images: Tensor, targets: Sequence[Target] | None) -> tuple[Tensor, list[_Stack]]:
-        """The output for the untouched images, and the target layers' activations and weights at every scale."""
+    def _pyramid(self, images: Tensor, targets: list[list[Target]] | None) -> tuple[Tensor, list[list[Stack]]]:
+        """The output for the untouched images; for every target layer, the stack of scales of every image."""
         native = (images.shape[-2], images.shape[-1])
         sizes = pyramid_sizes(*native, self.num_scales, self.max_size, self.sizes)
-        outputs = None if sizes[0] == native else self._untouched_outputs(images)
-        stacks = [_Stack([], []) for _ in self.target_layers]
-        finite = torch.ones((), dtype=torch.bool, device=images.device)
-        try:
-            for size in sizes if self.progress is None else self.progress(sizes):
-                scaled = resize_image(images, size, self.interpolation)
-                with refusal_explained(size, native):
-                    scale_outputs = self._capture(scaled)
-                check_outputs(scale_outputs, len(images), len(sizes))
-                outputs = scale_outputs.detach() if outputs is None else outputs
-                targets = predicted_targets(outputs) if targets is None else targets
-                score = total_score(targets, scale_outputs)
-                with refusal_explained(size, native):
-                    layers = self._capture.activations_and_gradients(score)
-                for stack, activations, gradients in zip(stacks, *layers, strict=True):
-                    finite &= torch.isfinite(activations).all() & torch.isfinite(gradients).all()
-                    activations, gradients = _finite(activations), _finite(gradients)
-                    stack.activations.append(activations)
-                    stack.weights.append(self._weights(activations, gradients))
-        finally:
-            self._capture.clear()
-        if not finite:
-            warnings.warn("the model gives NaN or infinite activations or gradients; they count as zero", stacklevel=4)
-        assert outputs is not None
-        return outputs, stacks
+        untouched = None if sizes[0] == native else self._untouched_outputs(images)
+        if untouched is not None and targets is None:
+            targets = [[target] for target in predicted_targets(untouched)]
+        outputs, stacks = pyramid_stacks(
+            self._capture, images, targets, sizes, self._weights, self.interpolation, self.progress
+        )
+        return outputs if untouched is None else untouched, stacks
 
     def _weights(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Element-wise weights at one scale, `(B, C, h, w)`."""
         return positive_gradient_weights(activations, gradients, self.eps) if self.pge else gradients
 
-    def _maps(self, stack: _Stack, size: tuple[int, int], eigen_smooth: bool) -> Iterator[Maps]:
-        """One map an image, `(H, W)` in [0, 1], of one target layer's stack."""
-        for activations, weights in stack.images():
-            fused = (fuse_principal if eigen_smooth else fuse)(activations, weights, size)
+    def _maps(self, stack: Stack, size: tuple[int, int], eigen_smooth: bool) -> Iterator[Maps]:
+        """One map a target, `(H, W)` in [0, 1], of one image in one target layer."""
+        for weights in stack.weights:
+            fused = (fuse_principal if eigen_smooth else fuse)(stack.activations, weights, size)
             primary = _as_numpy(fused)
             if self.fsd:
-                base = _as_numpy(fuse(activations[:1], weights[:1], size))
+                base = _as_numpy(fuse(stack.activations[:1], weights[:1], size))
                 yield min_max_normalize(fundamental_scale_denoising(primary, base, self.blur_size, self.ksize))
             else:
                 yield min_max_normalize(primary)
@@ -292,10 +262,6 @@ class HolisticCAM(BaseCAM):
         check_kernel("ksize", self.ksize)
         check_interpolation(self.interpolation)
         check_positive_integer("batch_size", self.batch_size)
-
-
-def _finite(tensor: Tensor) -> Tensor:
-    return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _as_numpy(fused: Tensor) -> Maps:

@@ -40,13 +40,15 @@ def positive_gradient_weights(activations: Tensor, gradients: Tensor, eps: float
             "activations and gradients must have the same shape, "
             f"got {tuple(activations.shape)} and {tuple(gradients.shape)}"
         )
-    total = activations.sum(dim=(-2, -1), keepdim=True).clamp_(min=0)
+    largest = torch.finfo(activations.dtype).max
+    total = activations.sum(dim=(-2, -1), keepdim=True).clamp_(0, largest)
     # alpha * relu(G) with numerator and denominator divided by G^2: G / (2 + G * S + eps / G^2). It overflows to the
-    # right limit where G^2 and G^3 would underflow, and eps = 0 needs no case of its own but at G = 0.
-    denominator = (gradients * total).add_(2)
+    # right limit where G^2 and G^3 would underflow, and neither eps = 0 nor G = 0 needs a case of its own.
+    weights = gradients.clamp(min=0)
+    denominator = (weights * total).add_(2)
     if eps > 0:
-        denominator.add_(gradients.square().reciprocal_().mul_(eps))
-    return torch.where(gradients > 0, gradients / denominator, 0)
+        denominator.add_(weights.square().reciprocal_(), alpha=eps)
+    return weights.div_(denominator)
 
 
 def check_eps(eps: float) -> None:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-__all__ = ["Target", "check_outputs", "check_targets", "predicted_targets", "target_score", "total_score"]
+__all__ = [
+    "Target",
+    "Targets",
+    "check_outputs",
+    "check_targets",
+    "predicted_targets",
+    "scores",
+    "target_score",
+    "targets_of_images",
+    "total_score",
+]
 
 # A target maps one image's output to a scalar, as in `pytorch_grad_cam.utils.model_targets`.
 Target: TypeAlias = Callable[[Tensor], Tensor]
+# One target an image, or one list of targets an image.
+Targets: TypeAlias = Sequence[Target] | Sequence[Sequence[Target]]
 
 _WRAPPER = """wrap the model so that it returns the tensor to explain:
     class Wrapped(torch.nn.Module):
@@ -34,6 +46,25 @@ def check_targets(targets: Sequence[Target] | None, images: int) -> None:
     for target in targets:
         if not callable(target):
             raise TypeError(f"every target must be callable, such as ClassifierOutputTarget(281), got {target!r}")
+
+
+def targets_of_images(targets: Targets | None, images: int) -> list[list[Target]] | None:
+    """A list of targets for each image, of one target an image or of one list of them an image.
+
+    Raises:
+        TypeError, ValueError: as `check_targets`, and for an image without targets.
+    """
+    if isinstance(targets, (list, tuple)) and targets and all(isinstance(some, (list, tuple)) for some in targets):
+        lists = [list(some) for some in targets]
+        if len(lists) != images:
+            raise ValueError(f"got {len(lists)} lists of targets for {images} images: name one list an image")
+        for image, some in enumerate(lists):
+            if not some:
+                raise ValueError(f"the list of targets of image {image} is empty: name at least one target an image")
+            check_targets(some, len(some))
+        return lists
+    check_targets(targets, images)  # type: ignore[arg-type]
+    return None if targets is None else [[target] for target in targets]  # type: ignore[list-item]
 
 
 def check_outputs(outputs: Any, images: int, scales: int = 1) -> Tensor:
@@ -96,7 +127,22 @@ def target_score(target: Target, output: Tensor) -> Tensor:
     return score.reshape(())
 
 
-def total_score(targets: Sequence[Target], outputs: Tensor) -> Tensor:
+def scores(targets: Sequence[Sequence[Target]], outputs: Tensor) -> list[Tensor]:
+    """For every k, the sum over the images of the k-th target's score; an image with fewer targets is left out.
+
+    Args:
+        targets: a list of targets for each image.
+        outputs: the model's output, a row an image.
+
+    Raises:
+        ValueError: as `total_score`.
+    """
+    pairs = list(zip(targets, outputs, strict=True))
+    chosen = [[(some[k], row) for some, row in pairs if k < len(some)] for k in range(max(map(len, targets)))]
+    return [total_score(*zip(*some, strict=True)) for some in chosen]
+
+
+def total_score(targets: Sequence[Target], outputs: Iterable[Tensor]) -> Tensor:
     """Sum over the images of each target's score; an image's gradient depends on its own score alone.
 
     Raises:

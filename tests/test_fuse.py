@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from holistic_cam_plugin import fuse, fuse_principal
-from holistic_cam_plugin.fuse import BAND_ROWS, CPU_BUFFER
+from holistic_cam_plugin.fuse import CPU_BAND
 
 # The package's attribute of this name is the function.
 MODULE = importlib.import_module("holistic_cam_plugin.fuse")
@@ -73,12 +73,21 @@ def test_nothing_positive_gives_zero():
     assert not fuse(activations, [-w for w in weights], (20, 20)).any()
 
 
-def test_channels_in_many_blocks_and_rows_in_many_bands(monkeypatch):
-    monkeypatch.setattr(MODULE, "CPU_BUFFER", 1)  # one channel at a time
+@pytest.mark.parametrize("rows", [1, 4, 17])
+def test_the_canvas_in_many_bands(monkeypatch, rows):
     activations, weights = stacks(7, [(6, 6), (10, 10)])
-    size = (2 * BAND_ROWS + 1, 40)
-    expected = mean_products(activations, weights, size).sum(dim=0)
-    torch.testing.assert_close(fuse(activations, weights, size).double(), expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(MODULE, "CPU_BAND", rows * 40 * 7)
+    expected = mean_products(activations, weights, (29, 40)).sum(dim=0)
+    torch.testing.assert_close(fuse(activations, weights, (29, 40)).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("function", [fuse, fuse_principal])
+def test_channels_that_lie_last_in_memory(function):
+    activations, weights = stacks(7, [(6, 8), (10, 13)])
+    last = [
+        [x[None].contiguous(memory_format=torch.channels_last)[0] for x in stack] for stack in (activations, weights)
+    ]
+    assert torch.equal(function(*last, (29, 40)), function(activations, weights, (29, 40)))
 
 
 def test_channels_that_are_zero_at_one_scale_only_count():
@@ -150,7 +159,7 @@ def test_the_first_principal_component_is_that_of_the_whole_matrix(grids, size, 
 
 
 def test_the_principal_component_in_many_bands(monkeypatch):
-    monkeypatch.setattr(MODULE, "CPU_BUFFER", 1)  # one row at a time
+    monkeypatch.setattr(MODULE, "CPU_BAND", 1)  # one row at a time
     activations, weights = stacks(5, [(6, 6), (9, 9)])
     expected = np.maximum(svd_projection(mean_products(activations, weights, (31, 40))), 0)
     projected = fuse_principal(activations, weights, (31, 40)).numpy()
@@ -172,9 +181,9 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("function", [fuse, fuse_principal])
 def test_memory_does_not_grow_with_channels_times_canvas(monkeypatch, function):
-    assert CPU_BUFFER * 4 <= 2**24  # bytes of float32
+    assert CPU_BAND * 4 <= 2**24  # bytes of float32
     buffer, channels, side = 2**17, 64, 256
-    monkeypatch.setattr(MODULE, "CPU_BUFFER", buffer)
+    monkeypatch.setattr(MODULE, "CPU_BAND", buffer)
     activations, weights = stacks(channels, [(14, 14), (20, 20)])
     with LargestTensor() as largest:
         function(activations, weights, (side, side))

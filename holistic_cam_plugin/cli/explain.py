@@ -83,23 +83,23 @@ def _explain(
     seconds = dict.fromkeys(arguments.methods, 0.0)
     rows: dict[tuple[int, str], list[np.ndarray]] = {(target, layer): [] for target in targets for layer in layers}
     for method in arguments.methods:
-        for target in targets:
-            start = time.perf_counter()
-            try:
-                maps = layer_maps(
-                    method,
-                    classifier.model,
-                    modules,
-                    images,
-                    ClassifierOutputTarget(target),
-                    aug_smooth=arguments.aug_smooth,
-                    eigen_smooth=arguments.eigen_smooth,
-                    progress=partial(_progress, desc=f"{display_name(method)}, scales"),
-                )
-            except (ValueError, TypeError, RuntimeError) as error:
-                raise UsageError(f"{display_name(method)} can't explain {', '.join(layers)}: {error}") from error
-            seconds[method] += time.perf_counter() - start
-            for layer, saliency_map in zip(layers, maps, strict=True):
+        start = time.perf_counter()
+        try:
+            maps = layer_maps(
+                method,
+                classifier.model,
+                modules,
+                images,
+                [ClassifierOutputTarget(target) for target in targets],
+                aug_smooth=arguments.aug_smooth,
+                eigen_smooth=arguments.eigen_smooth,
+                progress=partial(_progress, desc=f"{display_name(method)}, scales"),
+            )
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise UsageError(f"{display_name(method)} can't explain {', '.join(layers)}: {error}") from error
+        seconds[method] = time.perf_counter() - start
+        for layer, target_maps in zip(layers, maps, strict=True):
+            for target, saliency_map in zip(targets, target_maps, strict=True):
                 rows[target, layer].append(saliency_map)
                 if arguments.save_array:
                     suffix = f"_{target}" if len(targets) > 1 else ""

@@ -73,27 +73,28 @@ def layer_maps(
     model: nn.Module,
     layers: Sequence[nn.Module],
     image: Tensor,
-    target: Target,
+    targets: Sequence[Target],
     *,
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> list[NDArray[np.float32]]:
-    """The map of one image `(1, C, H, W)` in every layer: `(H, W)` each, float32, in [0, 1].
+    """The maps of one image `(1, C, H, W)` in every layer: `(targets, H, W)` each, float32, in [0, 1].
 
     Raises:
         UsageError: the method has no test-time augmentation.
     """
-    cam_class = METHODS[method]
-    if issubclass(cam_class, HolisticCAM):
-        if not aug_smooth:  # all the layers from one pyramid
+    cam_class: Any = METHODS[method]
+    if issubclass(cam_class, HolisticCAM):  # the targets share the passes through the model, and so may the layers
+        if not aug_smooth:
             cam = cam_class(model, list(layers), progress=progress)
-            return [maps[0, 0] for maps in cam.compute_cam_per_layer(image, [target], eigen_smooth)]
-    elif aug_smooth and not issubclass(cam_class, BaseCAM):
+            return [maps[:, 0] for maps in cam.compute_cam_per_layer(image, [targets], eigen_smooth)]
+        return [cam_class(model, [layer])(image, [targets], True, eigen_smooth) for layer in layers]
+    if aug_smooth and not issubclass(cam_class, BaseCAM):
         raise UsageError(f"{method} has no test-time augmentation: leave out --aug-smooth or {method}")
     options = {"aug_smooth": aug_smooth} if issubclass(cam_class, BaseCAM) else {}
-    maps = []
-    for layer in layers:
-        cam = cam_class(model, [layer])
-        maps.append(np.asarray(cam(image, [target], eigen_smooth=eigen_smooth, **options)[0], dtype=np.float32))
-    return maps
+    cams = [cam_class(model, [layer]) for layer in layers]
+    return [
+        np.stack([cam(image, [t], eigen_smooth=eigen_smooth, **options)[0] for t in targets]).astype(np.float32)
+        for cam in cams
+    ]
