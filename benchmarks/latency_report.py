@@ -1,0 +1,146 @@
+"""Tables of `latency.csv`: `python -m benchmarks.latency_report latency.csv [latency.csv ...]`.
+
+Times are medians with quartiles, ratios medians of the rounds' own ratios with quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.procedures import FLOORS, TARGETS
+from benchmarks.runner import command
+
+__all__ = ["COLUMNS", "HOLISTIC", "print_latency"]
+
+COLUMNS = ("model", "layer", "batch", "precision", "procedure", "measure", "round", "value")
+HOLISTIC = "Holistic-CAM"
+CAMERAS = "CAMERAS procedure"
+
+
+class _Key(NamedTuple):
+    layer: str
+    batch: int
+    precision: str
+    procedure: str
+    measure: str
+
+
+# By round.
+_Values = dict[int, float]
+
+
+class _Model:
+    """The measurements of one model."""
+
+    def __init__(self) -> None:
+        self.values: dict[_Key, _Values] = defaultdict(dict)
+
+    def get(
+        self, layer: str, batch: int, procedure: str, measure: str = "seconds", precision: str = "float32"
+    ) -> _Values:
+        """The values of every round; those of the floor are those of its faster memory format."""
+        if procedure != "floor":
+            return self.values.get(_Key(layer, batch, precision, procedure, measure), {})
+        floors = [self.values.get(_Key("-", batch, precision, floor, measure), {}) for floor in FLOORS]
+        seconds = [self.values.get(_Key("-", batch, precision, floor, "seconds"), {}) for floor in FLOORS]
+        found = [(np.median(list(time.values())), floor) for time, floor in zip(seconds, floors, strict=True) if time]
+        return min(found, key=lambda pair: pair[0])[1] if found else {}
+
+
+def print_latency(paths: Sequence[Path]) -> None:
+    """Print the tables of one or several files as Markdown."""
+    models: dict[str, _Model] = defaultdict(_Model)
+    for path in paths:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                key = _Key(row["layer"], int(row["batch"]), row["precision"], row["procedure"], row["measure"])
+                models[row["model"]].values[key][int(row["round"])] = float(row["value"])
+    for name, model in models.items():
+        batches = sorted({key.batch for key in model.values})
+        layers = list(dict.fromkeys(key.layer for key in model.values if key.layer != "-"))
+        for batch in batches:
+            print(f"\n**{name}, batch {batch}**\n")
+            print(_times(model, layers, batch))
+        print(f"\n**{name}, ratios**\n")
+        print(_ratios(model, layers, batches))
+
+
+def _times(model: _Model, layers: Sequence[str], batch: int) -> str:
+    keys = [key for key in model.values if key.batch == batch and key.measure in ("seconds", "bytes")]
+    lines = ["| procedure | layer | precision | seconds | peak memory, MB |", "|---|---|---|---|---|"]
+    for layer, precision, procedure in dict.fromkeys((k.layer, k.precision, k.procedure) for k in keys):
+        seconds, size = (
+            model.values.get(_Key(layer, batch, precision, procedure, m), {}) for m in ("seconds", "bytes")
+        )
+        memory = f"{np.median(list(size.values())) / 1e6:.0f}" if size else ""
+        lines.append(f"| {procedure} | {layer} | {precision} | {_cell(seconds.values())} | {memory} |")
+    return "\n".join(lines)
+
+
+def _ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str:
+    lines = ["| ratio | " + " | ".join(f"{layer}, batch {b}" for layer in layers for b in batches) + " |"]
+    lines.append("|---" * (1 + len(layers) * len(batches)) + "|")
+
+    def add(
+        text: str, numerator: str, denominator: str, *measures: str, precisions: Sequence[str] = ("float32",) * 2
+    ) -> None:
+        above, below = measures if measures else ("seconds", "seconds")
+        cells = []
+        for layer in layers:
+            for batch in batches:
+                top = model.get(layer, batch, numerator, above, precisions[0])
+                bottom = model.get(layer, batch, denominator, below, precisions[1])
+                cells.append(_cell(_paired(top, bottom)))
+        if any(cells):
+            lines.append(f"| {text} | " + " | ".join(cells) + " |")
+
+    memory = ("bytes", "bytes")
+    add("Holistic-CAM / floor", HOLISTIC, "floor")
+    add("CAMERAS procedure / Holistic-CAM", CAMERAS, HOLISTIC)
+    add("SESS / Holistic-CAM", "SESS", HOLISTIC)
+    add("fusion and wrap / Holistic-CAM", HOLISTIC, HOLISTIC, "fusion seconds", "seconds")
+    add(f"{TARGETS} targets / one", f"{HOLISTIC}, {TARGETS} targets", HOLISTIC)
+    add("first 4 scales / all 7 (24.0 % of the pixels)", f"{HOLISTIC}, 4 scales", HOLISTIC)
+    add("bfloat16 / float32", HOLISTIC, HOLISTIC, precisions=("bfloat16", "float32"))
+    add("memory: Holistic-CAM / floor", HOLISTIC, "floor", *memory)
+    add("memory: CAMERAS procedure / Holistic-CAM", CAMERAS, HOLISTIC, *memory)
+    cells = []
+    for layer in layers:
+        for batch in batches:
+            cells.append(_cell(model.get(layer, batch, HOLISTIC, "spearman", "bfloat16").values(), digits=4))
+    lines.append("| Spearman's correlation, bfloat16 with float32 | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _paired(above: _Values, below: _Values) -> list[float]:
+    """The ratios of the same rounds; of the medians where no round has both (memory is measured by itself)."""
+    shared = [above[number] / below[number] for number in above if number in below]
+    if shared or not above or not below:
+        return shared
+    return [float(np.median(list(above.values())) / np.median(list(below.values())))]
+
+
+def _cell(values: Iterable[float], digits: int = 3) -> str:
+    found = list(values)
+    if not found:
+        return ""
+    low, middle, high = (f"{x:.{digits}g}" for x in np.percentile(found, [25, 50, 75]))
+    return middle if len(found) == 1 else f"{middle} [{low}, {high}]"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+", type=Path, metavar="latency.csv")
+    print_latency(parser.parse_args(argv).tables)
+
+
+if __name__ == "__main__":
+    command(main)
