@@ -49,7 +49,10 @@ def fuse(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[i
     with torch.autocast(fused.device.type, enabled=False):
         resizing = _Resizing.of(activations, size)
         tables = [[_table(x) for x in stack] for stack in (activations, weights)]
-        for band in resizing.bands(len(activations[0])):
+        channels = len(activations[0])
+        if sum(map(len, tables[0])) < fused.numel():  # in deep layers: else looking takes longer than it saves
+            tables, channels = _present(tables)
+        for band in resizing.bands(channels) if channels else ():
             fused[band] = _products(tables, resizing, band).sum(dim=1).view(-1, size[1])
     return fused.clamp_(min=0)
 
@@ -68,18 +71,14 @@ def fuse_principal(activations: Sequence[Tensor], weights: Sequence[Tensor], siz
     fused = activations[0].new_zeros(size)
     with torch.autocast(fused.device.type, enabled=False):
         resizing = _Resizing.of(activations, size)
-        # Many channels are zero everywhere, after a ReLU and PGE; the decomposition's time grows with the cube.
-        present = [torch.stack([x.flatten(1).any(dim=1) for x in stack]).any(dim=0) for stack in (activations, weights)]
-        selected = (present[0] & present[1]).nonzero().flatten()
-        channels = len(selected)
+        tables, channels = _present([[_table(x) for x in stack] for stack in (activations, weights)])
         if channels == 0:
             return fused
         # Weights of 1e-10 are common and their squares would vanish; the component does not depend on the units.
-        units = [torch.stack([x.abs().amax() for x in stack]).amax() for stack in (activations, weights)]
-        tables = [
-            [_table(x).index_select(1, selected).div_(unit) for x in stack]
-            for stack, unit in zip((activations, weights), units, strict=True)
-        ]
+        for stack in tables:
+            unit = torch.stack([table.abs().amax() for table in stack]).amax()
+            for table in stack:
+                table /= unit
         mean = fused.new_zeros(channels)
         for band in resizing.bands(channels):
             mean += _products(tables, resizing, band).sum(dim=0) / fused.numel()
@@ -166,6 +165,13 @@ def _taps(length: int, new_length: int, like: Tensor) -> tuple[Tensor, Tensor]:
 def _table(maps: Tensor) -> Tensor:
     """The positions of `(C, h, w)` maps as rows, `(h w, C)`: no copy where the channels lie last in memory."""
     return maps.flatten(1).T.contiguous()
+
+
+def _present(tables: Sequence[Sequence[Tensor]]) -> tuple[list[list[Tensor]], int]:
+    """Copies of the tables without the channels that are zero everywhere, of which PGE makes many; and their number."""
+    nonzero = [torch.stack([table.any(dim=0) for table in stack]).any(dim=0) for stack in tables]
+    channels = (nonzero[0] & nonzero[1]).nonzero().flatten()
+    return [[table.index_select(1, channels) for table in stack] for stack in tables], len(channels)
 
 
 def _products(tables: Sequence[Sequence[Tensor]], resizing: _Resizing, band: slice) -> Tensor:
