@@ -111,11 +111,13 @@ def _ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str
     add("bfloat16 / float32", HOLISTIC, HOLISTIC, precisions=("bfloat16", "float32"))
     add("memory: Holistic-CAM / floor", HOLISTIC, "floor", *memory)
     add("memory: CAMERAS procedure / Holistic-CAM", CAMERAS, HOLISTIC, *memory)
+    add("the batch / its first image", HOLISTIC, f"{HOLISTIC}, first image")
     cells = []
     for layer in layers:
         for batch in batches:
             cells.append(_cell(model.get(layer, batch, HOLISTIC, "spearman", "bfloat16").values(), digits=4))
-    lines.append("| Spearman's correlation, bfloat16 with float32 | " + " | ".join(cells) + " |")
+    if any(cells):
+        lines.append("| Spearman's correlation, bfloat16 with float32 | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -126,6 +126,7 @@ PROCEDURES: dict[str, Callable[[Setting], Any]] = {
     "Holistic-CAM": _holistic,
     f"Holistic-CAM, {TARGETS} targets": partial(_holistic, targets=TARGETS),
     "Holistic-CAM, 4 scales": partial(_holistic, scales=4),
+    "Holistic-CAM, first image": lambda setting: _holistic(setting._replace(images=setting.images[:1])),
     "CAMERAS procedure": _cameras,
     "Grad-CAM": partial(_library, library.GradCAM),
     "Layer-CAM": partial(_library, library.LayerCAM),
