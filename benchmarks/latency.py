@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from benchmarks.latency_report import COLUMNS, HOLISTIC, print_latency
-from benchmarks.procedures import BFLOAT16, PROCEDURES, TARGETS, Setting, Timed, autocast, synchronize
+from benchmarks.procedures import BFLOAT16, FLOORS, PROCEDURES, TARGETS, Setting, Timed, autocast, synchronize
 from benchmarks.runner import command
 from holistic_cam_plugin import pyramid_sizes
 from holistic_cam_plugin.cli.errors import UsageError
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     for batch in arguments.batch_sizes:
         settings = _settings(arguments, device, batch)
-        timed_round([s._replace(sizes=SIZES[:2]) for s in settings], arguments.procedures, arguments.precisions)
+        if arguments.rounds:
+            timed_round([s._replace(sizes=SIZES[:2]) for s in settings], arguments.procedures, arguments.precisions)
         for _ in tqdm(range(arguments.rounds), desc=f"{arguments.model}, batch {batch}", disable=None):
             _append(table, arguments, batch, timed_round(settings, arguments.procedures, arguments.precisions))
         if arguments.rounds:
@@ -75,7 +76,7 @@ def timed_round(settings: Sequence[Setting], procedures: Sequence[str], precisio
     for precision in precisions:
         for place, setting in enumerate(settings):
             for name in procedures:
-                floor = name.startswith("floor")
+                floor = name in FLOORS
                 if (floor and place > 0) or (precision == "bfloat16" and name not in BFLOAT16):
                     continue
                 with autocast(setting.images.device, precision):
@@ -125,35 +126,28 @@ def _memory_rows(arguments: argparse.Namespace, device: torch.device, batch: int
     rows: list[Row] = []
     layers = _layers(arguments)
     for name in tqdm(arguments.procedures, desc="memory", disable=None):
-        for layer in layers[:1] if name.startswith("floor") else layers:
-            options = [
-                "--model",
-                arguments.model,
-                "--layers",
-                layer,
-                "--batch-sizes",
-                str(batch),
-                "--device",
-                str(device),
-            ]
+        for layer in layers[:1] if name in FLOORS else layers:
+            options = ["--model", arguments.model, "--layers", layer, "--device", str(device)]
+            options += ["--batch-sizes", str(batch)]
             options += [] if arguments.weights is None else ["--weights", str(arguments.weights)]
             line = [sys.executable, "-m", "benchmarks.latency", *options, "--memory", name]
             found = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
-            place = "-" if name.startswith("floor") else layer
+            place = "-" if name in FLOORS else layer
             row = {"layer": place, "precision": "float32", "procedure": name}
             rows.append(row | {"measure": "bytes", "value": found["bytes"]})
     return rows
 
 
 def _correlations(settings: Sequence[Setting], precisions: Sequence[str]) -> list[Row]:
-    """Spearman's correlation of Holistic-CAM's map in each precision with the one in float32."""
+    """Spearman's correlation of Holistic-CAM's map in each lower precision with the one in float32."""
     rows: list[Row] = []
-    for setting in settings:
+    lower = [precision for precision in precisions if precision != "float32"]
+    for setting in settings if lower else ():
         maps = {}
-        for precision in dict.fromkeys(["float32", *precisions]):
+        for precision in ["float32", *lower]:
             with autocast(setting.images.device, precision):
                 maps[precision] = Timed(setting.model, [setting.module], sizes=SIZES)(setting.images)
-        for precision in precisions:
+        for precision in lower:
             value = float(spearmanr(maps["float32"].ravel(), maps[precision].ravel()).statistic)
             row = {"layer": setting.layer, "precision": precision, "procedure": HOLISTIC}
             rows.append(row | {"measure": "spearman", "value": value})
