@@ -7,8 +7,9 @@ from pathlib import Path
 
 from benchmarks.methods import DEFAULT_METHODS, METHODS
 
-__all__ = ["experiment_parser"]
+__all__ = ["HALVES", "experiment_parser"]
 
+HALVES = ("tuned", "reported")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -30,6 +31,8 @@ def experiment_parser(description: str | None, samples: int | None = None) -> ar
     add("--layers", nargs="+", metavar="NAME", help="target layers (the last layer of each stage)")
     add("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="NAME", help=", ".join(METHODS) + ", NAME+LPW")
     add("--samples", type=int, default=samples, metavar="N", help=f"images ({samples or 'all; 200 scenes of digits'})")
+    half = "every other image: tuned to decide on, reported to report on; digits: training or held-out scenes (all)"
+    add("--half", choices=HALVES, help=half)
     add("--seed", type=int, default=0, help="of every random choice (0)")
     add("--min-confidence", type=float, default=0.0, metavar="P", help="only images classified correctly with p >= P")
     add("--squash", action="store_true", help="resize both sides to the model's size; no centre crop")

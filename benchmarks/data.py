@@ -20,7 +20,8 @@ from benchmarks.models import DIGITS, SQUASHED
 from holistic_cam_plugin.cli.errors import UsageError
 from holistic_cam_plugin.cli.images import preprocessed, read_image
 from holistic_cam_plugin.cli.models import Classifier
-from holistic_cam_plugin.demo.scenes import make_scene
+from holistic_cam_plugin.demo.scenes import SCENE_SIZE, Scene, make_scene
+from holistic_cam_plugin.demo.sources import Split
 
 __all__ = ["Box", "Loaded", "Sample", "candidates", "confidence", "load", "taken", "through_crop"]
 
@@ -33,19 +34,27 @@ XML_BOX = ("xmin", "ymin", "xmax", "ymax")
 Annotations = dict[str, dict[str, list[Box]]]
 
 
+class SceneKey(NamedTuple):
+    """Which of the bundled scenes; none of a training scene's digits and photographs is in a held-out one."""
+
+    split: Split
+    seed: int
+    number: int
+
+
 class Sample(NamedTuple):
     """One image of a data set.
 
     Attributes:
         name: its file relative to the folder; unique.
         label: class index, the target that is explained.
-        source: the file, or the seed of a scene of digits.
+        source: the file, or a scene of digits.
         boxes: of the objects of this class, in pixels of the file; empty where none are known.
     """
 
     name: str
     label: int
-    source: Path | tuple[int, int]
+    source: Path | SceneKey
     boxes: tuple[Box, ...] = ()
 
 
@@ -71,8 +80,8 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Sample]:
     """
     if str(arguments.images) == DIGITS:
         for number in itertools.count():
-            source = (arguments.seed, number)
-            scene = make_scene(source, "held-out")
+            source = SceneKey("train" if arguments.half == "tuned" else "held-out", arguments.seed, number)
+            scene = _scene(source)
             yield Sample(f"scene {number}", scene.labels[0], source, (scene.boxes[0],))
     samples = _folder(Path(arguments.images), arguments.labels, arguments.boxes)
     for index in np.random.default_rng(arguments.seed).permutation(len(samples)):
@@ -115,8 +124,8 @@ def load(sample: Sample, classifier: Classifier) -> Loaded:
     Raises:
         UsageError: the file can't be read as an image.
     """
-    if isinstance(sample.source, tuple):
-        pixels = torch.from_numpy(make_scene(sample.source, "held-out", classifier.size).image)
+    if isinstance(sample.source, SceneKey):
+        pixels = torch.from_numpy(_scene(sample.source, classifier.size).image)
         image = (pixels.to(classifier.mean.device) - classifier.mean) / classifier.std
         return Loaded(image[None], sample.boxes)
     picture = read_image(sample.source)
@@ -147,6 +156,10 @@ def through_crop(boxes: Sequence[Box], size: tuple[int, int], resize: int, crop:
         if xs[0] < xs[1] and ys[0] < ys[1]:
             inside.append((float(xs[0]), float(ys[0]), float(xs[1]), float(ys[1])))
     return tuple(inside)
+
+
+def _scene(key: SceneKey, size: int = SCENE_SIZE) -> Scene:
+    return make_scene((key.seed, key.number), key.split, size)
 
 
 def _squashed(picture: Image.Image, boxes: Sequence[Box], classifier: Classifier) -> Loaded:

@@ -71,7 +71,7 @@ def _single(
 
 
 def _pyramid(
-    cam_class: type[HolisticCAM], model: nn.Module, layers: Sequence[str], image: Tensor, target: Target
+    cam_class: Callable[..., HolisticCAM], model: nn.Module, layers: Sequence[str], image: Tensor, target: Target
 ) -> list[Map]:
     """Holistic-CAM and CAMERAS: one pyramid serves all the layers."""
     cam = cam_class(model, [model.get_submodule(name) for name in layers])
@@ -122,5 +122,6 @@ METHODS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target], list[Map
     "SESS": _sess,
     "RefineCAM": _refine,
     "Holistic-CAM": partial(_pyramid, HolisticCAM),
+    "Holistic-CAM gated": partial(_pyramid, partial(HolisticCAM, weights="gated")),
     "Gaussian": _gaussian,
 }

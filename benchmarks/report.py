@@ -61,9 +61,18 @@ def bootstrap(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -> I
     return Interval(float(sample.mean()), float(low), float(high))
 
 
-def print_report(paths: Sequence[Path], model: str, reference: str) -> None:
-    """Print the means, the paper's figures beside them, and the differences to `reference`, as Markdown."""
+def print_report(paths: Sequence[Path], model: str, reference: str, common: bool = False) -> None:
+    """Print the means, the paper's figures beside them, and the differences to `reference`, as Markdown.
+
+    Args:
+        paths: tables of one model.
+        model: its name.
+        reference: a method.
+        common: take only the images for which the reference has a value too.
+    """
     values = _read(paths)
+    if common:
+        values = _restricted(values, reference)
     paper = _paper(model)
     for layer in dict.fromkeys(layer for layer, _ in values):
         methods = {method: found for (where, method), found in values.items() if where == layer}
@@ -91,8 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("tables", nargs="+", type=Path, metavar="TABLE.csv")
     parser.add_argument("--model", default="", help="the model's name, for the headings and the paper's figures")
     parser.add_argument("--reference", default="Holistic-CAM", metavar="NAME", help="a method (Holistic-CAM)")
+    parser.add_argument("--common", action="store_true", help="only the images for which the reference has a value")
     arguments = parser.parse_args(argv)
-    print_report(arguments.tables, arguments.model, arguments.reference)
+    print_report(arguments.tables, arguments.model, arguments.reference, arguments.common)
 
 
 def _read(paths: Sequence[Path]) -> Values:
@@ -104,6 +114,22 @@ def _read(paths: Sequence[Path]) -> Values:
                 if row[metric]:
                     found[metric].setdefault(row["image"], float(row[metric]))  # the first table that has it
     return values
+
+
+def _restricted(values: Values, reference: str) -> Values:
+    """Every method's values of the images of which the reference has the same metric in some layer."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for (_, method), found in values.items():
+        if method == reference:
+            for metric in found:
+                known[metric] |= found[metric].keys()
+    kept: Values = {}
+    for key, found in values.items():
+        kept[key] = defaultdict(dict)
+        for metric in found:
+            if own := {image: value for image, value in found[metric].items() if image in known[metric]}:
+                kept[key][metric] = own
+    return kept
 
 
 def _paper(model: str) -> dict[str, dict[str, dict[str, str]]]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
+from benchmarks.arguments import HALVES
 from benchmarks.data import Sample, candidates, taken
 from benchmarks.grids import Grid, compose
 from benchmarks.methods import check_methods
@@ -70,7 +71,10 @@ def prepared(arguments: argparse.Namespace) -> list[Task]:
     if unreadable:
         print(f"skipped {unreadable} unreadable images", file=sys.stderr)
     grids: Sequence[Grid | None] = compose(samples, arguments.seed) if arguments.grid else [None] * len(samples)
-    return [Task(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
+    tasks = [Task(sample, grid) for sample, grid in zip(samples, grids, strict=True)]
+    if arguments.half is None or str(arguments.images) == DIGITS:  # scenes of digits are drawn for their half
+        return tasks
+    return tasks[HALVES.index(arguments.half) :: 2]
 
 
 def run(make: Make, arguments: argparse.Namespace, tasks: Sequence[Task], columns: Sequence[str], name: str) -> Path:

@@ -14,12 +14,12 @@ from holistic_cam_plugin import (
     fundamental_scale_denoising,
     fuse,
     min_max_normalize,
-    positive_gradient_weights,
     pyramid_sizes,
     resize_image,
 )
 from holistic_cam_plugin.capture import Capture
 from holistic_cam_plugin.targets import Target
+from holistic_cam_plugin.weights import WEIGHTS
 
 __all__ = ["EPS", "Stages", "fused_maps", "holistic_map", "pyramid_stages"]
 
@@ -69,21 +69,19 @@ def pyramid_stages(
 
 
 def fused_maps(
-    stages: Stages, layer: str, *, pge: bool = True, eps: float = EPS
+    stages: Stages, layer: str, *, weights: str = "pge", eps: float = EPS
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The primary map M_PHR and the base scale's map M0 (eq. 8, 10-13), `(H, W)` each, in their own units."""
     activations, gradients = stages.activations[layer], stages.gradients[layer]
-    weights = gradients
-    if pge:
-        pairs = zip(activations, gradients, strict=True)
-        weights = [positive_gradient_weights(a[None], g[None], eps)[0] for a, g in pairs]
-    primary = fuse(activations, weights, stages.size).cpu().numpy()
-    return primary, fuse(activations[:1], weights[:1], stages.size).cpu().numpy()
+    pairs = zip(activations, gradients, strict=True)
+    weighed = [WEIGHTS[weights](a[None], g[None], eps)[0] for a, g in pairs]
+    primary = fuse(activations, weighed, stages.size).cpu().numpy()
+    return primary, fuse(activations[:1], weighed[:1], stages.size).cpu().numpy()
 
 
 def holistic_map(
-    stages: Stages, layer: str, *, pge: bool = True, fsd: bool = True, eps: float = EPS
+    stages: Stages, layer: str, *, weights: str = "pge", fsd: bool = True, eps: float = EPS
 ) -> NDArray[np.float32]:
     """The map of `HolisticCAM` with these settings (eq. 8, 10-17): `(H, W)` in [0, 1]."""
-    primary, base = fused_maps(stages, layer, pge=pge, eps=eps)
+    primary, base = fused_maps(stages, layer, weights=weights, eps=eps)
     return min_max_normalize(fundamental_scale_denoising(primary, base) if fsd else primary)

@@ -24,16 +24,16 @@ from benchmarks.stages import holistic_map, pyramid_stages
 from holistic_cam_plugin.targets import Target
 
 # P and F, on or off; "P F" is Holistic-CAM.
-VARIANTS = {"- -": (False, False), "P -": (True, False), "- F": (False, True), "P F": (True, True)}
+VARIANTS = {"- -": ("gradient", False), "P -": ("pge", False), "- F": ("gradient", True), "P F": ("pge", True)}
 
 
 def variants(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> Explained:
     """The maps of the four variants in every layer, by layer and variant."""
     stages = pyramid_stages(model, layers, image, target)
     return {
-        (layer, name): holistic_map(stages, layer, pge=pge, fsd=fsd)
+        (layer, name): holistic_map(stages, layer, weights=weights, fsd=fsd)
         for layer in layers
-        for name, (pge, fsd) in VARIANTS.items()
+        for name, (weights, fsd) in VARIANTS.items()
     }
 
 

@@ -23,5 +23,10 @@ class CAMERAS(HolisticCAM):
     """
 
     def __init__(self, model: nn.Module, target_layers: Sequence[nn.Module], *args: Any, **kwargs: Any) -> None:
-        own: dict[str, Any] = {"pge": False, "fsd": False, "sizes": range(224, 1000, 100), "interpolation": "bicubic"}
+        own: dict[str, Any] = {
+            "weights": "gradient",
+            "fsd": False,
+            "sizes": range(224, 1000, 100),
+            "interpolation": "bicubic",
+        }
         super().__init__(model, target_layers, *args, **(own | kwargs))

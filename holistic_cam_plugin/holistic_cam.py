@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.capture import Capture, check_target_layers, eval_mode, unwrapped
 from holistic_cam_plugin.fuse import fuse, fuse_principal
-from holistic_cam_plugin.low_pass_wrap import check_kernel, fundamental_scale_denoising
+from holistic_cam_plugin.low_pass_wrap import KSIZE_AT_224, check_kernel, check_power, fundamental_scale_denoising
 from holistic_cam_plugin.normalize import min_max_normalize
-from holistic_cam_plugin.pge import check_eps, positive_gradient_weights
+from holistic_cam_plugin.pge import check_eps
 from holistic_cam_plugin.pyramid import (
     check_images,
     check_interpolation,
@@ -31,10 +31,22 @@ from holistic_cam_plugin.pyramid import (
 )
 from holistic_cam_plugin.stacks import Stack, pyramid_stacks
 from holistic_cam_plugin.targets import Target, Targets, check_outputs, predicted_targets, targets_of_images
+from holistic_cam_plugin.weights import WEIGHTS, check_weights
 
 __all__ = ["HolisticCAM"]
 
 Maps = NDArray[np.float32]
+
+
+class _Mask(NamedTuple):
+    """The mask's box filter in pixels at 224 px, and its power."""
+
+    ksize_at_224: int
+    power: float
+
+
+_PAPERS_MASK = _Mask(KSIZE_AT_224, 1.0)
+_TIGHT_MASK = _Mask(31, 3.0)  # of the gated weights, chosen with them: benchmarks/README.md
 
 
 class HolisticCAM(BaseCAM):
@@ -54,11 +66,14 @@ class HolisticCAM(BaseCAM):
         max_size: zeta_T, in pixels (eq. 9).
         sizes: shorter sides of the pyramid in pixels instead of the formula; the first is the base scale.
         eps: the constant of the positive gradient enhancement (eq. 8).
-        pge: weigh by positive gradients (eq. 6, 8); off, by the raw gradients.
+        weights: what the activations are weighed by: `"pge"`, the paper's positive gradients (eq. 6, 8);
+            `"gated"`, positive or raw gradients, as the gradient varies over the positions or not (see
+            `gated_weights`), with a tighter mask; `"gradient"`, the raw ones (the ablation without PGE).
         fsd: mask the fused map with the base scale's (eq. 13-16); off, the result is the primary map (eq. 12).
         blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 at 224 px, and
             in proportion to the shorter side.
-        ksize: window of the mask's box filter likewise. None: 91 at 224 px.
+        ksize: window of the mask's box filter likewise. None: 91 at 224 px, 31 with gated weights.
+        mask_power: of the mask. None: 1, 3 with gated weights.
         interpolation: how the image is enlarged, `"bilinear"` or `"bicubic"`.
         batch_size: images whose pyramids are held together; can be set later. It bounds the memory whatever the
             number of images; larger values pay on a GPU. Their large scales go through the model a few at a time.
@@ -85,10 +100,11 @@ class HolisticCAM(BaseCAM):
         max_size: int = 1000,
         sizes: Sequence[int] | None = None,
         eps: float = 1e-5,
-        pge: bool = True,
+        weights: str = "pge",
         fsd: bool = True,
         blur_size: int | None = None,
         ksize: int | None = None,
+        mask_power: float | None = None,
         interpolation: str = "bilinear",
         batch_size: int = 1,
         progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
@@ -99,10 +115,11 @@ class HolisticCAM(BaseCAM):
         self.max_size = max_size
         self.sizes = sizes
         self.eps = eps
-        self.pge = pge
+        self.weights = weights
         self.fsd = fsd
         self.blur_size = blur_size
         self.ksize = ksize
+        self.mask_power = mask_power
         self.interpolation = interpolation
         self.batch_size = batch_size
         self.progress = progress
@@ -235,7 +252,7 @@ class HolisticCAM(BaseCAM):
 
     def _weights(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Element-wise weights at one scale, `(B, C, h, w)`."""
-        return positive_gradient_weights(activations, gradients, self.eps) if self.pge else gradients
+        return WEIGHTS[self.weights](activations, gradients, self.eps)
 
     def _maps(self, stack: Stack, size: tuple[int, int], eigen_smooth: bool) -> Iterator[Maps]:
         """One map a target, `(H, W)` in [0, 1], of one image in one target layer."""
@@ -244,9 +261,17 @@ class HolisticCAM(BaseCAM):
             primary = _as_numpy(fused)
             if self.fsd:
                 base = _as_numpy(fuse(stack.activations[:1], weights[:1], size))
-                yield min_max_normalize(fundamental_scale_denoising(primary, base, self.blur_size, self.ksize))
+                yield min_max_normalize(self._denoised(primary, base))
             else:
                 yield min_max_normalize(primary)
+
+    def _denoised(self, primary: Maps, base: Maps) -> NDArray[np.float64]:
+        """The primary map under the mask that goes with the weights."""
+        mask = _TIGHT_MASK if self.weights == "gated" else _PAPERS_MASK
+        power = mask.power if self.mask_power is None else self.mask_power
+        return fundamental_scale_denoising(
+            primary, base, self.blur_size, self.ksize, ksize_at_224=mask.ksize_at_224, power=power
+        )
 
     def _untouched_outputs(self, images: Tensor) -> Tensor:
         """The model's output for the images as they are, detached."""
@@ -258,8 +283,10 @@ class HolisticCAM(BaseCAM):
     def _check_parameters(self) -> None:
         check_pyramid(self.num_scales, self.max_size, self.sizes)
         check_eps(self.eps)
+        check_weights(self.weights)
         check_kernel("blur_size", self.blur_size)
         check_kernel("ksize", self.ksize)
+        check_power(self.mask_power)
         check_interpolation(self.interpolation)
         check_positive_integer("batch_size", self.batch_size)
 

@@ -9,6 +9,7 @@ everything above its midpoint counts the same, and what lies far from it is dimm
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import cv2
@@ -33,19 +34,24 @@ def fundamental_scale_denoising(
     base_map: NDArray[np.float32],
     blur_size: int | None = None,
     ksize: int | None = None,
+    *,
+    ksize_at_224: int = KSIZE_AT_224,
+    power: float = 1.0,
 ) -> NDArray[np.float64]:
     """FSD: the fused map times the low-pass wrap of the base scale's map (paper, eq. 16).
 
     Args:
         primary_map: M_PHR, `(H, W)`, float32.
         base_map: M0 in the same shape.
-        blur_size, ksize: as in `low_pass_wrap`.
+        blur_size, ksize, ksize_at_224: as in `low_pass_wrap`.
+        power: of the wrap, which is in units of its own maximum where that is not 1 (the paper's); 2 dims what lies
+            beside the hot spots more, without moving their border.
 
     Returns:
         `(H, W)`, float64 (both factors may be 1e-20). Where the median erases the base map's only hot spot and nothing
         is left of the mask, the primary map comes back unmasked, with a warning.
     """
-    wrap = low_pass_wrap(base_map, blur_size, ksize)
+    wrap = low_pass_wrap(base_map, blur_size, ksize, ksize_at_224=ksize_at_224).astype(np.float64)
     if not wrap.any() and base_map.any():
         warnings.warn(
             "the low-pass wrap is zero everywhere: the hot spot of the base scale's map is smaller than half of the "
@@ -53,11 +59,17 @@ def fundamental_scale_denoising(
             stacklevel=2,
         )
         return primary_map.astype(np.float64)
+    if power != 1:  # 1e-20 to a power would be nothing
+        wrap = (wrap / max(wrap.max(), np.finfo(np.float64).tiny)) ** power
     return primary_map.astype(np.float64) * wrap
 
 
 def low_pass_wrap(
-    base_map: NDArray[np.float32], blur_size: int | None = None, ksize: int | None = None
+    base_map: NDArray[np.float32],
+    blur_size: int | None = None,
+    ksize: int | None = None,
+    *,
+    ksize_at_224: int = KSIZE_AT_224,
 ) -> NDArray[np.float32]:
     """The mask LPW of a base-scale map (paper, eq. 13-16).
 
@@ -66,6 +78,7 @@ def low_pass_wrap(
         blur_size: side of the median filter's window in pixels, odd, 1 to 255. None: 51 px for a shorter side of
             224 px, and in proportion.
         ksize: side of the box filter's window likewise. None: 91 px at 224 px.
+        ksize_at_224: what stands for these 91 px.
 
     Returns:
         `(H, W)`, float32, never below the map's minimum, in the map's own units. It is flat where a hot spot is smaller
@@ -84,7 +97,7 @@ def low_pass_wrap(
         raise ValueError("base_map holds NaN or infinite values; a single one would spread over the whole box filter")
     shorter = min(base_map.shape)
     median = kernel_size(shorter, BLUR_SIZE_AT_224) if blur_size is None else blur_size
-    box = kernel_size(shorter, KSIZE_AT_224) if ksize is None else ksize
+    box = kernel_size(shorter, ksize_at_224) if ksize is None else ksize
     if median <= LARGEST_KERNEL:
         return _filtered(base_map, median, box)
     # A low-pass signal loses nothing by being computed on a smaller map.
@@ -103,6 +116,14 @@ def check_kernel(name: str, size: int | None) -> None:
         raise TypeError(f"{name} must be an odd integer or None, got {size!r}")
     if size % 2 == 0 or not 1 <= size <= LARGEST_KERNEL:
         raise ValueError(f"{name} must be odd and from 1 to {LARGEST_KERNEL} (pixels of the map), got {size}")
+
+
+def check_power(power: float | None) -> None:
+    """Raise ValueError unless `power` is None or a finite number above 0."""
+    if power is None:
+        return
+    if isinstance(power, bool) or not isinstance(power, (int, float)) or not 0 < power < math.inf:
+        raise ValueError(f"mask_power must be a finite number above 0 or None, got {power!r}")
 
 
 def _filtered(base_map: NDArray[np.float32], median: int, box: int) -> NDArray[np.float32]:

@@ -151,7 +151,7 @@ def reference_maps(
     max_size: int = 1000,
     sizes: Sequence[int] | None = None,
     eps: float = 1e-5,
-    pge: bool = True,
+    weights: str = "pge",
     fsd: bool = True,
     interpolation: str = "bilinear",
 ) -> np.ndarray:
@@ -172,15 +172,16 @@ def reference_maps(
             scaled = F.interpolate(image, size=size, mode=interpolation, align_corners=False)
             on_canvas = []
             for activations, gradients in hooked_pass(model, layers, scaled, category):
-                weights = literal_pge(activations, gradients, eps) if pge else gradients
-                on_canvas.append([to_canvas(x, (height, width)) for x in (activations, weights)])
+                weighed = LITERAL_WEIGHTS[weights](activations, gradients, eps)
+                on_canvas.append([to_canvas(x, (height, width)) for x in (activations, weighed)])
             scales.append(on_canvas)
         maps = []
         for layer in range(len(layers)):
             mean_a, mean_w = (np.mean([scale[layer][i] for scale in scales], axis=0) for i in (0, 1))
             primary = np.maximum((mean_w * mean_a).sum(axis=0), 0)
             base = np.maximum((scales[0][layer][1] * scales[0][layer][0]).sum(axis=0), 0)
-            maps.append(min_max(primary * literal_wrap(base, shorter) if fsd else primary))
+            box, power = (31, 3) if weights == "gated" else (91, 1)
+            maps.append(min_max(primary * literal_wrap(base, shorter, box) ** power if fsd else primary))
         results.append(min_max(np.mean(maps, axis=0)))
     return np.stack(results)
 
@@ -207,13 +208,28 @@ def literal_pge(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     return alpha * gradients.relu()
 
 
+def literal_gate(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    positive = gradients.relu() ** 2
+    constant = energy = 0.0
+    for channel in gradients[0]:
+        values = channel[channel != 0]
+        if len(values):
+            constant += float(values.mean() ** 2 * len(values))
+            energy += float((values**2).sum())
+    variation = 1 - constant / energy
+    return variation * positive * gradients.abs().sum() / positive.sum() + (1 - variation) * gradients
+
+
+LITERAL_WEIGHTS = {"pge": literal_pge, "gated": literal_gate, "gradient": lambda activations, gradients, eps: gradients}
+
+
 def to_canvas(x: Tensor, size: tuple[int, int]) -> np.ndarray:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)[0].numpy()
 
 
-def literal_wrap(base: np.ndarray, shorter: int) -> np.ndarray:
+def literal_wrap(base: np.ndarray, shorter: int, box: int) -> np.ndarray:
     odd = range(3, 255, 2)
-    blur_size, ksize = (min(odd, key=lambda n: (abs(n - full * shorter / 224), -n)) for full in (51, 91))
+    blur_size, ksize = (min(odd, key=lambda n: (abs(n - full * shorter / 224), -n)) for full in (51, box))
     low, middle = base.min(), (base.max() + base.min()) / 2
     if middle == low:
         return np.ones_like(base)

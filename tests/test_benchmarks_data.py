@@ -17,6 +17,7 @@ from benchmarks.grids import compose, load_grid
 from benchmarks.models import SQUASHED
 from holistic_cam_plugin.cli.errors import UsageError
 from holistic_cam_plugin.cli.models import Classifier
+from holistic_cam_plugin.demo.scenes import make_scene
 
 ANNOTATION = """<annotation><filename>{name}</filename>{objects}</annotation>"""
 OBJECT = """<object><name>{synset}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax>
@@ -37,7 +38,7 @@ def classifier(size: int = 224, resize: int = 256) -> Classifier:
 
 
 def arguments(images: Path | str, **others: Any) -> argparse.Namespace:
-    return argparse.Namespace(**({"images": images, "labels": None, "boxes": None, "seed": 0} | others))
+    return argparse.Namespace(**({"images": images, "labels": None, "boxes": None, "seed": 0, "half": None} | others))
 
 
 def picture(path: Path, box: tuple[int, int, int, int] | None = None, size: tuple[int, int] = (400, 300)) -> Path:
@@ -135,6 +136,13 @@ def test_folders_that_do_not_serve(tmp_path: Path, files: dict[str, bytes], mess
         list(candidates(arguments(tmp_path)))
     with pytest.raises(UsageError, match="is no folder"):
         list(candidates(arguments(tmp_path / "none")))
+
+
+def test_the_tuned_half_of_the_scenes_is_what_the_model_was_trained_on() -> None:
+    for half, split in (("tuned", "train"), ("reported", "held-out"), (None, "held-out")):
+        scene = next(candidates(arguments("digits", half=half)))
+        pixels = load(scene, classifier()).image[0]
+        np.testing.assert_allclose(pixels / 2 + 0.5, make_scene((0, 0), split).image, atol=1e-6)
 
 
 def test_scenes_of_digits_have_the_box_of_their_digit() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch.nn import functional as F
 
-from benchmarks import gallery, gradient_variance, methods, parameters, sanity, scales, table1, table2, weighting
+from benchmarks import gallery, gate, gradient_variance, methods, parameters, sanity, scales, table1, table2, weighting
 from benchmarks.stages import pyramid_stages
 from benchmarks.table_file import read_rows
-from holistic_cam_plugin import CAMERAS, HolisticCAM
+from holistic_cam_plugin import CAMERAS, HolisticCAM, kernel_size
 from holistic_cam_plugin.cli.errors import UsageError
 from holistic_cam_plugin.metrics import CenteredGaussian, low_pass_wrapped
 
@@ -153,12 +154,52 @@ def test_table2s_variants_are_the_classes_settings(common: list[str]) -> None:
 
     model, image, target = own_model.net(), torch.randn(1, 3, SIZE, SIZE), ClassifierOutputTarget(2)
     found = table2.variants(model, ["0", "1"], image, target)
-    for name, (pge, fsd) in table2.VARIANTS.items():
+    for name, (weights, fsd) in table2.VARIANTS.items():
         for layer in ("0", "1"):
-            cam = HolisticCAM(model, [model.get_submodule(layer)], pge=pge, fsd=fsd)(image, [target])[0]
+            cam = HolisticCAM(model, [model.get_submodule(layer)], weights=weights, fsd=fsd)(image, [target])[0]
             np.testing.assert_allclose(found[layer, name], cam, atol=1e-5)
     table2.main([*common, "--metrics", "epg", "--samples", "2"])
     assert len(read_rows(table(common, "table2"))) == 2 * 2 * 4
+
+
+def test_the_two_halves_are_all_the_images_and_their_grids(common: list[str], tmp_path: Path) -> None:
+    values = {}
+    for half in ("tuned", "reported", None):
+        own = [] if half is None else ["--half", half]
+        output = ["--output", str(tmp_path / str(half))]
+        table1.main([*common, *output, *own, "--methods", "Grad-CAM", "--metrics", "epg", "--grid"])
+        values[half] = {row["image"]: row["epg"] for row in read_rows(tmp_path / str(half) / "table1.csv")}
+    assert values["tuned"]
+    assert values["reported"]
+    assert not values["tuned"].keys() & values["reported"].keys()
+    assert values["tuned"] | values["reported"] == values[None]
+
+
+def test_the_gates_candidates(common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    import own_model
+
+    model, image, target = own_model.net(), torch.randn(1, 3, SIZE, SIZE), ClassifierOutputTarget(2)
+    found = gate.candidates(model, ["0", "1"], image, target)
+    papers = {"blur_size": None, "ksize": kernel_size(SIZE, 91), "mask_power": 1}
+    settings: dict[str, dict[str, object]] = {
+        gate.CHOSEN: {"weights": "gated"},
+        "pge, paper's mask": {},
+        "gradient, paper's mask": {"weights": "gradient"},
+        "gated, paper's mask": {"weights": "gated", **papers},
+        "pge": {"ksize": kernel_size(SIZE, 31), "mask_power": 3},
+        "power 1": {"weights": "gated", "mask_power": 1},
+        "box 61": {"weights": "gated", "ksize": kernel_size(SIZE, 61)},
+        "blur 27": {"weights": "gated", "blur_size": kernel_size(SIZE, 27)},
+    }
+    for name, own in settings.items():
+        for layer in ("0", "1"):
+            cam = HolisticCAM(model, [model.get_submodule(layer)], **own)(image, [target])[0]
+            np.testing.assert_allclose(found[layer, name], cam, atol=1e-4, err_msg=name)
+    maps = [found["0", name].tobytes() for name in gate.CANDIDATES]
+    assert len(set(maps)) == len(maps)  # none is another one under a new name
+    gate.main([*common, "--metrics", "epg", "--samples", "4", "--half", "tuned"])
+    assert len(read_rows(table(common, "gate"))) == 2 * 2 * len(gate.CANDIDATES)
+    assert "gated minus the other" in capsys.readouterr().out
 
 
 def test_methods_give_the_maps_of_their_classes(common: list[str]) -> None:
@@ -170,6 +211,7 @@ def test_methods_give_the_maps_of_their_classes(common: list[str]) -> None:
         "Grad-CAM+LPW": low_pass_wrapped(GradCAM),
         "CAMERAS": CAMERAS,
         "Holistic-CAM": HolisticCAM,
+        "Holistic-CAM gated": partial(HolisticCAM, weights="gated"),
     }
     found = methods.explained(model, ["0", "1"], [*classes, "Gaussian", "SESS", "RefineCAM"], image, target)
     for (layer, name), cam in found.items():
@@ -177,7 +219,7 @@ def test_methods_give_the_maps_of_their_classes(common: list[str]) -> None:
             expected = classes[name](model, [model.get_submodule(layer)])(image, [target])[0]
             np.testing.assert_allclose(cam, expected, atol=1e-5)
     assert np.array_equal(found[methods.NO_LAYER, "Gaussian"], CenteredGaussian(model)(image)[0])
-    assert len(found) == 2 * 6 + 1
+    assert len(found) == 2 * 7 + 1
     assert not any(module._forward_hooks for module in model.modules())
 
 

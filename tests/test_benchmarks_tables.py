@@ -97,6 +97,23 @@ def test_report_has_intervals_differences_and_the_papers_figures(
     assert "images: ins 2, epg 2" in printed
 
 
+def test_report_on_the_images_of_the_reference_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        ("a", "CAM", 0.2, 0.5),
+        ("b", "CAM", 0.4, 0.7),
+        ("c", "CAM", 0.9, 0.9),
+        ("b", "New", 0.6, ""),
+        ("c", "New", 0.8, 0.1),
+    ]
+    lines = [f"{image},layer4,{method},,,{over_all},,,{epg},,\n" for image, method, over_all, epg in rows]
+    header = "image,layer,method,ins,del,over_all,road,road_halved,epg,epg_top100,tied\n\n"
+    (tmp_path / "t.csv").write_text(header + "".join(lines) + "\n")
+    report.main([str(tmp_path / "t.csv"), "--reference", "New", "--common"])
+    printed = capsys.readouterr().out
+    assert "| CAM | 65.0 [40.0, 90.0] | 90.0 [90.0, 90.0] |" in printed  # b and c; c alone
+    assert "images: over_all 2, epg 1" in printed
+
+
 def test_the_papers_figures_are_all_there() -> None:
     assert {layer: len(methods) for layer, methods in report._paper("resnet50").items()} == {"layer4": 12, "layer2": 12}
     assert {layer: len(methods) for layer, methods in report._paper("vgg16").items()} == {

@@ -45,7 +45,7 @@ def test_any_shape(any_net, make_images, reference, shape, fsd):
 
 
 @pytest.mark.parametrize("fsd", [False, True])
-@pytest.mark.parametrize("pge", [False, True])
+@pytest.mark.parametrize("weights", ["pge", "gated", "gradient"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -58,9 +58,9 @@ def test_any_shape(any_net, make_images, reference, shape, fsd):
     ],
     ids=str,
 )
-def test_every_option(any_net, images, reference, options, pge, fsd):
-    expected = reference(any_net, ["layer2"], images, pge=pge, fsd=fsd, **options)
-    maps = HolisticCAM(any_net, [any_net.layer2], pge=pge, fsd=fsd, **options)(images)
+def test_every_option(any_net, images, reference, options, weights, fsd):
+    expected = reference(any_net, ["layer2"], images, weights=weights, fsd=fsd, **options)
+    maps = HolisticCAM(any_net, [any_net.layer2], weights=weights, fsd=fsd, **options)(images)
     np.testing.assert_allclose(maps, expected, atol=TOLERANCE[fsd])
 
 
@@ -85,12 +85,12 @@ def test_cameras_is_raw_gradients_at_its_own_sizes(net, images, reference, seen)
     shapes = seen(net)
     maps = cam(images[:1])
     assert [shape[-2:] for shape in shapes[1:]] == [(s, s) for s in range(224, 1000, 100)]
-    options = {"sizes": range(224, 1000, 100), "pge": False, "fsd": False, "interpolation": "bicubic"}
+    options = {"sizes": range(224, 1000, 100), "weights": "gradient", "fsd": False, "interpolation": "bicubic"}
     np.testing.assert_allclose(maps, reference(net, ["layer3"], images[:1], **options), atol=1e-4)
 
 
 def test_every_argument_of_cameras_can_be_given(net, images):
-    cam = CAMERAS(net, [net.layer2], None, pge=True, sizes=[64, 80], fsd=True, interpolation="bilinear")
+    cam = CAMERAS(net, [net.layer2], None, weights="pge", sizes=[64, 80], fsd=True, interpolation="bilinear")
     assert np.array_equal(cam(images), HolisticCAM(net, [net.layer2], sizes=[64, 80])(images))
 
 
@@ -100,6 +100,16 @@ def test_explicit_kernels_reach_the_wrap(net, images):
     other = HolisticCAM(net, [net.layer2], blur_size=3, ksize=5, **SMALL)(images)
     assert np.array_equal(default, same)
     assert np.abs(default - other).max() > 0.01
+
+
+def test_the_mask_that_goes_with_the_weights_can_be_replaced(net, images):
+    given = {"blur_size": 15, "ksize": 27, "mask_power": 1.0}  # the paper's at 64 px
+    paper = HolisticCAM(net, [net.layer2], **SMALL)(images)
+    assert np.array_equal(HolisticCAM(net, [net.layer2], **given, **SMALL)(images), paper)
+    gated = HolisticCAM(net, [net.layer2], weights="gated", **SMALL)(images)
+    tight = {"ksize": 9, "mask_power": 3}  # 31 at 224 px
+    assert np.array_equal(HolisticCAM(net, [net.layer2], weights="gated", **tight, **SMALL)(images), gated)
+    assert np.abs(HolisticCAM(net, [net.layer2], weights="gated", **given, **SMALL)(images) - gated).max() > 0.05
 
 
 def test_the_class_is_decided_once_on_the_untouched_image(net, images, reference):
@@ -133,6 +143,9 @@ def test_outputs_are_those_of_the_untouched_images(net, images):
         ({"ksize": 257}, ValueError, "ksize must be odd and from 1 to 255"),
         ({"ksize": True}, TypeError, "ksize must be an odd integer or None"),
         ({"interpolation": "nearest"}, ValueError, "interpolation must be one of bilinear, bicubic"),
+        ({"weights": "raw"}, ValueError, "weights must be one of 'pge', 'gated', 'gradient', got 'raw'"),
+        ({"mask_power": 0}, ValueError, "mask_power must be a finite number above 0 or None, got 0"),
+        ({"mask_power": True}, ValueError, "mask_power must be a finite number above 0 or None, got True"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"batch_size": None}, TypeError, "batch_size must be an integer"),
     ],

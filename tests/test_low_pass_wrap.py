@@ -176,3 +176,20 @@ def test_a_tiny_hot_spot_falls_back_to_the_unmasked_map():
 
 def test_an_empty_base_map_masks_everything_without_a_warning():
     assert not fundamental_scale_denoising(hill(64, 64), np.zeros((64, 64), np.float32)).any()
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1.0, 1e6])
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_the_masks_power_in_any_unit(unit, power):
+    primary, base = hill(64, 64, sigma=0.1), hill(64, 64, unit=unit)
+    wrap = literal(base, kernel_size(64, 51), kernel_size(64, 91))
+    denoised = fundamental_scale_denoising(primary, base, power=power)
+    expected = primary * (wrap / wrap.max()) ** power
+    np.testing.assert_allclose(denoised / denoised.max(), expected / expected.max(), atol=1e-3)
+
+
+def test_another_box_filter_in_proportion():
+    base = hill(96, 112)
+    expected = literal(base, kernel_size(96, 51), kernel_size(96, 31))
+    np.testing.assert_allclose(low_pass_wrap(base, ksize_at_224=31), expected, atol=1e-4)
+    np.testing.assert_allclose(low_pass_wrap(base, ksize=13, ksize_at_224=91), expected, atol=1e-4)

@@ -29,6 +29,7 @@ _DISPLAY_NAMES = {
     "xgradcam": "XGrad-CAM",
     "eigencam": "Eigen-CAM",
     "holisticcam": "Holistic-CAM",
+    "holisticcamgated": "Holistic-CAM gated",
 }
 
 
@@ -43,10 +44,16 @@ def _library_methods() -> dict[str, type]:
     return {_normalized(c.__name__): c for c in classes}
 
 
+class _GatedHolisticCAM(HolisticCAM):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, weights="gated", **kwargs)
+
+
 METHODS: dict[str, type] = {
     **dict(sorted(_library_methods().items())),
     "cameras": CAMERAS,
     "holisticcam": HolisticCAM,
+    "holisticcamgated": _GatedHolisticCAM,
 }
 
 

@@ -1,0 +1,190 @@
+"""The open choices of the gated weights and of their mask, each varied with the others at what was chosen.
+
+Decide on `--half tuned`, then report once on `--half reported` with table1. For the bundled digits, tuned scenes
+are made of the digits and photographs that the model was trained on.
+
+  python -m benchmarks.gate --model squeezenet1_0 --weights squeezenet1_0.pth --images photos --grid --half tuned
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from benchmarks.arguments import experiment_parser
+from benchmarks.measures import COLUMNS, METRICS, check_metrics, measured
+from benchmarks.methods import Explained
+from benchmarks.models import load_model
+from benchmarks.report import print_report
+from benchmarks.runner import Evaluate, command, prepared, run
+from benchmarks.stages import EPS, Stages, pyramid_stages
+from holistic_cam_plugin import fundamental_scale_denoising, fuse, kernel_size, min_max_normalize
+from holistic_cam_plugin.low_pass_wrap import LARGEST_KERNEL
+from holistic_cam_plugin.targets import Target
+from holistic_cam_plugin.weights import WEIGHTS, gradient_variation
+
+Map = NDArray[np.float32]
+Weigh = Callable[[Tensor, Tensor, float], Tensor]
+
+
+class Candidate(NamedTuple):
+    """One setting.
+
+    Attributes:
+        weigh: weights of one scale.
+        base: those of the base scale's map that becomes the mask; None: the same.
+        blur, box, power: of the mask, kernels in pixels at 224 px.
+        shares: the weight of each scale in the mean, from its probability and the mean magnitude of its gradient.
+    """
+
+    weigh: Weigh
+    base: Weigh | None = None
+    blur: int = 51
+    box: int = 31
+    power: float = 3.0
+    shares: Callable[[float, float], float] | None = None
+
+
+def _by_channel(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """The gate of every channel by itself."""
+    return _mixed(gradients, gradient_variation(gradients.transpose(0, 1)).view(1, -1, 1, 1), _power(gradients, 2))
+
+
+def _all_positions(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """The gate over all the positions, those that the gradient does not reach included."""
+    scaled = gradients / _largest(gradients)
+    constant = scaled.mean(dim=(-2, -1)).square().sum() * scaled[0, 0].numel()
+    return _mixed(gradients, (1 - constant / scaled.square().sum()).nan_to_num(0), _power(gradients, 2))
+
+
+def _gated_pge(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """The paper's positive gradients behind the gate."""
+    return _mixed(gradients, gradient_variation(gradients), PGE(activations, gradients, eps))
+
+
+def _gated_cube(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    return _mixed(gradients, gradient_variation(gradients), _power(gradients, 3))
+
+
+def _gated_linear(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    return _mixed(gradients, gradient_variation(gradients), _power(gradients, 1))
+
+
+def _mixed(gradients: Tensor, variation: Tensor, positive: Tensor) -> Tensor:
+    share = torch.nan_to_num(gradients.abs().double().sum() / positive.double().sum(), posinf=0.0)
+    return (positive * share).float() * variation + gradients * (1 - variation)
+
+
+def _power(gradients: Tensor, power: int) -> Tensor:
+    return (gradients / _largest(gradients)).clamp(min=0) ** power
+
+
+def _largest(gradients: Tensor) -> Tensor:
+    return gradients.abs().amax().clamp(min=torch.finfo(gradients.dtype).tiny)
+
+
+PGE, GRADIENT, GATED = WEIGHTS["pge"], WEIGHTS["gradient"], WEIGHTS["gated"]
+CHOSEN = "gated"
+CANDIDATES = {
+    "pge, paper's mask": Candidate(PGE, box=91, power=1.0),
+    "gradient, paper's mask": Candidate(GRADIENT, box=91, power=1.0),
+    "gated, paper's mask": Candidate(GATED, box=91, power=1.0),
+    CHOSEN: Candidate(GATED),
+    "pge": Candidate(PGE),
+    "gradient": Candidate(GRADIENT),
+    "gated linear": Candidate(_gated_linear),
+    "gated cube": Candidate(_gated_cube),
+    "gated pge": Candidate(_gated_pge),
+    "gate by channel": Candidate(_by_channel),
+    "gate over all positions": Candidate(_all_positions),
+    "box 61": Candidate(GATED, box=61),
+    "box 91": Candidate(GATED, box=91),
+    "power 0.5": Candidate(GATED, power=0.5),
+    "power 1": Candidate(GATED, power=1.0),
+    "power 2": Candidate(GATED, power=2.0),
+    "power 4": Candidate(GATED, power=4.0),
+    "blur 27": Candidate(GATED, blur=27),
+    "blur 75": Candidate(GATED, blur=75),
+    "mask of gradients": Candidate(GATED, base=GRADIENT),
+    "mask of pge": Candidate(GATED, base=PGE),
+    "scales of equal gradients": Candidate(GATED, shares=lambda probability, magnitude: 1 / magnitude),
+    "scales by probability": Candidate(GATED, shares=lambda probability, magnitude: probability),
+}
+
+
+def candidates(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> Explained:
+    """The maps of every candidate in every layer, by layer and candidate."""
+    stages = pyramid_stages(model, layers, image, target)
+    found: Explained = {}
+    for layer in layers:
+        maps = _Maps(stages, layer)
+        for name, candidate in CANDIDATES.items():
+            found[layer, name] = maps.of(candidate)
+    return found
+
+
+class _Maps:
+    """Candidates' maps of one layer; what they share is computed once."""
+
+    def __init__(self, stages: Stages, layer: str) -> None:
+        self.stages, self.activations, self.gradients = stages, stages.activations[layer], stages.gradients[layer]
+        self.primaries: dict[tuple[object, object], Map] = {}
+        self.bases: dict[object, Map] = {}
+
+    def of(self, candidate: Candidate) -> Map:
+        """The candidate's map, `(H, W)` in [0, 1]."""
+        shorter = min(self.stages.size)
+        kernels = (min(LARGEST_KERNEL, kernel_size(shorter, size)) for size in (candidate.blur, candidate.box))
+        primary = self.primary(candidate.weigh, candidate.shares)
+        base = self.base(candidate.base or candidate.weigh)
+        return min_max_normalize(fundamental_scale_denoising(primary, base, *kernels, power=candidate.power))
+
+    def primary(self, weigh: Weigh, shares: Callable[[float, float], float] | None) -> Map:
+        """The fused map."""
+        if (weigh, shares) not in self.primaries:
+            weights = [self.weights(weigh, scale) for scale in range(len(self.activations))]
+            if shares is not None:
+                magnitudes = [float(g.abs().mean()) or 1.0 for g in self.gradients]
+                parts = [shares(p, m) for p, m in zip(self.stages.probabilities, magnitudes, strict=True)]
+                weights = [w * (part / max(parts)) for w, part in zip(weights, parts, strict=True)]
+            self.primaries[weigh, shares] = fuse(self.activations, weights, self.stages.size).cpu().numpy()
+        return self.primaries[weigh, shares]
+
+    def base(self, weigh: Weigh) -> Map:
+        """The base scale's map."""
+        if weigh not in self.bases:
+            weights = self.weights(weigh, 0)
+            self.bases[weigh] = fuse(self.activations[:1], [weights], self.stages.size).cpu().numpy()
+        return self.bases[weigh]
+
+    def weights(self, weigh: Weigh, scale: int) -> Tensor:
+        """Weights of one scale, `(C, h, w)`."""
+        return weigh(self.activations[scale][None], self.gradients[scale][None], EPS)[0]
+
+
+def make(arguments: argparse.Namespace) -> Evaluate:
+    """The evaluation of one image, with the model loaded."""
+    classifier = load_model(arguments)
+    explain = partial(candidates, classifier.model, arguments.layers)
+    return lambda task: measured(task, classifier, explain, arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment."""
+    parser = experiment_parser(__doc__)
+    parser.add_argument("--metrics", nargs="+", default=["ins", "del", "epg"], help=", ".join(METRICS))
+    arguments = parser.parse_args(argv)
+    check_metrics(arguments.metrics)
+    path = run(make, arguments, prepared(arguments), COLUMNS, "gate")
+    print_report([path], arguments.model, reference=CHOSEN)
+
+
+if __name__ == "__main__":
+    command(main)
