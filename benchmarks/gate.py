@@ -1,4 +1,4 @@
-"""The open choices of the gated weights and of their mask, each varied with the others at what was chosen.
+"""The open choices of the gated weights and of their mask, each varied around one setting ("square", box 31, power 3).
 
 Decide on `--half tuned`, then report once on `--half reported` with table1. For the bundled digits, tuned scenes
 are made of the digits and photographs that the model was trained on.
@@ -91,17 +91,18 @@ def _largest(gradients: Tensor) -> Tensor:
 
 
 PGE, GRADIENT, GATED = WEIGHTS["pge"], WEIGHTS["gradient"], WEIGHTS["gated"]
-CHOSEN = "gated"
+CENTRE = "square, box 31, power 3"
+CHOSEN = "power 4"  # what `HolisticCAM(weights="gated")` is, by what this study showed
 CANDIDATES = {
     "pge, paper's mask": Candidate(PGE, box=91, power=1.0),
     "gradient, paper's mask": Candidate(GRADIENT, box=91, power=1.0),
     "gated, paper's mask": Candidate(GATED, box=91, power=1.0),
-    CHOSEN: Candidate(GATED),
+    CENTRE: Candidate(GATED),
     "pge": Candidate(PGE),
     "gradient": Candidate(GRADIENT),
-    "gated linear": Candidate(_gated_linear),
-    "gated cube": Candidate(_gated_cube),
-    "gated pge": Candidate(_gated_pge),
+    "linear": Candidate(_gated_linear),
+    "cube": Candidate(_gated_cube),
+    "pge behind the gate": Candidate(_gated_pge),
     "gate by channel": Candidate(_by_channel),
     "gate over all positions": Candidate(_all_positions),
     "box 61": Candidate(GATED, box=61),
@@ -109,7 +110,7 @@ CANDIDATES = {
     "power 0.5": Candidate(GATED, power=0.5),
     "power 1": Candidate(GATED, power=1.0),
     "power 2": Candidate(GATED, power=2.0),
-    "power 4": Candidate(GATED, power=4.0),
+    CHOSEN: Candidate(GATED, power=4.0),
     "blur 27": Candidate(GATED, blur=27),
     "blur 75": Candidate(GATED, blur=75),
     "mask of gradients": Candidate(GATED, base=GRADIENT),
@@ -183,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     check_metrics(arguments.metrics)
     path = run(make, arguments, prepared(arguments), COLUMNS, "gate")
-    print_report([path], arguments.model, reference=CHOSEN)
+    print_report([path], arguments.model, reference=CENTRE)
 
 
 if __name__ == "__main__":

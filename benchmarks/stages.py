@@ -37,7 +37,7 @@ class Stages(NamedTuple):
     """
 
     size: tuple[int, int]
-    sizes: list[tuple[int, int]]
+    sizes: list[tuple[int, ...]]
     probabilities: list[float]
     activations: dict[str, list[Tensor]]
     gradients: dict[str, list[Tensor]]

@@ -7,6 +7,8 @@ from holistic_cam_plugin.low_pass_wrap import fundamental_scale_denoising, kerne
 from holistic_cam_plugin.normalize import min_max_normalize
 from holistic_cam_plugin.pge import positive_gradient_weights
 from holistic_cam_plugin.pyramid import pyramid_sizes, resize_image
+from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_reshape_transform
+from holistic_cam_plugin.weights import gated_weights
 
 __all__ = [
     "CAMERAS",
@@ -14,10 +16,13 @@ __all__ = [
     "fundamental_scale_denoising",
     "fuse",
     "fuse_principal",
+    "gated_weights",
     "kernel_size",
     "low_pass_wrap",
     "min_max_normalize",
     "positive_gradient_weights",
     "pyramid_sizes",
     "resize_image",
+    "swin_reshape_transform",
+    "vit_reshape_transform",
 ]

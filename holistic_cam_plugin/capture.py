@@ -9,12 +9,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Capture", "LayerError", "check_target_layers", "eval_mode", "refusal_explained", "unwrapped"]
+from holistic_cam_plugin.records import Record, ReshapeError, Reshaping, holds_tensors, like, tensors_of
+
+__all__ = [
+    "Capture",
+    "LayerError",
+    "check_target_layers",
+    "eval_mode",
+    "refusal_explained",
+    "unwrapped",
+]
 
 
 class LayerError(ValueError):
@@ -31,7 +41,8 @@ class Capture:
     Args:
         model: run in evaluation mode; its training flags are restored.
         target_layers: modules of `model`.
-        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in the library.
+        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in the library; the output may
+            be a dict or tuple of tensors then. A parameter `image_size` of it gets the image's height and width.
     """
 
     def __init__(
@@ -45,7 +56,9 @@ class Capture:
         self.reshape_transform = reshape_transform
         # Whether the model takes images with the channels last in memory, as far as has been tried.
         self.channels_last = True
-        self._records: dict[nn.Module, Tensor] = {}
+        self._reshaping = Reshaping(reshape_transform)
+        self._size: tuple[int, ...] = ()  # of the images of the last call
+        self._records: dict[nn.Module, Record] = {}
 
     def __call__(self, images: Tensor) -> Any:
         """The model's output for `images`; records are replaced.
@@ -55,6 +68,7 @@ class Capture:
             LayerError: a target layer did not run.
         """
         self.clear()
+        self._size = tuple(images.shape[2:])
         with ExitStack() as stack:
             stack.enter_context(eval_mode(self.model))
             stack.enter_context(_eager())
@@ -79,7 +93,12 @@ class Capture:
     def gradients(self) -> list[Tensor]:
         """Their gradients after a `backward()` through the output, in the same form; empty before."""
         records = [(layer, self._records[layer]) for layer in self.target_layers if layer in self._records]
-        return [self._as_maps(record.grad, layer) for layer, record in records if record.grad is not None]
+        found = [(layer, record, [tensor.grad for tensor in tensors_of(record)]) for layer, record in records]
+        return [
+            self._signed_maps(record, gradients, layer)
+            for layer, record, gradients in found
+            if any(gradient is not None for gradient in gradients)
+        ]
 
     def activations_and_gradients(self, score: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Activations and the gradients of `score` with respect to them; the graph and the records are freed.
@@ -105,12 +124,14 @@ class Capture:
             LayerError: a target layer does not influence the score, or its maps are not 4-D.
         """
         records = [self._records[layer] for layer in self.target_layers]
-        gradients = torch.autograd.grad(score, records, retain_graph=keep_graph, allow_unused=True)
+        tensors = [tensors_of(record) for record in records]
+        found = iter(torch.autograd.grad(score, [*chain(*tensors)], retain_graph=keep_graph, allow_unused=True))
         maps = []
-        for layer, gradient in zip(self.target_layers, gradients, strict=True):
-            if gradient is None:
+        for layer, record, parts in zip(self.target_layers, records, tensors, strict=True):
+            gradients = [next(found) for _ in parts]
+            if all(gradient is None for gradient in gradients):
                 raise LayerError(f"target layer {self._name(layer)} does not influence the targets' score")
-            maps.append(self._as_maps(gradient, layer))
+            maps.append(self._signed_maps(record, gradients, layer))
         return maps
 
     def clear(self) -> None:
@@ -121,39 +142,45 @@ class Capture:
         """Forget what was recorded; there are no hooks to remove between calls."""
         self.clear()
 
-    def _record(self, layer: nn.Module, _: object, output: object) -> Tensor | None:
+    def _record(self, layer: nn.Module, _: object, output: Any) -> Any:
         if layer in self._records:  # a layer that runs twice: the first call counts, as in the library
             return None
-        if not isinstance(output, Tensor):
+        if not isinstance(output, Tensor) and (self.reshape_transform is None or not holds_tensors(output)):
             raise TypeError(
                 f"target layer {self._name(layer)} returns a {type(output).__name__}, not a tensor: "
-                "choose a layer inside it that returns the tensor to explain"
+                "choose a layer inside it that returns the tensor to explain, or give a reshape_transform that joins "
+                "its tensors, such as pytorch_grad_cam.utils.reshape_transforms.fasterrcnn_reshape_transform"
             )
         torch.set_grad_enabled(True)
-        if output.requires_grad:  # an earlier target layer lies below: keep the graph to it
-            output.retain_grad()
-            record = output
-        else:
-            record = output.detach().requires_grad_()
-        self._records[layer] = record
+        self._records[layer] = record = like(output, [_leaf(tensor) for tensor in tensors_of(output)])
         # The next layer may work in place (ReLU): it gets a copy, the record stays what the layer returned.
-        return record.clone()
+        return like(output, [tensor.clone() for tensor in tensors_of(record)])
 
-    def _as_maps(self, tensor: Tensor, layer: nn.Module) -> Tensor:
-        maps = tensor.detach()
-        if self.reshape_transform is not None:
-            maps = self.reshape_transform(maps)
-        if maps.ndim != 4:
-            hint = "" if self.reshape_transform else "; transformers need a reshape_transform"
-            raise LayerError(
-                f"target layer {self._name(layer)} gives activations of shape {tuple(maps.shape)}, "
-                f"not (B, C, h, w){hint}"
-            )
-        return maps.float()
+    def _as_maps(self, record: Record, layer: nn.Module) -> Tensor:
+        return self._checked(self._reshaping.maps(record, self._size), layer)
+
+    def _signed_maps(self, record: Record, gradients: Sequence[Tensor | None], layer: nn.Module) -> Tensor:
+        return self._checked(self._reshaping.signed_maps(record, gradients, self._size), layer)
+
+    def _checked(self, maps: Any, layer: nn.Module) -> Tensor:
+        if isinstance(maps, Tensor) and maps.ndim == 2 + len(self._size):
+            return maps.float()
+        hint = "" if self.reshape_transform else "; transformers need a reshape_transform"
+        given = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"type {type(maps).__name__}"
+        form = "(B, C, d, h, w)" if len(self._size) == 3 else "(B, C, h, w)"
+        raise LayerError(f"target layer {self._name(layer)} gives activations of {given}, not {form}{hint}")
 
     def _name(self, layer: nn.Module) -> str:
         names = (name for name, module in self.model.named_modules() if module is layer)
         return f"{next(names, '')!r} ({type(layer).__name__})"
+
+
+def _leaf(output: Tensor) -> Tensor:
+    """The tensor as a leaf of its own, or in its graph where an earlier target layer lies below."""
+    if not output.requires_grad:
+        return output.detach().requires_grad_()
+    output.retain_grad()
+    return output
 
 
 @contextmanager
@@ -169,7 +196,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def refusal_explained(size: tuple[int, int], native: tuple[int, int]) -> Iterator[None]:
+def refusal_explained(size: tuple[int, ...], native: tuple[int, ...]) -> Iterator[None]:
     """Turn what a model or a reshape transform raises at a resized image alone into an error that names the remedy.
 
     Raises:
@@ -180,11 +207,18 @@ def refusal_explained(size: tuple[int, int], native: tuple[int, int]) -> Iterato
     except (RuntimeError, ValueError, AssertionError) as error:
         if size == native or isinstance(error, (LayerError, torch.OutOfMemoryError)):
             raise
-        raise ValueError(
-            f"the image passes at {native[0]}x{native[1]} px but not at the pyramid's {size[0]}x{size[1]} px "
-            f"({error}). A model or reshape transform of fixed size needs num_scales=1 without sizes, or sizes=[...] "
-            "that it accepts"
-        ) from error
+        at, instead = ("x".join(map(str, sides)) for sides in (native, size))
+        told = f"the image passes at {at} px but not at the pyramid's {instead} px ({error}). "
+        if isinstance(error, ReshapeError):
+            told += (
+                "The reshape transform has a fixed size: give holistic_cam_plugin.vit_reshape_transform or "
+                "swin_reshape_transform, which follow the image's size"
+            )
+        else:
+            told += (
+                "A model of fixed size needs tiles=True, or num_scales=1 without sizes, or sizes=[...] that it accepts"
+            )
+        raise ValueError(told) from error
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -3,8 +3,8 @@ r"""Multi-scale fusion (eq. 10-12): activations and weights of all the scales be
 $$\bar A = \frac1T \sum_t \mathrm{resize}(A_t), \quad \bar W = \frac1T \sum_t \mathrm{resize}(W_t), \quad
 M_{PHR} = \mathrm{ReLU}\Big(\sum_k \bar W_k \odot \bar A_k\Big)$$
 
-where `resize` is bilinear to the canvas, the input's height and width, and k runs over the channels: a product of
-means, not a mean of products.
+where `resize` is bilinear to the canvas, the input's height and width (trilinear for volumes), and k runs over the
+channels: a product of means, not a mean of products.
 
 Bilinear resizing reads two elements along each axis. With a scale's positions as the rows of a table and the channels
 along them, the resized mean is made of weighted sums of table rows, which is what an embedding bag is: first along the
@@ -30,35 +30,31 @@ GPU_BAND = 2**25
 
 
 @torch.no_grad()
-def fuse(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def fuse(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
     """The primary high-resolution map M_PHR (paper, eq. 10-12); of one scale alone, the base map M0 (eq. 13).
 
     Args:
-        activations: A_t, one `(C, h_t, w_t)` a scale, float32, finite; quickest with the channels last in memory.
+        activations: A_t, one `(C, h_t, w_t)` a scale, float32, finite; quickest with the channels last in memory. Of
+            volumes `(C, d_t, h_t, w_t)`.
         weights: W_t in the same shapes.
-        size: `(H, W)` of the canvas in pixels.
+        size: `(H, W)` or `(D, H, W)` of the canvas in pixels.
 
     Returns:
-        `(H, W)`, float32, never negative, in the product's own units (not scaled to [0, 1]).
+        A map of this size, float32, never negative, in the product's own units (not scaled to [0, 1]).
 
     Raises:
         ValueError: no scale at all, or shapes that do not belong together.
     """
-    _check_stacks(activations, weights)
+    _check_stacks(activations, weights, size)
     fused = activations[0].new_zeros(size)
     with torch.autocast(fused.device.type, enabled=False):
-        resizing = _Resizing.of(activations, size)
-        tables = [[_table(x) for x in stack] for stack in (activations, weights)]
-        channels = len(activations[0])
-        if sum(map(len, tables[0])) < fused.numel():  # in deep layers: else looking takes longer than it saves
-            tables, channels = _present(tables)
-        for band in resizing.bands(channels) if channels else ():
-            fused[band] = _products(tables, resizing, band).sum(dim=1).view(-1, size[1])
+        for part, products in _canvas(activations, weights, size, sparse=True):
+            fused[part] = products.sum(dim=1).view(-1, size[-1])
     return fused.clamp_(min=0)
 
 
 @torch.no_grad()
-def fuse_principal(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def fuse_principal(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
     """`fuse` with the sum over channels replaced by their first principal component (`eigen_smooth`).
 
     The library decomposes the whole `(H * W, C)` matrix. The covariance of the channels, gathered band by band, has
@@ -67,31 +63,65 @@ def fuse_principal(activations: Sequence[Tensor], weights: Sequence[Tensor], siz
 
     Args, returns and raises as `fuse`.
     """
-    _check_stacks(activations, weights)
+    _check_stacks(activations, weights, size)
     fused = activations[0].new_zeros(size)
     with torch.autocast(fused.device.type, enabled=False):
-        resizing = _Resizing.of(activations, size)
-        tables, channels = _present([[_table(x) for x in stack] for stack in (activations, weights)])
-        if channels == 0:
+        channels = _nonzero(activations) & _nonzero(weights)
+        if not channels.any():
             return fused
         # Weights of 1e-10 are common and their squares would vanish; the component does not depend on the units.
-        for stack in tables:
-            unit = torch.stack([table.abs().amax() for table in stack]).amax()
-            for table in stack:
-                table /= unit
-        mean = fused.new_zeros(channels)
-        for band in resizing.bands(channels):
-            mean += _products(tables, resizing, band).sum(dim=0) / fused.numel()
-        covariance = fused.new_zeros(channels, channels)
-        for band in resizing.bands(channels):
-            centred = _products(tables, resizing, band) - mean
+        activations, weights = (_in_units([x[channels] for x in stack]) for stack in (activations, weights))
+        mean = fused.new_zeros(len(activations[0]))
+        for _, products in _canvas(activations, weights, size):
+            mean += products.sum(dim=0) / fused.numel()
+        covariance = fused.new_zeros(len(mean), len(mean))
+        for _, products in _canvas(activations, weights, size):
+            centred = products - mean
             covariance.addmm_(centred.T, centred)
         # The covariance with the sum over channels is covariance @ ones; its product with the component gives the sign.
         component = torch.linalg.eigh(covariance.cpu().double())[1][:, -1].to(covariance)
         component *= torch.where(component @ covariance.sum(dim=1) < 0, -1, 1)
-        for band in resizing.bands(channels):
-            fused[band] = ((_products(tables, resizing, band) - mean) @ component).view(-1, size[1])
+        for part, products in _canvas(activations, weights, size):
+            fused[part] = ((products - mean) @ component).view(-1, size[-1])
     return fused.clamp_(min=0)
+
+
+def _canvas(
+    activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, ...], sparse: bool = False
+) -> Iterator[tuple[tuple[int | slice, ...], Tensor]]:
+    """The products of the means all over the canvas: where each part lies, and its positions `(rows * W, C)`.
+
+    Args:
+        sparse: leave out channels that are zero, in deep layers: elsewhere looking takes longer than it saves.
+    """
+    resizing = _Resizing.of(activations, (size[-2], size[-1]))
+    for plane, stacks in _planes(activations, weights, size):
+        tables = [[_table(x) for x in stack] for stack in stacks]
+        channels = len(activations[0])
+        if sparse and sum(map(len, tables[0])) < size[-2] * size[-1]:
+            tables, channels = _present(tables)
+        for band in resizing.bands(channels) if channels else ():
+            yield (*plane, band), resizing.mean(tables[0], band).mul_(resizing.mean(tables[1], band))
+
+
+def _planes(
+    activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], list[list[Tensor]]]]:
+    """The slices of the canvas, and what is resized to each: trilinear is linear between slices, bilinear within."""
+    stacks = [list(activations), list(weights)]
+    if len(size) == 2:
+        yield (), stacks
+        return
+    taps = [_taps(x.shape[1], size[0], x) for x in activations]
+    for z in range(size[0]):
+        shares = [(rows[z].tolist(), parts[z].tolist()) for rows, parts in taps]
+        yield (
+            (z,),
+            [
+                [x[:, lower] * a + x[:, upper] * b for x, ((lower, upper), (a, b)) in zip(stack, shares, strict=True)]
+                for stack in stacks
+            ],
+        )
 
 
 class _Resizing(NamedTuple):
@@ -174,16 +204,27 @@ def _present(tables: Sequence[Sequence[Tensor]]) -> tuple[list[list[Tensor]], in
     return [[table.index_select(1, channels) for table in stack] for stack in tables], len(channels)
 
 
-def _products(tables: Sequence[Sequence[Tensor]], resizing: _Resizing, band: slice) -> Tensor:
-    """The product of the means in a band of canvas rows, every channel by itself: `(rows * W, C)`."""
-    return resizing.mean(tables[0], band).mul_(resizing.mean(tables[1], band))
+def _nonzero(stack: Sequence[Tensor]) -> Tensor:
+    """Which channels are not zero everywhere, `(C,)`."""
+    return torch.stack([x.flatten(1).any(dim=1) for x in stack]).any(dim=0)
 
 
-def _check_stacks(activations: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+def _in_units(stack: Sequence[Tensor]) -> list[Tensor]:
+    """A stack in units of its largest magnitude."""
+    unit = torch.stack([x.abs().amax() for x in stack]).amax()
+    return [x / unit for x in stack]
+
+
+def _check_stacks(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, ...]) -> None:
     shapes = [tuple(x.shape) for x in activations], [tuple(x.shape) for x in weights]
     same_channels = len({shape[0] for shape in shapes[0]}) == 1
-    if shapes[0] != shapes[1] or not same_channels or any(len(shape) != 3 for shape in shapes[0]):
+    if (
+        shapes[0] != shapes[1]
+        or not same_channels
+        or len(size) not in (2, 3)
+        or any(len(shape) != 1 + len(size) for shape in shapes[0])
+    ):
         raise ValueError(
-            "activations and weights must be one (C, h, w) tensor a scale, in the same shapes, "
-            f"got {shapes[0]} and {shapes[1]}"
+            "activations and weights must be one (C, h, w) tensor a scale for a canvas (H, W), or (C, d, h, w) for "
+            f"(D, H, W), in the same shapes; got {shapes[0]} and {shapes[1]} for {tuple(size)}"
         )

@@ -21,6 +21,7 @@ from holistic_cam_plugin.capture import Capture, check_target_layers, eval_mode,
 from holistic_cam_plugin.fuse import fuse, fuse_principal
 from holistic_cam_plugin.low_pass_wrap import KSIZE_AT_224, check_kernel, check_power, fundamental_scale_denoising
 from holistic_cam_plugin.normalize import min_max_normalize
+from holistic_cam_plugin.outputs import Outputs, check_outputs, is_dense, joined
 from holistic_cam_plugin.pge import check_eps
 from holistic_cam_plugin.pyramid import (
     check_images,
@@ -30,7 +31,7 @@ from holistic_cam_plugin.pyramid import (
     pyramid_sizes,
 )
 from holistic_cam_plugin.stacks import Stack, pyramid_stacks
-from holistic_cam_plugin.targets import Target, Targets, check_outputs, predicted_targets, targets_of_images
+from holistic_cam_plugin.targets import Target, Targets, predicted_targets, targets_of_images
 from holistic_cam_plugin.weights import WEIGHTS, check_weights
 
 __all__ = ["HolisticCAM"]
@@ -46,7 +47,7 @@ class _Mask(NamedTuple):
 
 
 _PAPERS_MASK = _Mask(KSIZE_AT_224, 1.0)
-_TIGHT_MASK = _Mask(31, 3.0)  # of the gated weights, chosen with them: benchmarks/README.md
+_TIGHT_MASK = _Mask(31, 4.0)  # of the gated weights, chosen with them: benchmarks/README.md
 
 
 class HolisticCAM(BaseCAM):
@@ -55,10 +56,11 @@ class HolisticCAM(BaseCAM):
     The model, its gradients, flags, modes and hooks are as before after every call, also after an exception.
 
     Args:
-        model: any module that maps images `(B, C, H, W)` to one tensor with a row an image. `DataParallel` and
-            `torch.compile` wrappers are taken off.
+        model: any module that maps images `(B, C, H, W)`, or volumes and videos `(B, C, D, H, W)`, to one tensor with a
+            row an image, or to detections: a list of dicts. `DataParallel` and `torch.compile` wrappers are taken off.
         target_layers: modules of `model`; several layers give the mean of their maps.
-        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in the library.
+        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in the library. A parameter
+            `image_size` of it gets the height and width of what goes through the model.
         compute_input_gradient, uses_gradients, detach: accepted because the library's meta-methods pass them on; the
             maps are always made of gradients and always detached.
         tta_transforms: augmentations of `aug_smooth`, as in the library.
@@ -73,8 +75,10 @@ class HolisticCAM(BaseCAM):
         blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 at 224 px, and
             in proportion to the shorter side.
         ksize: window of the mask's box filter likewise. None: 91 at 224 px, 31 with gated weights.
-        mask_power: of the mask. None: 1, 3 with gated weights.
+        mask_power: of the mask. None: 1, 4 with gated weights.
         interpolation: how the image is enlarged, `"bilinear"` or `"bicubic"`.
+        tiles: for models that take no other size than the input's: enlarged images are covered by overlapping windows
+            of that size, whose activations and gradients are put together.
         batch_size: images whose pyramids are held together; can be set later. It bounds the memory whatever the
             number of images; larger values pay on a GPU. Their large scales go through the model a few at a time.
         progress: wraps the iteration over the scales, for example `tqdm.tqdm`.
@@ -106,6 +110,7 @@ class HolisticCAM(BaseCAM):
         ksize: int | None = None,
         mask_power: float | None = None,
         interpolation: str = "bilinear",
+        tiles: bool = False,
         batch_size: int = 1,
         progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
     ) -> None:
@@ -121,11 +126,12 @@ class HolisticCAM(BaseCAM):
         self.ksize = ksize
         self.mask_power = mask_power
         self.interpolation = interpolation
+        self.tiles = tiles
         self.batch_size = batch_size
         self.progress = progress
         self._check_parameters()
         self._contexts: list[ExitStack] = []  # evaluation mode, one for each `with` that is open
-        self.outputs: Tensor | None = None
+        self.outputs: Outputs | None = None
         with eval_mode(model):  # the library's constructor leaves the model in evaluation mode
             super().__init__(
                 model,
@@ -147,7 +153,8 @@ class HolisticCAM(BaseCAM):
         """Saliency maps of the images.
 
         Args:
-            input_tensor: preprocessed images, `(B, C, H, W)`, floating point, on any device.
+            input_tensor: preprocessed images `(B, C, H, W)` or volumes `(B, C, D, H, W)`, floating point, on any
+                device.
             targets: one callable an image that maps its output to a scalar; None: each image's best-scoring class,
                 decided once, on the untouched image. Or one list of such callables an image: they share the passes
                 through the model.
@@ -155,8 +162,9 @@ class HolisticCAM(BaseCAM):
             eigen_smooth: first principal component of the weighted activations instead of their sum.
 
         Returns:
-            `(B, H, W)`, float32, finite, in [0, 1] (eq. 17). A map with no evidence at all is zero, with a warning.
-            With lists of targets, one map a target, those of the first image first: `(targets of all images, H, W)`.
+            `(B, H, W)` or `(B, D, H, W)`, float32, finite, in [0, 1] (eq. 17). A map with no evidence at all is zero,
+            with a warning. With lists of targets, one map a target, those of the first image first: `(targets of all
+            images, H, W)`.
 
         Raises:
             TypeError, ValueError: input, targets or outputs that can't work; the message says what to do.
@@ -173,7 +181,7 @@ class HolisticCAM(BaseCAM):
         self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False
     ) -> Maps:
         """`__call__` with augmentations: all of them explain the class of the untouched image."""
-        images = check_images(input_tensor, self.device)
+        images = check_images(input_tensor, self.device, volumes=True)
         targets_of_images(targets, len(images))
         outputs = self._untouched_outputs(images)
         targets = predicted_targets(outputs) if targets is None else targets
@@ -184,14 +192,15 @@ class HolisticCAM(BaseCAM):
     def compute_cam_per_layer(
         self, input_tensor: Tensor, targets: Targets | None, eigen_smooth: bool = False
     ) -> list[Maps]:
-        """The map of every target layer: one `(maps, 1, H, W)` array a layer, float32, each map scaled to [0, 1].
+        """The map of every target layer: one `(maps, 1, H, W)` (or `(maps, 1, D, H, W)`) array a layer, float32, each
+        map scaled to [0, 1].
 
         The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
         """
         self._check_parameters()
-        images = check_images(input_tensor, self.device)
+        images = check_images(input_tensor, self.device, volumes=True)
         chosen = targets_of_images(targets, len(images))
-        outputs: list[Tensor] = []
+        outputs: list[Outputs] = []
         maps: list[list[Maps]] = [[] for _ in self.target_layers]
         with torch.inference_mode(False), torch.enable_grad():
             for first in range(0, len(images), self.batch_size):
@@ -200,8 +209,8 @@ class HolisticCAM(BaseCAM):
                 outputs.append(output)
                 for layer_maps, layer_stacks in zip(maps, stacks, strict=True):
                     for stack in layer_stacks:
-                        layer_maps.extend(self._maps(stack, (images.shape[-2], images.shape[-1]), eigen_smooth))
-        self.outputs = torch.cat(outputs)
+                        layer_maps.extend(self._maps(stack, tuple(images.shape[2:]), eigen_smooth))
+        self.outputs = joined(outputs)
         return [np.stack(layer_maps)[:, None] for layer_maps in maps]
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Maps]) -> Maps:
@@ -238,15 +247,27 @@ class HolisticCAM(BaseCAM):
         for context in reversed(getattr(self, "_contexts", [])):  # none if the constructor refused its arguments
             context.close()
 
-    def _pyramid(self, images: Tensor, targets: list[list[Target]] | None) -> tuple[Tensor, list[list[Stack]]]:
+    def _pyramid(self, images: Tensor, targets: list[list[Target]] | None) -> tuple[Outputs, list[list[Stack]]]:
         """The output for the untouched images; for every target layer, the stack of scales of every image."""
-        native = (images.shape[-2], images.shape[-1])
-        sizes = pyramid_sizes(*native, self.num_scales, self.max_size, self.sizes)
+        native = tuple(images.shape[2:])
+        if self.tiles and len(native) == 3:
+            raise ValueError("tiles=True covers images; volumes need a model that takes any size, or num_scales=1")
+        depth = native[0] if len(native) == 3 else None
+        sizes = pyramid_sizes(native[-2], native[-1], self.num_scales, self.max_size, self.sizes, depth)
         untouched = None if sizes[0] == native else self._untouched_outputs(images)
         if untouched is not None and targets is None:
             targets = [[target] for target in predicted_targets(untouched)]
+        extent = tuple(untouched.shape[2:]) if untouched is not None and is_dense(untouched) else None
         outputs, stacks = pyramid_stacks(
-            self._capture, images, targets, sizes, self._weights, self.interpolation, self.progress
+            self._capture,
+            images,
+            targets,
+            sizes,
+            self._weights,
+            self.interpolation,
+            self.progress,
+            extent=extent,
+            tiles=self.tiles,
         )
         return outputs if untouched is None else untouched, stacks
 
@@ -254,8 +275,8 @@ class HolisticCAM(BaseCAM):
         """Element-wise weights at one scale, `(B, C, h, w)`."""
         return WEIGHTS[self.weights](activations, gradients, self.eps)
 
-    def _maps(self, stack: Stack, size: tuple[int, int], eigen_smooth: bool) -> Iterator[Maps]:
-        """One map a target, `(H, W)` in [0, 1], of one image in one target layer."""
+    def _maps(self, stack: Stack, size: tuple[int, ...], eigen_smooth: bool) -> Iterator[Maps]:
+        """One map a target, `(H, W)` or `(D, H, W)` in [0, 1], of one image in one target layer."""
         for weights in stack.weights:
             fused = (fuse_principal if eigen_smooth else fuse)(stack.activations, weights, size)
             primary = _as_numpy(fused)
@@ -273,12 +294,12 @@ class HolisticCAM(BaseCAM):
             primary, base, self.blur_size, self.ksize, ksize_at_224=mask.ksize_at_224, power=power
         )
 
-    def _untouched_outputs(self, images: Tensor) -> Tensor:
+    def _untouched_outputs(self, images: Tensor) -> Outputs:
         """The model's output for the images as they are, detached."""
         with eval_mode(self.model), torch.inference_mode(False), torch.no_grad():
             chunks = images.split(self.batch_size)
-            outputs = [check_outputs(self.model(some), len(some)) for some in chunks]
-        return torch.cat(outputs)
+            outputs = [check_outputs(self.model(some), len(some), detections=True) for some in chunks]
+        return joined(outputs)
 
     def _check_parameters(self) -> None:
         check_pyramid(self.num_scales, self.max_size, self.sizes)

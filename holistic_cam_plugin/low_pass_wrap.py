@@ -41,15 +41,15 @@ def fundamental_scale_denoising(
     """FSD: the fused map times the low-pass wrap of the base scale's map (paper, eq. 16).
 
     Args:
-        primary_map: M_PHR, `(H, W)`, float32.
+        primary_map: M_PHR, `(H, W)`, float32; of a volume `(D, H, W)`.
         base_map: M0 in the same shape.
         blur_size, ksize, ksize_at_224: as in `low_pass_wrap`.
         power: of the wrap, which is in units of its own maximum where that is not 1 (the paper's); 2 dims what lies
             beside the hot spots more, without moving their border.
 
     Returns:
-        `(H, W)`, float64 (both factors may be 1e-20). Where the median erases the base map's only hot spot and nothing
-        is left of the mask, the primary map comes back unmasked, with a warning.
+        In the same shape, float64 (both factors may be 1e-20). Where the median erases the base map's only hot spot and
+        nothing is left of the mask, the primary map comes back unmasked, with a warning.
     """
     wrap = low_pass_wrap(base_map, blur_size, ksize, ksize_at_224=ksize_at_224).astype(np.float64)
     if not wrap.any() and base_map.any():
@@ -59,8 +59,8 @@ def fundamental_scale_denoising(
             stacklevel=2,
         )
         return primary_map.astype(np.float64)
-    if power != 1:  # 1e-20 to a power would be nothing
-        wrap = (wrap / max(wrap.max(), np.finfo(np.float64).tiny)) ** power
+    if power != 1 and wrap.any():  # 1e-20 to a power would be nothing
+        wrap = (wrap / wrap.max()) ** power
     return primary_map.astype(np.float64) * wrap
 
 
@@ -74,38 +74,34 @@ def low_pass_wrap(
     """The mask LPW of a base-scale map (paper, eq. 13-16).
 
     Args:
-        base_map: M0, `(H, W)`, float32, finite.
+        base_map: M0, `(H, W)`, float32, finite; of a volume `(D, H, W)`, which is filtered slice by slice.
         blur_size: side of the median filter's window in pixels, odd, 1 to 255. None: 51 px for a shorter side of
             224 px, and in proportion.
         ksize: side of the box filter's window likewise. None: 91 px at 224 px.
         ksize_at_224: what stands for these 91 px.
 
     Returns:
-        `(H, W)`, float32, never below the map's minimum, in the map's own units. It is flat where a hot spot is smaller
-        than half of the median's window (about 1,300 of 224 x 224 px): that filter erases it.
+        In the same shape, float32, never below the map's minimum, in the map's own units. It is flat where a hot spot
+        is smaller than half of the median's window (about 1,300 of 224 x 224 px): that filter erases it.
 
     Raises:
         TypeError: a kernel size is no integer.
-        ValueError: `base_map` is not 2-D or not finite, or a kernel size is even or out of range.
+        ValueError: `base_map` is neither 2-D nor 3-D, or not finite, or a kernel size is even or out of range.
     """
     check_kernel("blur_size", blur_size)
     check_kernel("ksize", ksize)
     base_map = np.asarray(base_map, dtype=np.float32)
-    if base_map.ndim != 2:
-        raise ValueError(f"base_map must be one (H, W) map, got shape {base_map.shape}")
+    if base_map.ndim not in (2, 3):
+        raise ValueError(f"base_map must be one map, (H, W) or (D, H, W), got shape {base_map.shape}")
     if not np.isfinite(base_map).all():
         raise ValueError("base_map holds NaN or infinite values; a single one would spread over the whole box filter")
-    shorter = min(base_map.shape)
+    shorter = min(base_map.shape[-2:])
     median = kernel_size(shorter, BLUR_SIZE_AT_224) if blur_size is None else blur_size
     box = kernel_size(shorter, ksize_at_224) if ksize is None else ksize
-    if median <= LARGEST_KERNEL:
-        return _filtered(base_map, median, box)
-    # A low-pass signal loses nothing by being computed on a smaller map.
-    shrink = LARGEST_KERNEL / median
-    height, width = (max(1, round(side * shrink)) for side in base_map.shape)
-    small = np.asarray(cv2.resize(base_map, (width, height), interpolation=cv2.INTER_AREA), dtype=np.float32)
-    wrap = _filtered(small, LARGEST_KERNEL, int(box * shrink) // 2 * 2 + 1)
-    return np.asarray(cv2.resize(wrap, base_map.shape[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+    if base_map.ndim == 3:  # slice by slice, in the volume's units
+        bounds = float(base_map.min()), float(base_map.max())
+        return np.stack([_wrap(one, median, box, bounds) for one in base_map])
+    return _wrap(base_map, median, box)
 
 
 def check_kernel(name: str, size: int | None) -> None:
@@ -126,8 +122,23 @@ def check_power(power: float | None) -> None:
         raise ValueError(f"mask_power must be a finite number above 0 or None, got {power!r}")
 
 
-def _filtered(base_map: NDArray[np.float32], median: int, box: int) -> NDArray[np.float32]:
-    low, high = float(base_map.min()), float(base_map.max())
+def _wrap(
+    base_map: NDArray[np.float32], median: int, box: int, bounds: tuple[float, float] | None = None
+) -> NDArray[np.float32]:
+    if median <= LARGEST_KERNEL:
+        return _filtered(base_map, median, box, bounds)
+    # A low-pass signal loses nothing by being computed on a smaller map.
+    shrink = LARGEST_KERNEL / median
+    height, width = (max(1, round(side * shrink)) for side in base_map.shape)
+    small = np.asarray(cv2.resize(base_map, (width, height), interpolation=cv2.INTER_AREA), dtype=np.float32)
+    wrap = _filtered(small, LARGEST_KERNEL, int(box * shrink) // 2 * 2 + 1, bounds)
+    return np.asarray(cv2.resize(wrap, base_map.shape[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+
+
+def _filtered(
+    base_map: NDArray[np.float32], median: int, box: int, bounds: tuple[float, float] | None
+) -> NDArray[np.float32]:
+    low, high = bounds or (float(base_map.min()), float(base_map.max()))
     midpoint = (low + high) / 2
     if not midpoint > low:
         return base_map.copy()

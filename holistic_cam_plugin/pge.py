@@ -22,13 +22,13 @@ def positive_gradient_weights(activations: Tensor, gradients: Tensor, eps: float
     """Element-wise positive gradient weights (paper, eq. 6 and 8).
 
     Args:
-        activations: A, `(B, C, h, w)`, float32.
+        activations: A, `(B, C, h, w)`, float32; of volumes `(B, C, d, h, w)`.
         gradients: G, same shape and dtype.
         eps: not a mere guard. Logit gradients are often below its square root, and there W behaves like G^3 / eps,
             which sharpens the map. `eps=0` gives the scale-free limit relu(G) / (2 + relu(G) * S).
 
     Returns:
-        W, `(B, C, h, w)`, never negative. A channel whose activations sum to less than 0 counts as S = 0, so that
+        W in the same shape, never negative. A channel whose activations sum to less than 0 counts as S = 0, so that
         the denominator never changes sign.
 
     Raises:
@@ -41,7 +41,8 @@ def positive_gradient_weights(activations: Tensor, gradients: Tensor, eps: float
             f"got {tuple(activations.shape)} and {tuple(gradients.shape)}"
         )
     largest = torch.finfo(activations.dtype).max
-    total = activations.sum(dim=(-2, -1), keepdim=True).clamp_(0, largest)
+    positions = tuple(range(2, activations.ndim))
+    total = activations.sum(dim=positions, keepdim=True).clamp_(0, largest)
     # alpha * relu(G) with numerator and denominator divided by G^2: G / (2 + G * S + eps / G^2). It overflows to the
     # right limit where G^2 and G^3 would underflow, and neither eps = 0 nor G = 0 needs a case of its own.
     weights = gradients.clamp(min=0)

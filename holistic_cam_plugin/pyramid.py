@@ -5,7 +5,8 @@ The base scale is the untouched input. Every further scale enlarges both sides b
 $$\zeta_t = \zeta_0 + \frac{\zeta_T}{T}(t - 1), \qquad t = 1 \dots T$$
 
 where $\zeta_0$ is the shorter side of the input, $T$ the number of scales and $\zeta_T$ the paper's
-"maximum" size (which the formula overshoots: 224 px ends at 1081 px).
+"maximum" size (which the formula overshoots: 224 px ends at 1081 px). Volumes and videos are enlarged along their
+depth by the same factor.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def pyramid_sizes(
     num_scales: int = 7,
     max_size: int = 1000,
     sizes: Sequence[int] | None = None,
-) -> list[tuple[int, int]]:
+    depth: int | None = None,
+) -> list[tuple[int, ...]]:
     """Height and width in pixels of every scale, the base scale first (paper, eq. 9).
 
     Args:
@@ -35,15 +37,18 @@ def pyramid_sizes(
         num_scales: T, the number of scales, at least 1.
         max_size: zeta_T in pixels, at least 1.
         sizes: shorter sides in pixels to use instead of the formula; the first one is the base scale.
+        depth: slices or frames of a volume. The shorter side is that of height and width all the same.
 
     Returns:
-        One `(height, width)` a scale. The aspect is kept and each side is truncated to an integer.
+        One `(height, width)` a scale, of a volume `(depth, height, width)`. The aspect is kept and each side is
+        truncated to an integer.
 
     Raises:
         TypeError: a value is not an integer.
         ValueError: a value is below 1, or `sizes` is empty.
     """
-    for name, value in (("height", height), ("width", width)):
+    sides = {"height": height, "width": width} if depth is None else {"depth": depth, "height": height, "width": width}
+    for name, value in sides.items():
         check_positive_integer(name, value)
     check_pyramid(num_scales, max_size, sizes)
     shorter = min(height, width)
@@ -53,40 +58,50 @@ def pyramid_sizes(
     else:
         factors = [(size, shorter) for size in sizes]
     return [
-        (max(1, height * numerator // denominator), max(1, width * numerator // denominator))
-        for numerator, denominator in factors
+        tuple(max(1, side * numerator // denominator) for side in sides.values()) for numerator, denominator in factors
     ]
 
 
-def resize_image(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
+def resize_image(images: Tensor, size: tuple[int, ...], interpolation: str = "bilinear") -> Tensor:
     """Images at another size: half-pixel centres (`align_corners=False`), no antialiasing.
 
     Args:
-        images: `(B, C, H, W)`, any floating dtype; resized in float32 and given back in their dtype.
-        size: `(height, width)` in pixels. At the images' own size they come back as they are.
-        interpolation: `"bilinear"` or `"bicubic"`.
+        images: `(B, C, H, W)` or volumes `(B, C, D, H, W)`, any floating dtype; resized in float32 and given back in
+            their dtype.
+        size: `(height, width)` or `(depth, height, width)` in pixels. At their own size they come back as they are.
+        interpolation: `"bilinear"` (trilinear for volumes) or, for images, `"bicubic"`.
 
     Returns:
         `(B, C, *size)`.
 
     Raises:
-        ValueError: unknown `interpolation`.
+        ValueError: unknown `interpolation`, or `"bicubic"` for volumes.
     """
     check_interpolation(interpolation)
-    if images.shape[-2:] == size:
+    if images.shape[2:] == size:
         return images
+    if images.ndim == 5:
+        if interpolation != "bilinear":
+            raise ValueError(
+                f"volumes are enlarged trilinearly: interpolation must be 'bilinear', got {interpolation!r}"
+            )
+        interpolation = "trilinear"
     return F.interpolate(images.float(), size=size, mode=interpolation, align_corners=False).to(images.dtype)
 
 
-def check_images(images: Tensor, device: torch.device) -> Tensor:
-    """Images, detached and on the device; TypeError or ValueError unless they are a batch `(B, C, H, W)` of floats."""
+def check_images(images: Tensor, device: torch.device, volumes: bool = False) -> Tensor:
+    """Images, detached and on the device.
+
+    Raises:
+        TypeError, ValueError: anything but a batch `(B, C, H, W)` of floats or, where `volumes` are taken,
+            `(B, C, D, H, W)`.
+    """
     if not isinstance(images, Tensor) or not images.is_floating_point():
         given = f"dtype {images.dtype}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
         raise TypeError(f"input_tensor must be a floating-point tensor of preprocessed images, got {given}")
-    if images.ndim == 5:
-        raise ValueError(f"volumes can't be explained at several scales yet: input_tensor is {tuple(images.shape)}")
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"input_tensor must be a batch (B, C, H, W) of images, got shape {tuple(images.shape)}")
+    if images.ndim not in ((4, 5) if volumes else (4,)) or 0 in images.shape:
+        also = " or (B, C, D, H, W) of volumes" if volumes else ""
+        raise ValueError(f"input_tensor must be a batch (B, C, H, W) of images{also}, got shape {tuple(images.shape)}")
     return images.detach().to(device)
 
 

@@ -25,8 +25,9 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor, nn
 
 from holistic_cam_plugin.capture import Capture, check_target_layers, eval_mode, unwrapped
+from holistic_cam_plugin.outputs import check_outputs
 from holistic_cam_plugin.pyramid import check_images
-from holistic_cam_plugin.targets import Target, check_outputs, check_targets, predicted_targets, total_score
+from holistic_cam_plugin.targets import Target, check_targets, predicted_targets, total_score
 
 try:
     from zennit.composites import LayerMapComposite

@@ -6,6 +6,7 @@ which its convolutions follow: the same numbers, a third faster for a ResNet.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor
 
 from holistic_cam_plugin.capture import Capture, LayerError, refusal_explained
+from holistic_cam_plugin.outputs import Outputs, check_outputs, detached, is_dense, joined, native_outputs
 from holistic_cam_plugin.pyramid import resize_image
-from holistic_cam_plugin.targets import Target, check_outputs, predicted_targets, scores
+from holistic_cam_plugin.targets import Target, check_dependence, predicted_targets, scores
+from holistic_cam_plugin.tiles import common_cell, cover, cut, stitch
 
 __all__ = ["Stack", "pyramid_stacks"]
 
@@ -23,6 +26,9 @@ __all__ = ["Stack", "pyramid_stacks"]
 # busy with the largest scale of one 224 px image; a GPU takes more, within the memory of a small one.
 CPU_PIXELS = 2**20
 GPU_PIXELS = 2**22
+
+Size = tuple[int, ...]
+Weigh = Callable[[Tensor, Tensor], Tensor]
 
 
 class Stack(NamedTuple):
@@ -36,100 +42,170 @@ def pyramid_stacks(
     capture: Capture,
     images: Tensor,
     targets: Sequence[Sequence[Target]] | None,
-    sizes: Sequence[tuple[int, int]],
-    weigh: Callable[[Tensor, Tensor], Tensor],
+    sizes: Sequence[Size],
+    weigh: Weigh,
     interpolation: str = "bilinear",
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
-) -> tuple[Tensor, list[list[Stack]]]:
+    *,
+    extent: Size | None = None,
+    tiles: bool = False,
+) -> tuple[Outputs, list[list[Stack]]]:
     """The target layers' activations and weights at every scale (paper, eq. 8 and 9).
 
     Args:
         capture: runs the model and records the target layers.
-        images: `(B, C, H, W)`, on the model's device.
+        images: `(B, C, H, W)` or volumes `(B, C, D, H, W)`, on the model's device.
         targets: a list of targets for each image; None: its best-scoring class at the first scale.
-        sizes: `(height, width)` of every scale in pixels.
+        sizes: `(height, width)` of every scale in pixels, of volumes `(depth, height, width)`.
         weigh: makes weights of one scale's activations and gradients, `(B, C, h, w)` all.
         interpolation: how the images are enlarged.
         progress: wraps the iteration over the scales.
+        extent: of the native image's output, if it is dense and the first scale is not the native one.
+        tiles: cover enlarged images with windows of the native size.
 
     Returns:
         The model's output at the first scale, detached, and for every target layer the stack of every image. What the
-        model gives as NaN or infinite counts as zero, with a warning.
+        model gives as NaN or infinite counts as zero, with a warning; so does a later scale at which no score depends
+        on the target layers, such as one at which a detection is lost.
 
     Raises:
         TypeError, ValueError: the model, a target layer or a target can't be explained; the message says what to do.
     """
-    native = (images.shape[-2], images.shape[-1])
+    native = tuple(images.shape[2:])
     stacks = [[Stack([], []) for _ in images] for _ in capture.target_layers]
+    passes = _Passes(capture, native, extent)
     chosen = targets
-    outputs: Tensor | None = None
+    outputs: Outputs | None = None
     finite = torch.ones((), dtype=torch.bool, device=images.device)
     try:
         for size in sizes if progress is None else progress(sizes):
-            scale_outputs: list[Tensor] = []
-            scale_targets: list[Sequence[Target]] = []
+            results = []
             for some in _chunks(len(images), size, images.device):
-                scaled = resize_image(images[some], size, interpolation)
-                result = _explained(capture, scaled, None if chosen is None else chosen[some], native, len(sizes))
-                scale_outputs.append(result.outputs)
-                scale_targets += result.targets
+                run = passes.tiled if tiles and size != native else passes.whole
+                result = run(images[some], size, interpolation, None if chosen is None else chosen[some])
+                results.append((result.outputs, result.targets))
                 for layer, layer_stacks in enumerate(stacks):
                     finite &= _append(layer_stacks[some], result, layer, weigh)
-            chosen = scale_targets
-            outputs = torch.cat(scale_outputs) if outputs is None else outputs
+            chosen = [own for _, some_targets in results for own in some_targets]
+            outputs = joined([part for part, _ in results]) if outputs is None else outputs
+            passes.first = False
     finally:
         capture.clear()
     if not finite:
         warnings.warn("the model gives NaN or infinite activations or gradients; they count as zero", stacklevel=5)
-    assert outputs is not None
+    if passes.lost:
+        lost = ", ".join("x".join(map(str, size)) for size in dict.fromkeys(passes.lost))
+        warnings.warn(f"the targets find nothing in the images of {lost} px: these scales count as zero", stacklevel=5)
     return outputs, stacks
 
 
 class _Pass(NamedTuple):
     """What one pass through the model gives."""
 
-    outputs: Tensor
+    outputs: Outputs
     targets: Sequence[Sequence[Target]]
     activations: list[Tensor]  # one (B, C, h, w) a layer
     gradients: list[list[Tensor]]  # for every k, that of the images' k-th target
 
 
-def _explained(
-    capture: Capture, images: Tensor, targets: Sequence[Sequence[Target]] | None, native: tuple[int, int], scales: int
-) -> _Pass:
-    """One pass, in the memory format that suits the device and the model."""
-    if images.device.type != "cpu":
-        return _pass(capture, images, targets, native, scales)
-    if capture.channels_last:
-        try:
-            return _pass(capture, images.contiguous(memory_format=torch.channels_last), targets, native, scales)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            if isinstance(error, (LayerError, torch.OutOfMemoryError)):
-                raise
-            # `view` and custom operators may insist on the usual order: a model that works in it keeps it.
-    result = _pass(capture, images.contiguous(), targets, native, scales)
-    capture.channels_last = False
-    return result
+class _Passes:
+    """Passes of resized images through the model.
+
+    Args:
+        capture: runs the model.
+        native: the images' own size.
+        extent: as in `pyramid_stacks`; learnt from the native size if that comes first.
+
+    Attributes:
+        first: whether this is the first scale, at which every target must find something.
+        lost: sizes at which no target did.
+    """
+
+    def __init__(self, capture: Capture, native: Size, extent: Size | None) -> None:
+        self.capture, self.native, self.extent = capture, native, extent
+        self.first = True
+        self.lost: list[Size] = []
+        self._grids: list[Size] | None = None  # of the layers at the native size
+
+    def whole(
+        self, images: Tensor, size: Size, interpolation: str, targets: Sequence[Sequence[Target]] | None
+    ) -> _Pass:
+        """One pass of resized images, in the memory format that suits the device and the model."""
+        images = resize_image(images, size, interpolation)
+        if images.device.type != "cpu":
+            return self._pass(images, targets)
+        if self.capture.channels_last:
+            last = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+            try:
+                return self._pass(images.contiguous(memory_format=last), targets)
+            except (AssertionError, RuntimeError, ValueError) as error:
+                if isinstance(error, (LayerError, torch.OutOfMemoryError)):
+                    raise
+                # `view` and custom operators may insist on the usual order: a model that works in it keeps it.
+        result = self._pass(images.contiguous(), targets)
+        self.capture.channels_last = False
+        return result
+
+    def tiled(
+        self, images: Tensor, size: Size, interpolation: str, targets: Sequence[Sequence[Target]] | None
+    ) -> _Pass:
+        """Passes of the windows that cover each of the resized images, put together again."""
+        assert targets is not None  # decided at the native size, which is no matter of tiles
+        if self._grids is None:
+            self.capture(images[:1])
+            self._grids = [tuple(maps.shape[2:]) for maps in self.capture.activations]
+        covered = cover(size, self.native, common_cell(self._grids, self.native))
+        activations: list[list[Tensor]] = [[] for _ in self.capture.target_layers]
+        gradients: list[list[list[Tensor]]] = [[[] for _ in activations] for _ in range(max(map(len, targets)))]
+        for image, own in zip(images.split(1), targets, strict=True):
+            windows = cut(resize_image(image, covered.size, interpolation), covered)
+            chunks = _chunks(len(windows), self.native, windows.device)
+            parts = [
+                self.whole(windows[some], self.native, interpolation, [own] * len(windows[some])) for some in chunks
+            ]
+            if not isinstance(parts[0].outputs, Tensor) or is_dense(parts[0].outputs):
+                raise ValueError(
+                    "tiles=True explains one output an image; segmentation and detection need whole images"
+                )
+            for layer, found in enumerate(activations):
+                found.append(stitch(torch.cat([part.activations[layer] for part in parts]), covered))
+                for k, of_targets in enumerate(gradients):
+                    like = [part.gradients[min(k, len(own) - 1)][layer] for part in parts]  # unused beyond its targets
+                    of_targets[layer].append(stitch(torch.cat(like), covered))
+        joined_gradients = [[torch.cat(maps) for maps in of_target] for of_target in gradients]
+        return _Pass(
+            images.new_zeros(len(images)), targets, [torch.cat(maps) for maps in activations], joined_gradients
+        )
+
+    def _pass(self, images: Tensor, targets: Sequence[Sequence[Target]] | None) -> _Pass:
+        capture, size = self.capture, tuple(images.shape[2:])
+        with refusal_explained(size, self.native):
+            outputs = check_outputs(capture(images), len(images), detections=True)
+        if self.extent is None and size == self.native and is_dense(outputs):
+            self.extent = tuple(outputs.shape[2:])
+        outputs = native_outputs(outputs, size, self.native, self.extent)
+        if targets is None:
+            targets = [[target] for target in predicted_targets(outputs)]
+        totals = scores(targets, outputs)
+        if self.first:
+            for total in totals:
+                check_dependence(total)
+        with refusal_explained(size, self.native):
+            activations = capture.activations
+            gradients = [self._gradients(total, total is not totals[-1], activations, size) for total in totals]
+        if size == self.native:
+            self._grids = [tuple(maps.shape[2:]) for maps in activations]
+        capture.clear()
+        return _Pass(detached(outputs), targets, activations, gradients)
+
+    def _gradients(self, total: Tensor, keep_graph: bool, activations: list[Tensor], size: Size) -> list[Tensor]:
+        if total.requires_grad:
+            return self.capture.gradients_of(total, keep_graph)
+        self.lost.append(size)
+        return [torch.zeros_like(maps) for maps in activations]
 
 
-def _pass(
-    capture: Capture, images: Tensor, targets: Sequence[Sequence[Target]] | None, native: tuple[int, int], scales: int
-) -> _Pass:
-    size = (images.shape[-2], images.shape[-1])
-    with refusal_explained(size, native):
-        outputs = capture(images)
-    check_outputs(outputs, len(images), scales)
-    if targets is None:
-        targets = [[target] for target in predicted_targets(outputs)]
-    totals = scores(targets, outputs)
-    with refusal_explained(size, native):
-        activations = capture.activations
-        gradients = [capture.gradients_of(total, keep_graph=total is not totals[-1]) for total in totals]
-    capture.clear()
-    return _Pass(outputs.detach(), targets, activations, gradients)
-
-
-def _append(stacks: Sequence[Stack], result: _Pass, layer: int, weigh: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _append(stacks: Sequence[Stack], result: _Pass, layer: int, weigh: Weigh) -> Tensor:
     """Add one scale of one layer to the images' stacks; tells, on the device, whether all of it is finite."""
     activations, finite = _finite(result.activations[layer])
     for stack, image_activations in zip(stacks, activations, strict=True):
@@ -154,9 +230,9 @@ def _finite(tensor: Tensor) -> tuple[Tensor, Tensor]:
     return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0), tensor.isfinite().all()
 
 
-def _chunks(images: int, size: tuple[int, int], device: torch.device) -> Iterator[slice]:
+def _chunks(images: int, size: Size, device: torch.device) -> Iterator[slice]:
     """As many images at a time as have the pixels that the device takes, at least one."""
     pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
-    chunk = max(1, pixels // (size[0] * size[1]))
+    chunk = max(1, pixels // math.prod(size))
     for first in range(0, images, chunk):
         yield slice(first, min(first + chunk, images))

@@ -1,4 +1,4 @@
-"""The score that is explained: the model's output, the target of each image, their sum."""
+"""The score that is explained: the targets of each image, and their sum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = [
     "Target",
     "Targets",
-    "check_outputs",
+    "check_dependence",
     "check_targets",
     "predicted_targets",
     "scores",
@@ -25,11 +25,6 @@ __all__ = [
 Target: TypeAlias = Callable[[Tensor], Tensor]
 # One target an image, or one list of targets an image.
 Targets: TypeAlias = Sequence[Target] | Sequence[Sequence[Target]]
-
-_WRAPPER = """wrap the model so that it returns the tensor to explain:
-    class Wrapped(torch.nn.Module):
-        def __init__(self, model): super().__init__(); self.model = model
-        def forward(self, x): return self.model(x){pick}"""
 
 
 def check_targets(targets: Sequence[Target] | None, images: int) -> None:
@@ -67,49 +62,23 @@ def targets_of_images(targets: Targets | None, images: int) -> list[list[Target]
     return None if targets is None else [[target] for target in targets]  # type: ignore[list-item]
 
 
-def check_outputs(outputs: Any, images: int, scales: int = 1) -> Tensor:
-    """The model's output; raise unless it is one tensor with a row an image, of the same size at all the scales.
-
-    Raises:
-        TypeError: a tuple, list, dict or another structure; the message shows the wrapper to write.
-        ValueError: another number of rows than images, or an output that varies with the scale.
-    """
-    if not isinstance(outputs, Tensor):
-        if isinstance(outputs, (list, tuple)) and outputs and isinstance(outputs[0], dict):
-            raise ValueError(
-                f"the model returned a list of {len(outputs)} dicts with the keys {sorted(outputs[0])}: detection "
-                "outputs can't be explained at several scales yet; use one of the library's single-scale methods "
-                "with FasterRCNNBoxScoreTarget"
-            )
-        pick = "[0]"
-        if isinstance(outputs, dict):
-            pick = f'["{next(iter(outputs), "logits")}"]'
-        elif hasattr(outputs, "logits"):
-            pick = ".logits"
-        raise TypeError(f"the model returned a {type(outputs).__name__}, not a tensor; " + _WRAPPER.format(pick=pick))
-    if outputs.ndim == 0 or outputs.shape[0] != images:
-        raise ValueError(
-            f"the model returned shape {tuple(outputs.shape)} for {images} images: its first dimension is not the batch"
-        )
-    if outputs.ndim > 3 and scales > 1:
-        raise ValueError(
-            f"outputs of shape {tuple(outputs.shape)} (semantic segmentation) can't be explained at several scales "
-            "yet: pass num_scales=1, with SemanticSegmentationTarget(category, mask) as targets"
-        )
-    return outputs
-
-
-def predicted_targets(outputs: Tensor) -> list[Target]:
+def predicted_targets(outputs: Any) -> list[Target]:
     """The best-scoring class of each image: what `targets=None` means.
 
     Args:
         outputs: `(B, classes)`.
 
     Raises:
-        ValueError: any other shape; the message names the target to pass.
+        ValueError: any other shape, or detections; the message names the target to pass.
     """
-    if outputs.ndim == 2 and outputs.shape[1] > 0:
+    if isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 0:
         return [ClassifierOutputTarget(category) for category in outputs.detach().argmax(dim=-1).tolist()]
+    if not isinstance(outputs, Tensor):
+        keys = sorted(outputs[0])
+        raise ValueError(
+            f"targets=None needs an output of shape (B, classes), the model returned dicts with the keys {keys}: for "
+            "detection pass targets=[FasterRCNNBoxScoreTarget(labels, boxes), ...]"
+        )
     shape = tuple(outputs.shape)
     if outputs.ndim == 4:
         remedy = "for semantic segmentation pass targets=[SemanticSegmentationTarget(category, mask), ...]"
@@ -127,7 +96,7 @@ def target_score(target: Target, output: Tensor) -> Tensor:
     return score.reshape(())
 
 
-def scores(targets: Sequence[Sequence[Target]], outputs: Tensor) -> list[Tensor]:
+def scores(targets: Sequence[Sequence[Target]], outputs: Iterable[Any]) -> list[Tensor]:
     """For every k, the sum over the images of the k-th target's score; an image with fewer targets is left out.
 
     Args:
@@ -135,11 +104,11 @@ def scores(targets: Sequence[Sequence[Target]], outputs: Tensor) -> list[Tensor]
         outputs: the model's output, a row an image.
 
     Raises:
-        ValueError: as `total_score`.
+        ValueError: a target gives more than one value.
     """
     pairs = list(zip(targets, outputs, strict=True))
     chosen = [[(some[k], row) for some, row in pairs if k < len(some)] for k in range(max(map(len, targets)))]
-    return [total_score(*zip(*some, strict=True)) for some in chosen]
+    return [_sum(*zip(*some, strict=True)) for some in chosen]
 
 
 def total_score(targets: Sequence[Target], outputs: Iterable[Tensor]) -> Tensor:
@@ -148,7 +117,16 @@ def total_score(targets: Sequence[Target], outputs: Iterable[Tensor]) -> Tensor:
     Raises:
         ValueError: a target gives more than one value, or a score that does not depend on the target layers.
     """
-    total = torch.stack([target_score(target, output) for target, output in zip(targets, outputs, strict=True)]).sum()
+    total = _sum(targets, outputs)
+    check_dependence(total)
+    return total
+
+
+def check_dependence(total: Tensor) -> None:
+    """Raise ValueError unless the score is part of a graph."""
     if not total.requires_grad:
         raise ValueError("the targets' score does not depend on the target layers: nothing to explain")
-    return total
+
+
+def _sum(targets: Sequence[Target], outputs: Iterable[Any]) -> Tensor:
+    return torch.stack([target_score(target, output) for target, output in zip(targets, outputs, strict=True)]).sum()

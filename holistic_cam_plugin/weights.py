@@ -32,14 +32,14 @@ def gated_weights(gradients: Tensor) -> Tensor:
     """Squared positive gradients as far as the gradient varies over the positions, raw ones as far as it does not.
 
     Args:
-        gradients: G, `(B, C, h, w)`, float32, finite.
+        gradients: G, `(B, C, h, w)`, float32, finite; of volumes `(B, C, d, h, w)`.
 
     Returns:
-        W, `(B, C, h, w)`, signed, in the units of G.
+        W in the same shape, signed, in the units of G.
     """
     unit = _largest(gradients)
     scaled = gradients / unit
-    variation = gradient_variation(scaled).view(-1, 1, 1, 1)
+    variation = gradient_variation(scaled).view(unit.shape)
     positive = scaled.clamp(min=0).square_()
     share = torch.nan_to_num(_sum(scaled.abs()) / _sum(positive), nan=0.0, posinf=0.0)  # 0: nothing is positive
     return positive.mul_(share * variation).add_(scaled.mul_(1 - variation)).mul_(unit)
@@ -49,15 +49,15 @@ def gradient_variation(gradients: Tensor) -> Tensor:
     """v, the share of the gradient's energy that is variation over the positions that it reaches.
 
     Args:
-        gradients: G, `(B, C, h, w)`, float32, finite.
+        gradients: G as in `gated_weights`.
 
     Returns:
         `(B,)`, in [0, 1]; 0 for an image without gradients.
     """
-    scaled = gradients / _largest(gradients)
-    reached = (scaled != 0).sum(dim=(-2, -1)).clamp_(min=1)
-    constant = (scaled.sum(dim=(-2, -1)).square() / reached).sum(dim=1)
-    energy = scaled.square().sum(dim=(-3, -2, -1))
+    scaled = (gradients / _largest(gradients)).flatten(2)
+    reached = (scaled != 0).sum(dim=2).clamp_(min=1)
+    constant = (scaled.sum(dim=2).square() / reached).sum(dim=1)
+    energy = scaled.square().sum(dim=(1, 2))
     return (1 - constant / energy.clamp(min=torch.finfo(energy.dtype).tiny)).clamp_(0, 1) * (energy > 0)
 
 
@@ -70,11 +70,11 @@ def check_weights(name: str) -> None:
 def _largest(tensor: Tensor) -> Tensor:
     """The largest magnitude of each image, `(B, 1, 1, 1)`, never 0."""
     tiny = torch.finfo(tensor.dtype).tiny
-    return tensor.abs().amax(dim=(-3, -2, -1), keepdim=True).clamp_(min=tiny)
+    return tensor.abs().amax(dim=tuple(range(1, tensor.ndim)), keepdim=True).clamp_(min=tiny)
 
 
 def _sum(tensor: Tensor) -> Tensor:
-    return tensor.sum(dim=(-3, -2, -1), keepdim=True)
+    return tensor.sum(dim=tuple(range(1, tensor.ndim)), keepdim=True)
 
 
 # By name: functions of activations, gradients, both `(B, C, h, w)`, and eps.

@@ -180,7 +180,7 @@ def reference_maps(
             mean_a, mean_w = (np.mean([scale[layer][i] for scale in scales], axis=0) for i in (0, 1))
             primary = np.maximum((mean_w * mean_a).sum(axis=0), 0)
             base = np.maximum((scales[0][layer][1] * scales[0][layer][0]).sum(axis=0), 0)
-            box, power = (31, 3) if weights == "gated" else (91, 1)
+            box, power = (31, 4) if weights == "gated" else (91, 1)
             maps.append(min_max(primary * literal_wrap(base, shorter, box) ** power if fsd else primary))
         results.append(min_max(np.mean(maps, axis=0)))
     return np.stack(results)

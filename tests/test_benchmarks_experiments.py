@@ -182,14 +182,15 @@ def test_the_gates_candidates(common: list[str], capsys: pytest.CaptureFixture[s
     found = gate.candidates(model, ["0", "1"], image, target)
     papers = {"blur_size": None, "ksize": kernel_size(SIZE, 91), "mask_power": 1}
     settings: dict[str, dict[str, object]] = {
+        gate.CENTRE: {"weights": "gated", "mask_power": 3},
         gate.CHOSEN: {"weights": "gated"},
         "pge, paper's mask": {},
         "gradient, paper's mask": {"weights": "gradient"},
         "gated, paper's mask": {"weights": "gated", **papers},
         "pge": {"ksize": kernel_size(SIZE, 31), "mask_power": 3},
         "power 1": {"weights": "gated", "mask_power": 1},
-        "box 61": {"weights": "gated", "ksize": kernel_size(SIZE, 61)},
-        "blur 27": {"weights": "gated", "blur_size": kernel_size(SIZE, 27)},
+        "box 61": {"weights": "gated", "mask_power": 3, "ksize": kernel_size(SIZE, 61)},
+        "blur 27": {"weights": "gated", "mask_power": 3, "blur_size": kernel_size(SIZE, 27)},
     }
     for name, own in settings.items():
         for layer in ("0", "1"):
@@ -199,7 +200,7 @@ def test_the_gates_candidates(common: list[str], capsys: pytest.CaptureFixture[s
     assert len(set(maps)) == len(maps)  # none is another one under a new name
     gate.main([*common, "--metrics", "epg", "--samples", "4", "--half", "tuned"])
     assert len(read_rows(table(common, "gate"))) == 2 * 2 * len(gate.CANDIDATES)
-    assert "gated minus the other" in capsys.readouterr().out
+    assert f"{gate.CENTRE} minus the other" in capsys.readouterr().out
 
 
 def test_methods_give_the_maps_of_their_classes(common: list[str]) -> None:

@@ -33,8 +33,8 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("images", "error", "match"),
     [
-        (torch.zeros(1, 3, 4, 64, 64), ValueError, "volumes can't be explained at several scales yet"),
-        (torch.zeros(3, 64, 64), ValueError, r"must be a batch \(B, C, H, W\) of images, got shape \(3, 64, 64\)"),
+        (torch.zeros(1, 1, 3, 4, 64, 64), ValueError, r"must be .* or \(B, C, D, H, W\) of volumes, got shape \(1, 1,"),
+        (torch.zeros(3, 64, 64), ValueError, r"must be a batch \(B, C, H, W\) of images or .*, got shape \(3, 64,"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), TypeError, "floating-point tensor of preprocessed images"),
         (np.zeros((1, 3, 64, 64), np.float32), TypeError, "floating-point tensor .*, got a ndarray"),
     ],
@@ -91,10 +91,7 @@ def test_an_object_refused_for_its_parameters_dies_in_silence(net, error, raised
 
 def test_no_targets_on_segmentation_outputs(images):
     model = Returns(lambda x: x)
-    cam = HolisticCAM(model, [model.features])
-    with pytest.raises(ValueError, match=r"\(1, 5, 64, 64\).*num_scales=1, with SemanticSegmentationTarget"):
-        cam(images)
-    cam.num_scales = 1
+    cam = HolisticCAM(model, [model.features], sizes=[64, 80])
     with pytest.raises(ValueError, match=r"returned \(1, 5, 64, 64\): .* targets=\[SemanticSegmentationTarget"):
         cam(images)
     mask = np.zeros((64, 64), np.float32)
@@ -104,11 +101,10 @@ def test_no_targets_on_segmentation_outputs(images):
 
 
 @pytest.mark.parametrize("aug_smooth", [False, True])
-@pytest.mark.parametrize("targets", [None, [len]])
-def test_detection_outputs(images, targets, aug_smooth):
+def test_no_targets_on_detections(images, aug_smooth):
     model = Returns(lambda x: [{"boxes": x[0, :, :4, 0], "scores": x[0, 0, 0]}])
-    with pytest.raises(ValueError, match=r"list of 1 dicts with the keys \['boxes', 'scores'\]: detection outputs"):
-        HolisticCAM(model, [model.features])(images[:1], targets, aug_smooth)
+    with pytest.raises(ValueError, match=r"dicts with the keys \['boxes', 'scores'\]: .*targets=\[FasterRCNNBoxScore"):
+        HolisticCAM(model, [model.features])(images[:1], None, aug_smooth)
 
 
 @pytest.mark.parametrize("sizes", [[64, 80], [80]])

@@ -122,6 +122,22 @@ def test_autocast_does_not_lower_the_precision(function):
         assert torch.equal(function(activations, weights, (40, 40)), expected)
 
 
+def test_volumes_are_fused_trilinearly():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(5, 3, 4, 6), (5, 2, 7, 9)]
+    activations, weights = ([torch.randn(s, generator=generator) for s in shapes] for _ in range(2))
+    size = (7, 10, 12)
+    means = [
+        torch.stack([F.interpolate(x[None], size, mode="trilinear", align_corners=False)[0] for x in stack]).mean(dim=0)
+        for stack in (activations, weights)
+    ]
+    products = means[0] * means[1]
+    torch.testing.assert_close(fuse(activations, weights, size), products.sum(dim=0).clamp(min=0), atol=1e-5, rtol=1e-4)
+    expected = svd_projection(products).clip(min=0)
+    projected = fuse_principal(activations, weights, size).numpy()
+    np.testing.assert_allclose(projected / projected.max(), expected / expected.max(), atol=1e-4)
+
+
 @pytest.mark.parametrize("function", [fuse, fuse_principal])
 @pytest.mark.parametrize(
     ("activations", "weights"),
@@ -131,10 +147,11 @@ def test_autocast_does_not_lower_the_precision(function):
         ([(2, 3, 3)], [(2, 3, 4)]),
         ([(2, 3, 3), (3, 4, 4)], [(2, 3, 3), (3, 4, 4)]),
         ([(1, 2, 3, 3)], [(1, 2, 3, 3)]),
+        ([(2, 9)], [(2, 9)]),
     ],
 )
 def test_stacks_that_do_not_belong_together_are_refused(function, activations, weights):
-    with pytest.raises(ValueError, match=r"one \(C, h, w\) tensor a scale, in the same shapes, got"):
+    with pytest.raises(ValueError, match=r"one \(C, h, w\) tensor a scale .*, in the same shapes; got .* for \(9, 9\)"):
         function([torch.ones(s) for s in activations], [torch.ones(s) for s in weights], (9, 9))
 
 

@@ -148,8 +148,29 @@ def test_nan_and_infinity_are_refused(value):
 
 
 def test_a_stack_of_maps_is_refused():
-    with pytest.raises(ValueError, match=r"one \(H, W\) map, got shape \(2, 8, 8\)"):
-        low_pass_wrap(np.zeros((2, 8, 8), np.float32))
+    with pytest.raises(ValueError, match=r"one map, \(H, W\) or \(D, H, W\), got shape \(1, 2, 8, 8\)"):
+        low_pass_wrap(np.zeros((1, 2, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 80), (2, 1200, 1130)])
+def test_a_volume_is_filtered_slice_by_slice_in_its_own_units(shape):
+    slices = [hill(*shape[1:], unit=unit) for unit in (1.0, 0.3, 0.01)[: shape[0]]]
+    volume = np.stack(slices)
+    wrap = low_pass_wrap(volume)
+    assert wrap.shape == shape
+    low, high = volume.min(), volume.max()
+    for one, own in zip(slices, wrap, strict=True):
+        corner = np.array([low, high], np.float32)  # two pixels that give the slice the volume's bounds
+        bounded = np.concatenate([one.ravel()[:-2], corner]).reshape(one.shape)
+        np.testing.assert_allclose(own, low_pass_wrap(bounded), atol=0.01)
+    assert wrap[1].max() <= slices[1].max() * 1.01
+
+
+def test_a_volume_of_one_slice_is_its_slice():
+    base = hill(64, 80)
+    assert np.array_equal(low_pass_wrap(base[None])[0], low_pass_wrap(base))
+    denoised = fundamental_scale_denoising(base[None], base[None], power=3)
+    assert np.array_equal(denoised[0], fundamental_scale_denoising(base, base, power=3))
 
 
 def test_denoising_multiplies_the_map_by_the_wrap():

@@ -106,7 +106,7 @@ def test_unknown_interpolation_is_refused(make_images):
         ([[0.0]], TypeError, "got a list"),
         (torch.zeros(3, 8, 8), ValueError, r"must be a batch \(B, C, H, W\) of images, got shape \(3, 8, 8\)"),
         (torch.zeros(0, 3, 8, 8), ValueError, "must be a batch"),
-        (torch.zeros(1, 3, 4, 8, 8), ValueError, "volumes can't be explained at several scales yet"),
+        (torch.zeros(1, 3, 4, 8, 8), ValueError, r"must be a batch \(B, C, H, W\) of images, got"),
     ],
 )
 def test_what_is_no_batch_of_images_is_refused(images, error, match):

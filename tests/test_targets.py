@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from holistic_cam_plugin.targets import check_outputs, check_targets, predicted_targets, total_score
+from holistic_cam_plugin.targets import check_targets, predicted_targets, total_score
 
 
 @pytest.mark.parametrize("targets", [None, [len, len], (len, ClassifierOutputTarget(1))])
@@ -48,65 +46,6 @@ def test_none_means_each_images_best_class():
 def test_none_on_other_outputs_names_the_shape_and_the_remedy(shape, match):
     with pytest.raises(ValueError, match=match):
         predicted_targets(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("shape", [(2, 5), (2,), (2, 7, 3)])
-def test_one_tensor_with_a_row_an_image_passes(shape):
-    outputs = torch.zeros(shape)
-    assert check_outputs(outputs, 2, scales=7) is outputs
-
-
-class HuggingFaceLike(SimpleNamespace):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("outputs", "match"),
-    [
-        ((torch.zeros(2, 5),), r"returned a tuple, not a tensor(.|\n)*self\.model\(x\)\[0\]"),
-        ([torch.zeros(2, 5)], r"returned a list(.|\n)*self\.model\(x\)\[0\]"),
-        ([], r"returned a list(.|\n)*self\.model\(x\)\[0\]"),
-        ({"out": torch.zeros(2, 5)}, r"returned a dict(.|\n)*self\.model\(x\)\[\"out\"\]"),
-        ({}, r"returned a dict(.|\n)*self\.model\(x\)\[\"logits\"\]"),
-        (HuggingFaceLike(logits=torch.zeros(2, 5)), r"returned a HuggingFaceLike(.|\n)*self\.model\(x\)\.logits"),
-    ],
-)
-def test_other_structures_are_refused_with_the_wrapper_to_write(outputs, match):
-    with pytest.raises(TypeError, match=match) as raised:
-        check_outputs(outputs, 2)
-    assert "class Wrapped(torch.nn.Module)" in str(raised.value)
-
-
-def test_the_wrapper_in_the_error_works():
-    with pytest.raises(TypeError) as raised:
-        check_outputs((torch.zeros(2, 5),), 2)
-    scope = {"torch": torch}
-    exec(str(raised.value).partition("\n    ")[2].replace("\n    ", "\n"), scope)
-
-    class Tupled(torch.nn.Module):
-        def forward(self, x):
-            return x, None
-
-    assert scope["Wrapped"](Tupled())(torch.ones(2, 5)).shape == (2, 5)
-
-
-def test_detection_outputs_are_refused_by_their_keys():
-    outputs = [{"boxes": torch.zeros(0, 4), "scores": torch.zeros(0)}]
-    with pytest.raises(ValueError, match=r"list of 1 dicts with the keys \['boxes', 'scores'\]: detection outputs"):
-        check_outputs(outputs, 1)
-
-
-@pytest.mark.parametrize("shape", [(), (3, 5)])
-def test_a_first_dimension_that_is_not_the_batch_is_refused(shape):
-    with pytest.raises(ValueError, match="for 2 images: its first dimension is not the batch"):
-        check_outputs(torch.zeros(shape), 2)
-
-
-def test_segmentation_outputs_pass_at_one_scale_alone():
-    outputs = torch.zeros(2, 5, 8, 8)
-    assert check_outputs(outputs, 2) is outputs
-    with pytest.raises(ValueError, match=r"\(2, 5, 8, 8\) \(semantic segmentation\).*num_scales=1, with Semantic"):
-        check_outputs(outputs, 2, scales=7)
 
 
 def test_the_score_is_the_sum_over_the_images():
