@@ -101,7 +101,8 @@ def test_the_command_writes_prints_and_adds_rounds(tmp_path, monkeypatch, capsys
 def test_one_procedure_of_a_fresh_process(tmp_path):
     """In a process of its own: in this one, memory that earlier tests gave back would serve again."""
     options = ["--model", "resnet18", "--layers", "layer3", "--device", "cpu", "--memory", HOLISTIC]
-    code = f"from benchmarks import latency; latency.SIZES = {SIZES}; latency.main({[*options, '--output', str(tmp_path)]})"
+    options += ["--output", str(tmp_path)]
+    code = f"from benchmarks import latency; latency.SIZES = {SIZES}; latency.main({options})"
     root = Path(__file__).parent.parent
     printed = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert json.loads(printed)["bytes"] > 1e6
