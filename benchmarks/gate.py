@@ -120,14 +120,16 @@ CANDIDATES = {
 }
 
 
-def candidates(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> Explained:
-    """The maps of every candidate in every layer, by layer and candidate."""
+def candidates(
+    names: Sequence[str], model: nn.Module, layers: Sequence[str], image: Tensor, target: Target
+) -> Explained:
+    """The maps of these candidates in every layer, by layer and candidate."""
     stages = pyramid_stages(model, layers, image, target)
     found: Explained = {}
     for layer in layers:
         maps = _Maps(stages, layer)
-        for name, candidate in CANDIDATES.items():
-            found[layer, name] = maps.of(candidate)
+        for name in names:
+            found[layer, name] = maps.of(CANDIDATES[name])
     return found
 
 
@@ -173,7 +175,7 @@ class _Maps:
 def make(arguments: argparse.Namespace) -> Evaluate:
     """The evaluation of one image, with the model loaded."""
     classifier = load_model(arguments)
-    explain = partial(candidates, classifier.model, arguments.layers)
+    explain = partial(candidates, arguments.candidates, classifier.model, arguments.layers)
     return lambda task: measured(task, classifier, explain, arguments)
 
 
@@ -181,6 +183,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment."""
     parser = experiment_parser(__doc__)
     parser.add_argument("--metrics", nargs="+", default=["ins", "del", "epg"], help=", ".join(METRICS))
+    parser.add_argument(
+        "--candidates", nargs="+", default=list(CANDIDATES), choices=CANDIDATES, metavar="NAME", help="which (all)"
+    )
     arguments = parser.parse_args(argv)
     check_metrics(arguments.metrics)
     path = run(make, arguments, prepared(arguments), COLUMNS, "gate")

@@ -179,7 +179,7 @@ def test_the_gates_candidates(common: list[str], capsys: pytest.CaptureFixture[s
     import own_model
 
     model, image, target = own_model.net(), torch.randn(1, 3, SIZE, SIZE), ClassifierOutputTarget(2)
-    found = gate.candidates(model, ["0", "1"], image, target)
+    found = gate.candidates(list(gate.CANDIDATES), model, ["0", "1"], image, target)
     papers = {"blur_size": None, "ksize": kernel_size(SIZE, 91), "mask_power": 1}
     settings: dict[str, dict[str, object]] = {
         gate.CENTRE: {"weights": "gated", "mask_power": 3},
@@ -198,8 +198,9 @@ def test_the_gates_candidates(common: list[str], capsys: pytest.CaptureFixture[s
             np.testing.assert_allclose(found[layer, name], cam, atol=1e-4, err_msg=name)
     maps = [found["0", name].tobytes() for name in gate.CANDIDATES]
     assert len(set(maps)) == len(maps)  # none is another one under a new name
-    gate.main([*common, "--metrics", "epg", "--samples", "4", "--half", "tuned"])
-    assert len(read_rows(table(common, "gate"))) == 2 * 2 * len(gate.CANDIDATES)
+    some = [gate.CENTRE, gate.CHOSEN, "cube"]
+    gate.main([*common, "--metrics", "epg", "--samples", "4", "--half", "tuned", "--candidates", *some])
+    assert len(read_rows(table(common, "gate"))) == 2 * 2 * len(some)
     assert f"{gate.CENTRE} minus the other" in capsys.readouterr().out
 
 
