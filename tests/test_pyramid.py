@@ -112,3 +112,13 @@ def test_unknown_interpolation_is_refused(make_images):
 def test_what_is_no_batch_of_images_is_refused(images, error, match):
     with pytest.raises(error, match=match):
         check_images(images, torch.device("cpu"))
+
+
+def test_images_above_max_size_follow_the_formula_too():
+    assert pyramid_sizes(2000, 3000) == [(2000 + 1000 * t // 7, (14000 + 1000 * t) * 3000 // 14000) for t in range(7)]
+
+
+def test_the_depth_of_volumes_grows_by_the_factor_of_the_shorter_side():
+    assert pyramid_sizes(112, 140, sizes=[112, 168], depth=16) == [(16, 112, 140), (24, 168, 210)]
+    with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
+        pyramid_sizes(112, 112, depth=0)
