@@ -9,11 +9,14 @@ from pathlib import Path
 from holistic_cam_plugin.cli.errors import UsageError
 from holistic_cam_plugin.cli.methods import DEFAULT_METHODS, METHODS, method_key
 
-__all__ = ["parsed"]
+__all__ = ["Parser", "method_argument", "parsed"]
 
 _DESCRIPTION = """\
 See what a vision model looks at: Holistic-CAM beside other class-activation maps, one row a layer (shallow to deep),
-one column a method. Without images it runs the bundled demo, offline.
+one column a method. Without images it runs the bundled demo, offline. Two commands have a help of their own:
+
+  holistic-cam batch INPUT --output DIR    the maps of a folder of images; can be killed and goes on
+  holistic-cam report DIR                  one HTML page of what a batch has made
 """
 _EXAMPLES = """\
 examples:
@@ -27,7 +30,7 @@ examples:
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; exits with code 2 after a one-line message if they can't be understood."""
-    parser = _Parser(
+    parser = Parser(
         prog="holistic-cam",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -51,7 +54,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         "--methods",
         "--method",
         nargs="+",
-        type=_method,
+        type=method_argument,
         default=list(DEFAULT_METHODS),
         metavar="NAME",
         help=f"any of {', '.join(METHODS)}",
@@ -70,12 +73,15 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def _method(name: str) -> str:
+def method_argument(name: str) -> str:
+    """The key of a method, for argparse."""
     try:
         return method_key(name)
     except UsageError as error:

@@ -90,7 +90,7 @@ def _explain(
                 classifier.model,
                 modules,
                 images,
-                [ClassifierOutputTarget(target) for target in targets],
+                [[ClassifierOutputTarget(target) for target in targets]],
                 aug_smooth=arguments.aug_smooth,
                 eigen_smooth=arguments.eigen_smooth,
                 progress=partial(_progress, desc=f"{display_name(method)}, scales"),

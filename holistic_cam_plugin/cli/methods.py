@@ -79,29 +79,43 @@ def layer_maps(
     method: str,
     model: nn.Module,
     layers: Sequence[nn.Module],
-    image: Tensor,
-    targets: Sequence[Target],
+    images: Tensor,
+    targets: Sequence[Sequence[Target]],
     *,
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
+    sizes: Sequence[int] | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> list[NDArray[np.float32]]:
-    """The maps of one image `(1, C, H, W)` in every layer: `(targets, H, W)` each, float32, in [0, 1].
+    """The maps of images `(B, C, H, W)` in every layer, float32, in [0, 1].
+
+    Args:
+        targets: a list of targets for each image.
+        sizes: shorter sides of the pyramid in pixels, for the methods that have one; None: their own.
+
+    Returns:
+        For every layer `(targets of all images, H, W)`, those of the first image first.
 
     Raises:
         UsageError: the method has no test-time augmentation.
     """
     cam_class: Any = METHODS[method]
     if issubclass(cam_class, HolisticCAM):  # the targets share the passes through the model, and so may the layers
+        options: dict[str, Any] = {"batch_size": len(images), "progress": progress}
+        options |= {} if sizes is None else {"sizes": sizes}
         if not aug_smooth:
-            cam = cam_class(model, list(layers), progress=progress)
-            return [maps[:, 0] for maps in cam.compute_cam_per_layer(image, [targets], eigen_smooth)]
-        return [cam_class(model, [layer])(image, [targets], True, eigen_smooth) for layer in layers]
+            cam = cam_class(model, list(layers), **options)
+            return [maps[:, 0] for maps in cam.compute_cam_per_layer(images, targets, eigen_smooth)]
+        return [cam_class(model, [layer], **options)(images, targets, True, eigen_smooth) for layer in layers]
     if aug_smooth and not issubclass(cam_class, BaseCAM):
         raise UsageError(f"{method} has no test-time augmentation: leave out --aug-smooth or {method}")
     options = {"aug_smooth": aug_smooth} if issubclass(cam_class, BaseCAM) else {}
     cams = [cam_class(model, [layer]) for layer in layers]
+    # One image and target at a time: some of the library's methods mix the images of a batch (FullGrad, SESS).
+    pairs = [(image[None], [target]) for image, some in zip(images, targets, strict=True) for target in some]
     return [
-        np.stack([cam(image, [t], eigen_smooth=eigen_smooth, **options)[0] for t in targets]).astype(np.float32)
+        np.stack([cam(image, target, eigen_smooth=eigen_smooth, **options)[0] for image, target in pairs]).astype(
+            np.float32
+        )
         for cam in cams
     ]

@@ -1,0 +1,137 @@
+"""The loop: read, explain, write, one planned batch after the other.
+
+A batch of which something is missing is read and explained as it was planned, and what is missing is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from holistic_cam_plugin.batch.explaining import Explained, Explainer, explain
+from holistic_cam_plugin.batch.inputs import Job
+from holistic_cam_plugin.batch.loading import JobImages, Loaded, image_loader
+from holistic_cam_plugin.batch.manifest import MANIFEST, recorded
+from holistic_cam_plugin.batch.overlays import overlay_name
+from holistic_cam_plugin.batch.plan import Plan
+from holistic_cam_plugin.batch.store import file_checksum, map_name
+from holistic_cam_plugin.batch.writing import OutputError, Writer
+from holistic_cam_plugin.cli.images import normalized
+
+__all__ = ["Tally", "run", "unfinished"]
+
+
+class Tally(NamedTuple):
+    """One rank's run in figures."""
+
+    explained: int
+    failed: int
+    kept: int  # done by an earlier run
+    seconds: float
+    waiting: float  # seconds of them without data
+
+
+def unfinished(
+    plan: Plan, explainer: Explainer, rank: int, world: int, progress: Callable[[Iterable[Any]], Iterable[Any]]
+) -> list[int]:
+    """Those of the rank's jobs whose maps are missing, or not those that the manifest lists."""
+    rest = {plan.inputs.jobs[index].name: index for batch in plan.batches(rank, world) for index in batch}
+    for rows in progress(recorded(plan.folder, MANIFEST, plan.digest)):
+        index = rest.get(rows[0]["file"])
+        if index is not None and _is_done(plan, plan.inputs.jobs[index], explainer, rows):
+            del rest[rows[0]["file"]]
+    return list(rest.values())
+
+
+def run(
+    plan: Plan, explainer: Explainer, rank: int, world: int, todo: Sequence[int], progress: Callable[[int], object]
+) -> Tally:
+    """Explain the rank's jobs `todo`.
+
+    Args:
+        progress: is told after every batch how many of them were dealt with.
+
+    Raises:
+        OutputError: no room, no permission, no reading process. What is done stays.
+        UsageError: a method can't explain this model.
+    """
+    missing = set(todo)
+    batches = [batch for batch in plan.batches(rank, world) if not missing.isdisjoint(batch)]
+    classifier = explainer.classifier
+    images = JobImages(plan.inputs.root, plan.inputs.jobs, classifier.resize, classifier.size if plan.crop else None)
+    start, waiting, failed = time.perf_counter(), 0.0, 0
+    with ExitStack() as stack:
+        writer = stack.enter_context(Writer(plan, explainer, rank))
+        for loaded, seconds in _timed(image_loader(images, batches, plan.workers) if batches else []):
+            waiting += seconds
+            wanted = [one for one in loaded if one.job in missing]
+            for one in wanted:
+                if one.problem:
+                    writer.fail(one.job, one.problem)
+                    failed += 1
+            if any(one.pixels is not None for one in wanted):
+                for same in _by_size(loaded):
+                    for one, explained in zip(same, _explained(plan, explainer, same), strict=True):
+                        if one.job in missing:
+                            failed += not writer.store(one, explained)
+            progress(len(wanted))
+    kept = sum(map(len, plan.batches(rank, world))) - len(todo)
+    return Tally(len(todo) - failed, failed, kept, time.perf_counter() - start, waiting)
+
+
+def _is_done(plan: Plan, job: Job, explainer: Explainer, rows: Sequence[Mapping[str, str]]) -> bool:
+    first = rows[0]
+    targets = job.targets or (int(first["predicted"]),)
+    expected = [
+        (method, layer, str(target)) for method in explainer.methods for layer in explainer.layers for target in targets
+    ]
+    if [(row["method"], row["layer"], row["target"]) for row in rows] != expected:
+        return False
+    if plan.overlays and not (plan.folder / overlay_name(job.name)).exists():
+        return False
+    return _size(plan.inputs.root / job.name) in (None, int(first["bytes"])) and first["checksum"] == file_checksum(
+        plan.folder / map_name(job.name)
+    )
+
+
+def _size(path: Path) -> int | None:
+    """In bytes; None where the file is gone, which is no reason to doubt its map."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _explained(plan: Plan, explainer: Explainer, images: Sequence[Loaded]) -> list[Explained]:
+    pixels = torch.from_numpy(np.stack([one.pixels for one in images if one.pixels is not None]))
+    targets = [plan.inputs.jobs[one.job].targets for one in images]
+    return explain(explainer, normalized(pixels, explainer.classifier), targets)
+
+
+def _by_size(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
+    """The images that could be read, those of one size together."""
+    groups: dict[tuple[int, ...], list[Loaded]] = {}
+    for one in loaded:
+        if one.pixels is not None:
+            groups.setdefault(one.pixels.shape, []).append(one)
+    return list(groups.values())
+
+
+def _timed(loader: Iterable[list[Loaded]]) -> Iterator[tuple[list[Loaded], float]]:
+    """The batches, each with the seconds that it was waited for."""
+    start = time.perf_counter()
+    try:
+        for loaded in loader:
+            yield loaded, time.perf_counter() - start
+            start = time.perf_counter()
+    except RuntimeError as error:  # PyTorch's word for a process that was killed, most often for its memory
+        raise OutputError(
+            f"a process that reads images died ({error}): what is done is safe. Try fewer --workers; with 0 the run "
+            "itself reads"
+        ) from error

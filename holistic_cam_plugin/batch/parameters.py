@@ -1,0 +1,120 @@
+"""The output folder's parameters: written once, compared at every restart, so that two runs never mix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import IO
+
+from torch import nn
+
+from holistic_cam_plugin.batch.store import write_whole
+from holistic_cam_plugin.cli.errors import UsageError
+
+__all__ = ["PARAMETERS", "claim", "digest", "package_versions", "weights_checksum"]
+
+PARAMETERS = "parameters.json"
+
+# What the maps' values depend on: the method, the model's operations, and how a file becomes pixels.
+PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
+# Told for the reader's sake, or taken over by a restart: no reason to refuse one.
+_FREE = ("input", "threads")
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of what the maps depend on; a package that runs uninstalled has none."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def weights_checksum(model: nn.Module) -> str:
+    """SHA-256 of the model's parameters and buffers with their names, in hexadecimal."""
+    total = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def digest(parameters: Mapping[str, object]) -> str:
+    """Twelve hexadecimal digits that stand for the parameters that the maps depend on."""
+    compared = {key: value for key, value in parameters.items() if key not in _FREE}
+    return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def claim(folder: Path, parameters: Mapping[str, object], threads: int) -> tuple[dict[str, object], IO[str]]:
+    """Make the folder this run's own.
+
+    Args:
+        folder: made if need be; empty, or of a run with the same parameters.
+        parameters: what the maps depend on, as JSON takes it. Where `threads` is None, those of the folder hold.
+        threads: for a new folder, where the parameters have none.
+
+    Returns:
+        The folder's parameters, and an open file: its lock, which goes with the process, however it ends.
+
+    Raises:
+        UsageError: other parameters, files of something else, another run at work, or no permission.
+    """
+    path = folder / PARAMETERS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            if any(not child.name.startswith(".") for child in folder.iterdir()):
+                raise UsageError(f"{folder} holds files, but no {PARAMETERS}: choose an empty or new --output")
+            begun = {**parameters, "threads": parameters["threads"] or threads}
+            text = json.dumps(begun, indent=2) + "\n"
+            write_whole(folder, PARAMETERS, [text.encode()])
+        lock = path.open(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the output folder {folder} can't be used: {error}") from error
+    _lock(lock, folder)
+    try:
+        old: dict[str, object] = json.load(lock)
+    except ValueError as error:
+        raise UsageError(f"{path} can't be read: {error}. Choose another --output") from error
+    _compare(folder, old, parameters)
+    return old, lock
+
+
+def _compare(folder: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
+    changed = []
+    for key in sorted((old.keys() | new.keys()) - set(_FREE)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed += [f"{k} ({before.get(k)}, now {v})" for k, v in after.items() if before.get(k) != v]
+        elif before != after:
+            changed.append(f"{key} ({_short(before)}, now {_short(after)})")
+    if new.get("threads") not in (None, old.get("threads")):
+        changed.append(f"threads ({old.get('threads')}, now {new['threads']})")
+    if changed:
+        raise UsageError(
+            f"{folder} holds maps made with other parameters: {', '.join(changed)}. Restore them, or choose another "
+            "--output"
+        )
+
+
+def _short(value: object) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else text[:12] + "..."
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"another run is at work in {folder}: wait for its end, or choose another --output") from None
+    except OSError:  # a network folder without locks
+        return

@@ -1,0 +1,103 @@
+"""What one rank writes: an image's maps, then its rows, so that no row is without its map."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from holistic_cam_plugin.batch.explaining import Explained, Explainer
+from holistic_cam_plugin.batch.loading import Loaded
+from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, Journal
+from holistic_cam_plugin.batch.overlays import overlay_bytes, overlay_name
+from holistic_cam_plugin.batch.plan import Plan
+from holistic_cam_plugin.batch.store import checksum, map_bytes, map_name, write_whole
+
+__all__ = ["OutputError", "Writer", "writing"]
+
+
+class OutputError(Exception):
+    """The output can't be written, or the input no longer be read: the run ends here, and a restart goes on."""
+
+
+class Writer:
+    """The output of one rank; a context manager.
+
+    Every OSError that is not an image's own fault becomes an OutputError.
+    """
+
+    def __init__(self, plan: Plan, explainer: Explainer, rank: int) -> None:
+        self.plan, self.explainer = plan, explainer
+        with ExitStack() as stack, writing(plan.folder):
+            self._manifest = stack.enter_context(Journal(plan.folder, MANIFEST, rank, plan.digest))
+            self._errors = stack.enter_context(Journal(plan.folder, ERRORS, rank, plan.digest))
+            self._files = stack.pop_all()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def fail(self, index: int, reason: str) -> None:
+        """Note why an image has no map."""
+        with writing(self.plan.folder):
+            self._errors.append([{"file": self.plan.inputs.jobs[index].name, "reason": reason}])
+
+    def store(self, image: Loaded, explained: Explained) -> bool:
+        """Write an image's maps, then its rows; false if its name is too long for a file of maps."""
+        name = self.plan.inputs.jobs[image.job].name
+        maps = explained.maps.astype(self.plan.dtype)
+        data = map_bytes(maps, self.explainer.methods, self.explainer.layers, explained.targets, explained.scores)
+        with writing(self.plan.folder):
+            try:
+                if self.plan.overlays:
+                    assert image.pixels is not None
+                    write_whole(self.plan.folder, overlay_name(name), [overlay_bytes(image.pixels, explained.maps)])
+                write_whole(self.plan.folder, map_name(name), [data])
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                self.fail(image.job, "file name too long to add the ending of the maps")
+                return False
+            self._manifest.append(self._rows(image, explained, checksum(data)))
+        return True
+
+    def _rows(self, image: Loaded, explained: Explained, map_checksum: str) -> Iterator[dict[str, object]]:
+        """One row a map, in the order of the array."""
+        name = self.plan.inputs.jobs[image.job].name
+        of_targets = list(zip(explained.targets, explained.scores, explained.probabilities, strict=True))
+        for method, seconds in zip(self.explainer.methods, explained.seconds, strict=True):
+            for layer in self.explainer.layers:
+                for target, score, probability in of_targets:
+                    yield {
+                        "file": name,
+                        "width": image.width,
+                        "height": image.height,
+                        "bytes": image.size,
+                        "target": target,
+                        "class": self.explainer.classifier.classes[target],
+                        "predicted": explained.predicted,
+                        "score": f"{score:.6g}",
+                        "probability": f"{probability:.6g}",
+                        "layer": layer,
+                        "method": method,
+                        "seconds": f"{seconds:.4f}",
+                        "map": map_name(name),
+                        "checksum": map_checksum,
+                        **self.plan.columns,
+                    }
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raise an OSError of the body as OutputError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise OutputError(
+            f"{folder} can't be written, {'the disk is full' if full else error}: what is done is safe, and the same "
+            "command goes on from there"
+        ) from error

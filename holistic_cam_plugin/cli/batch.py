@@ -1,0 +1,177 @@
+"""`holistic-cam batch`: the maps of a data set, in one process or many."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from typing import IO, Any
+
+import torch
+from tqdm import tqdm
+
+from holistic_cam_plugin.batch.explaining import Explainer, check_amp
+from holistic_cam_plugin.batch.inputs import Inputs, find_inputs
+from holistic_cam_plugin.batch.job import Tally, run, unfinished
+from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, merge, remove
+from holistic_cam_plugin.batch.parameters import claim, digest, package_versions, weights_checksum
+from holistic_cam_plugin.batch.plan import Plan
+from holistic_cam_plugin.batch.ranks import Ranks, joined_ranks, rank_device
+from holistic_cam_plugin.batch.store import checksum, remove_parts
+from holistic_cam_plugin.batch.writing import OutputError, writing
+from holistic_cam_plugin.cli.batch_arguments import BUNDLED, batch_arguments
+from holistic_cam_plugin.cli.classes import class_indices
+from holistic_cam_plugin.cli.errors import UsageError
+from holistic_cam_plugin.cli.layers import find_layers, probe_layers, stage_layers
+from holistic_cam_plugin.cli.models import chosen_device, demo_classifier, load_classifier
+from holistic_cam_plugin.cli.stopping import Stopped, stoppable
+
+__all__ = ["batch"]
+
+SOME_FAILED, USAGE, OUTPUT = 1, 2, 3
+
+
+def batch(argv: Sequence[str]) -> int:
+    """Run `holistic-cam batch`; the exit code is as its help says."""
+    arguments = batch_arguments(argv)
+    try:
+        with stoppable():
+            return _batch(arguments)
+    except UsageError as error:
+        _say(f"error: {error}")
+        return USAGE
+    except OutputError as error:
+        _say(f"stopped: {error}")
+        return OUTPUT
+    except Stopped as stop:
+        _say(f"{stop}: what is done is safe, and the same command goes on from there")
+        return 128 + stop.number
+
+
+def _batch(arguments: Namespace) -> int:
+    device = chosen_device(rank_device(arguments.device))
+    with joined_ranks(device) as ranks:
+        prepared: list[tuple[Explainer, IO[str]]] = []  # the first rank keeps its model, and the lock
+
+        def prepare() -> tuple[Plan, dict[str, Any]]:
+            explainer = _explainer(arguments, str(device))
+            plan, parameters, lock = _prepared(arguments, explainer)
+            prepared.append((explainer, lock))
+            return plan, parameters
+
+        plan, parameters = ranks.from_first(prepare)
+        explainer = prepared[0][0] if prepared else _explainer(arguments, str(device))
+        torch.set_num_threads(parameters["threads"])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        tally = _worked(plan, explainer, ranks)
+        words = ranks.gathered(tally._asdict())
+        if not words:
+            return 0  # one rank that ends in an error would end the others: the first one answers for all
+        with writing(plan.folder):
+            merge(plan.folder, MANIFEST, plan.digest)
+            merge(plan.folder, ERRORS, plan.digest)
+        return _summary(plan, [Tally(**word) for word in words])
+
+
+def _explainer(arguments: Namespace, device: str) -> Explainer:
+    """The model, and what is done with it; UsageError for what can't be done."""
+    if arguments.amp:
+        check_amp(arguments.methods)
+    if arguments.model == BUNDLED:
+        if arguments.weights or arguments.labels:
+            raise UsageError(f"--model {BUNDLED} has weights and class names of its own: leave out --weights, --labels")
+        classifier = demo_classifier(device)
+    else:
+        classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, device)
+    if arguments.layers is None:
+        layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
+        names = stage_layers(layers, classifier.size, len(classifier.classes))[-1:]
+    else:
+        find_layers(classifier.model, arguments.layers)
+        names = list(arguments.layers)
+    return Explainer(classifier, names, arguments.methods, arguments.sizes, arguments.amp)
+
+
+def _prepared(arguments: Namespace, explainer: Explainer) -> tuple[Plan, dict[str, Any], IO[str]]:
+    """The list of images, and the folder claimed for these parameters and tidied up after a kill."""
+    classifier = explainer.classifier
+    target = None if arguments.target is None else tuple(class_indices(arguments.target, classifier.classes))
+    inputs = find_inputs(
+        arguments.input, classifier.classes, arguments.imagefolder, arguments.root, skipped=arguments.output
+    )
+    if target is not None:
+        inputs = inputs._replace(jobs=[job if job.targets else job._replace(targets=target) for job in inputs.jobs])
+    batch_size = arguments.batch_size or (1 if classifier.mean.device.type == "cpu" else 8)
+    parameters, lock = claim(
+        arguments.output, _parameters(arguments, explainer, inputs, target, batch_size), torch.get_num_threads()
+    )
+    columns = {
+        "model": classifier.name,
+        "versions": " ".join(f"{name}={version}" for name, version in package_versions().items()),
+    }
+    plan = Plan(
+        arguments.output.absolute(), inputs._replace(root=inputs.root.absolute()), digest(parameters), batch_size,
+        not arguments.no_crop, arguments.dtype, arguments.overlays, arguments.workers, columns,
+    )  # fmt: skip
+    with writing(plan.folder):
+        remove_parts(plan.folder)
+        merge(plan.folder, MANIFEST, plan.digest)
+        remove(plan.folder, ERRORS)  # every failure is tried again
+    return plan, parameters, lock
+
+
+def _parameters(
+    arguments: Namespace, explainer: Explainer, inputs: Inputs, target: Sequence[int] | None, batch_size: int
+) -> dict[str, object]:
+    """What the maps depend on, and where the images are."""
+    classifier = explainer.classifier
+    targets = "folders" if arguments.imagefolder else "predicted, or the CSV's"
+    return {
+        "input": str(inputs.root.absolute()),
+        "model": classifier.name,
+        "weights": weights_checksum(classifier.model),
+        "classes": checksum("\n".join(classifier.classes).encode()),
+        "layers": list(explainer.layers),
+        "methods": list(explainer.methods),
+        "sizes": explainer.sizes,
+        "target": targets if target is None else list(target),
+        "resize": classifier.resize,
+        "crop": None if arguments.no_crop else classifier.size,
+        "mean": classifier.mean.flatten().tolist(),
+        "std": classifier.std.flatten().tolist(),
+        "dtype": arguments.dtype,
+        "amp": arguments.amp,
+        "batch_size": batch_size,
+        "device": classifier.mean.device.type,
+        "threads": arguments.threads,
+        "versions": package_versions(),
+    }
+
+
+def _worked(plan: Plan, explainer: Explainer, ranks: Ranks) -> Tally:
+    """This rank's share; the first rank shows how far it is."""
+    # On a terminal often, in a log file once a minute.
+    bar = partial(tqdm, unit="image", disable=ranks.rank > 0, mininterval=0.1 if sys.stderr.isatty() else 60)
+    share = f"rank 0 of {ranks.world}" if ranks.world > 1 else "images"
+    todo = unfinished(plan, explainer, ranks.rank, ranks.world, partial(bar, desc="checking", leave=False))
+    total = sum(map(len, plan.batches(ranks.rank, ranks.world)))
+    with bar(desc=share, total=total, initial=total - len(todo)) as progress:
+        return run(plan, explainer, ranks.rank, ranks.world, todo, progress.update)
+
+
+def _summary(plan: Plan, tallies: Sequence[Tally]) -> int:
+    explained, failed, kept = (sum(tally[i] for tally in tallies) for i in range(3))
+    seconds = max(tally.seconds for tally in tallies)
+    waiting = sum(tally.waiting for tally in tallies) / max(1e-9, sum(tally.seconds for tally in tallies))
+    print(
+        f"{explained} images explained in {seconds:.1f} s, {explained / max(1e-9, seconds):.2f} images/s, waiting for "
+        f"data {waiting:.1%} of the time\n{kept} were done already\n{failed} failed"
+        + (f", listed in {plan.folder / 'errors.csv'}" if failed else "")
+        + f"\n{plan.folder / 'manifest.csv'}"
+    )
+    return SOME_FAILED if failed else 0
+
+
+def _say(message: str) -> None:
+    print(f"holistic-cam batch: {message}", file=sys.stderr)

@@ -1,0 +1,99 @@
+"""Arguments of `holistic-cam batch`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from holistic_cam_plugin.cli.arguments import Parser, method_argument
+from holistic_cam_plugin.cli.methods import METHODS
+
+__all__ = ["BUNDLED", "batch_arguments", "positive"]
+
+BUNDLED = "digits"
+
+_DESCRIPTION = """\
+The maps of many images, in a folder that can be killed at any moment: the same command goes on where it stopped, and
+ends with the same bytes. A map appears whole or not at all.
+
+  DIR/maps/NAME.npz      maps (methods, layers, targets, H, W) in [0, 1], and methods, layers, targets, scores
+  DIR/overlays/NAME.jpg  with --overlays
+  DIR/manifest.csv       one row a map; while the run is at work, manifest-RANK.csv
+  DIR/errors.csv         the images that could not be explained, and why
+  DIR/parameters.json    what the maps depend on; a restart with anything else is refused
+
+Several processes, each with its own share: torchrun --nproc-per-node N -m holistic_cam_plugin batch INPUT ...
+"""
+_EPILOG = """\
+exit code: 0 all explained; 1 some failed, see errors.csv; 2 the command can't be meant; 3 stopped by a full disk or the
+like; 130 or 143 stopped by Ctrl-C or SIGTERM. (torchrun itself turns all but 0 into 1.)
+
+examples:
+  holistic-cam batch photos --output maps
+  holistic-cam batch val --imagefolder --model resnet18 --weights resnet18.pth --layers layer3 layer4 --output maps
+  holistic-cam batch list.csv --root photos --overlays --device cuda --batch-size 16 --amp --output maps
+  holistic-cam batch photos --model digits --output maps      (the bundled model, offline)
+"""
+
+
+def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; exits with code 2 after a one-line message if they can't be understood."""
+    parser = Parser(
+        prog="holistic-cam batch",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("input", type=Path, metavar="INPUT", help="a folder, its folders included, or a CSV: file, target (one a row)")
+    add("--output", type=Path, required=True, metavar="DIR", help="new, or that of a run to go on with")
+    add("--imagefolder", action="store_true", help="explain the classes that the folders right below INPUT stand for")
+    add("--root", type=Path, metavar="DIR", help="where the CSV's files are (default: the CSV's folder)")
+    add("--target", nargs="+", metavar="CLASS", help="class indices or names to explain (default: the predicted class)")
+    add(
+        "--model", metavar="NAME", help=f"any torchvision classifier (default: resnet50), or {BUNDLED}, the bundled one"
+    )
+    add("--weights", type=Path, metavar="FILE", help="a local state dict (default: torchvision's default weights)")
+    add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
+    add("--layers", nargs="+", metavar="NAME", help="target layers by module name (default: the model's last stage)")
+    add(
+        "--methods", "--method", nargs="+", type=method_argument, default=["holisticcam"], metavar="NAME",
+        help=f"any of {', '.join(METHODS)} (default: holisticcam)",
+    )  # fmt: skip
+    add(
+        "--sizes", nargs="+", type=positive, metavar="PX",
+        help="shorter sides of the pyramid of holisticcam and cameras (default: the methods' own)",
+    )  # fmt: skip
+    add("--no-crop", action="store_true", help="the whole image, the shorter side resized, instead of its centre")
+    add("--dtype", choices=("float16", "float32"), default="float16", help="of the stored maps (default: float16)")
+    add("--overlays", action="store_true", help="also write the maps over the pictures, as JPEG")
+    add("--device", metavar="NAME", help="such as cpu or cuda (default: a GPU if there is one; one for each rank)")
+    add("--batch-size", type=positive, metavar="N", help="images that go through together (default: 1, on a GPU 8)")
+    add("--amp", action="store_true", help="bfloat16 autocast: faster, slightly other maps")
+    add(
+        "--workers", type=_count, default=min(2, os.cpu_count() or 1), metavar="N",
+        help="processes that read images, for each rank (default: 2)",
+    )  # fmt: skip
+    add(
+        "--threads", type=positive, metavar="N",
+        help="of PyTorch on a CPU; a map's last bits depend on it (default: PyTorch's own; in a restart the folder's)",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    if arguments.imagefolder and arguments.target:
+        parser.error("--imagefolder and --target both name the classes to explain: give one of them")
+    return arguments
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if (number := _count(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
+    return int(text)
