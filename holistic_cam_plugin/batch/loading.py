@@ -21,7 +21,7 @@ from holistic_cam_plugin.cli.images import cropped, upright_rgb
 __all__ = ["JobImages", "Loaded", "image_loader"]
 
 # Pillow can do more, but some of its formats start other programs.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 # Of the resized copy, before the crop: a line of 1 x 5000 px would become one of 256 x 1,280,000.
 LARGEST_RESIZED = 2**26
 
