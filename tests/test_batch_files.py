@@ -114,7 +114,13 @@ def test_sixteen_bits_keep_their_range(tmp_path):
 
 def test_other_colours(tmp_path):
     pixels = picture()
-    for mode, name in (("CMYK", "cmyk.tif"), ("L", "grey.png"), ("1", "bits.png"), ("RGBA", "alpha.png"), ("P", "p.png")):
+    for mode, name in (
+        ("CMYK", "cmyk.tif"),
+        ("L", "grey.png"),
+        ("1", "bits.png"),
+        ("RGBA", "alpha.png"),
+        ("P", "p.png"),
+    ):
         Image.fromarray(pixels).convert(mode).save(tmp_path / name)
         with Image.open(tmp_path / name) as image:
             assert image.mode == mode
@@ -131,6 +137,13 @@ def test_the_first_frame_of_an_animation(tmp_path):
         assert image.n_frames == 2
         first = np.asarray(image.convert("RGB"))
     assert np.array_equal(seen(tmp_path, "moving.gif"), expected(first))
+
+
+def test_the_first_picture_of_a_stereo_photo(tmp_path):
+    frames = [Image.fromarray(picture(seed=seed)) for seed in (1, 2)]
+    frames[0].save(tmp_path / "stereo.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "single.jpg")
+    assert np.array_equal(seen(tmp_path, "stereo.jpg"), seen(tmp_path, "single.jpg"))
 
 
 def test_photos_are_turned_upright(tmp_path):
@@ -170,7 +183,7 @@ def test_large_jpegs_are_decoded_smaller(tmp_path):
 
 def test_the_run_goes_on(tmp_path, capsys):
     zoo, output = tmp_path / "zoo", tmp_path / "output"
-    strange = ["a b.jpg", "a.jpg", "a.png", "line\nend.jpg", "quote \" comma , .jpg", "Ünïcode 像.jpg", "x.jpg/y.jpg"]
+    strange = ["a b.jpg", "a.jpg", "a.png", "line\nend.jpg", 'quote " comma , .jpg', "Ünïcode 像.jpg", "x.jpg/y.jpg"]
     for seed, name in enumerate(strange):
         make_picture(zoo / name, seed)
     (zoo / "empty.jpg").touch()
