@@ -54,7 +54,7 @@ def test_a_folder_that_can_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", denied)
     assert found(tmp_path).jobs == [Job("open/x.jpg"), Job("shut", (), "folder can't be read: Permission denied")]
-    with pytest.raises(UsageError, match="the folder .* can't be read"):
+    with pytest.raises(UsageError, match=r"the folder .* can't be read"):
         found(tmp_path / "shut")
 
 
@@ -97,15 +97,15 @@ def test_other_inputs_are_refused(tmp_path):
     touch(tmp_path, "photo.jpg")
     (tmp_path / "latin.csv").write_bytes("file\nä.jpg\n".encode("latin-1"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="INPUT must be a folder, or a CSV with the column file, got .*photo.jpg"):
+    with pytest.raises(UsageError, match=r"INPUT must be a folder, or a CSV with the column file, got .*photo\.jpg"):
         found(tmp_path / "photo.jpg")
     with pytest.raises(UsageError, match="INPUT must be a folder of class folders"):
         found(tmp_path / "latin.csv", folder_targets=True)
-    with pytest.raises(UsageError, match="does not exist; did you mean photo.jpg"):
+    with pytest.raises(UsageError, match=r"does not exist; did you mean photo\.jpg"):
         found(tmp_path / "phoot.jpg")
     with pytest.raises(UsageError, match="can't be read as a CSV"):
         found(tmp_path / "latin.csv")
-    with pytest.raises(UsageError, match="holds no image; files ending in .jpg"):
+    with pytest.raises(UsageError, match=r"holds no image; files ending in \.jpg"):
         found(tmp_path / "empty")
 
 
