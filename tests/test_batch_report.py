@@ -148,7 +148,7 @@ def test_a_browser_sorts_filters_and_shows_maps(output, tmp_path):
     document.title = JSON.stringify(say);
     """
     path = tmp_path / "driven.html"
-    path.write_text(page(output).replace("</body>", f"<script>{steps}</script></body>"), encoding="utf-8")
+    path.write_text(page(output).replace("</body>", f"<script>{{{steps}}}</script></body>"), encoding="utf-8")
     command = (
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",

@@ -1,0 +1,142 @@
+"""Images a second of `holistic-cam batch` for several numbers of ranks: `python -m benchmarks.throughput`.
+
+The images are photographs' size, made here. Every round runs every number of ranks once, one after the other, each on one
+thread a rank. The seconds are those from the first batch asked for to the last map on the disk, without the start of the
+processes. The same command given again adds rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from benchmarks.runner import command
+from holistic_cam_plugin.cli.errors import UsageError
+
+__all__ = ["Measured", "measured", "photos", "table"]
+
+# ImageNet's median photograph.
+SIZE = (500, 375)
+COLUMNS = ("model", "layers", "images", "ranks", "seconds", "waiting")
+
+_SAID = re.compile(r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s, .* data (?P<waiting>[\d.]+)%")
+
+
+class Measured(NamedTuple):
+    """One run."""
+
+    images: int
+    seconds: float
+    waiting: float  # percent of the time without data, over all ranks
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / "throughput.csv"
+    options = ["--model", arguments.model, "--workers", str(arguments.workers)]
+    for name in ("weights", "layers", "sizes", "device"):
+        value = getattr(arguments, name)
+        if value is not None:
+            options += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    with tempfile.TemporaryDirectory() as folder:
+        photos(Path(folder) / "photos", arguments.images)
+        for number in tqdm(range(arguments.rounds), desc="rounds", disable=None):
+            for ranks in arguments.ranks:
+                result = measured(Path(folder) / "photos", Path(folder) / f"{number}-{ranks}", ranks, options)
+                layers = " ".join(arguments.layers or ["last"])
+                _append(path, [arguments.model, layers, result.images, ranks, result.seconds, result.waiting])
+    print(table(path))
+
+
+def photos(folder: Path, count: int) -> None:
+    """Smooth noise as JPEG files: decoding takes what it takes for photographs."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        coarse = np.random.default_rng(number).integers(0, 256, (38, 50, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC).save(folder / f"{number:05}.jpg", quality=95)
+
+
+def measured(images: Path, output: Path, ranks: int, options: Sequence[str]) -> Measured:
+    """One run of the command line in processes of its own.
+
+    Raises:
+        UsageError: it failed; the message is its own.
+    """
+    program = ["-m", "holistic_cam_plugin", "batch", str(images), "--output", str(output), "--threads", "1", *options]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    run = subprocess.run(
+        [sys.executable, *launcher, *program], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    said = _SAID.search(run.stdout)
+    if run.returncode or said is None:
+        raise UsageError(f"the batch failed: {run.stderr}")
+    return Measured(int(said["images"]), float(said["seconds"]), float(said["waiting"]))
+
+
+def table(path: Path) -> str:
+    """Medians and ranges over the rounds, in Markdown."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| model, layers | ranks | images/s, median [range] | times one rank | waiting for data |"]
+    lines.append("|---|---|---|---|---|")
+    kinds = dict.fromkeys((row["model"], row["layers"], row["images"]) for row in rows)
+    for kind in kinds:
+        rates: dict[int, list[float]] = {}
+        waiting: dict[int, list[float]] = {}
+        for row in rows:
+            if (row["model"], row["layers"], row["images"]) == kind:
+                rates.setdefault(int(row["ranks"]), []).append(int(row["images"]) / float(row["seconds"]))
+                waiting.setdefault(int(row["ranks"]), []).append(float(row["waiting"]))
+        for ranks in sorted(rates):
+            some, alone = rates[ranks], rates.get(1)
+            times = "" if alone is None else f"{statistics.median(some) / statistics.median(alone):.2f}"
+            lines.append(
+                f"| {kind[0]}, {kind[1]} | {ranks} | {statistics.median(some):.2f} [{min(some):.2f}, {max(some):.2f}] | "
+                f"{times} | {statistics.median(waiting[ranks]):.1f} % |"
+            )
+    return "\n".join(lines)
+
+
+def _append(path: Path, values: Sequence[object]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(COLUMNS)
+        writer.writerow(values)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", default="digits", help="a torchvision classifier, or digits, the bundled one (digits)")
+    add("--weights", type=Path, metavar="FILE", help="state dict (torchvision's default weights)")
+    add("--layers", nargs="+", metavar="NAME", help="target layers (the model's last stage)")
+    add("--sizes", type=int, nargs="+", metavar="PX", help="of the pyramid (the method's own)")
+    add("--images", type=int, default=40, metavar="N", help="in a run (40)")
+    add("--ranks", type=int, nargs="+", default=[1, 2], metavar="N", help="processes (1 2)")
+    add("--workers", type=int, default=1, metavar="N", help="reading processes of each rank (1)")
+    add("--rounds", type=int, default=3, metavar="N", help="of all the numbers of ranks (3)")
+    add("--device", default="cpu", help="such as cpu or cuda (cpu)")
+    add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="for throughput.csv (output)")
+    return parser
+
+
+if __name__ == "__main__":
+    command(main)
