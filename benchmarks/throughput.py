@@ -1,8 +1,8 @@
 """Images a second of `holistic-cam batch` for several numbers of ranks: `python -m benchmarks.throughput`.
 
-The images are photographs' size, made here. Every round runs every number of ranks once, one after the other, each on one
-thread a rank. The seconds are those from the first batch asked for to the last map on the disk, without the start of the
-processes. The same command given again adds rounds.
+The images have the size of photographs and are made here. Every round runs every number of ranks once, one after the
+other, with one thread a rank. The seconds are those from the first batch that is asked for to the last map on the disk,
+without the start of the processes. The same command given again adds rounds.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ def table(path: Path) -> str:
                 waiting.setdefault(int(row["ranks"]), []).append(float(row["waiting"]))
         for ranks in sorted(rates):
             some, alone = rates[ranks], rates.get(1)
-            times = "" if alone is None else f"{statistics.median(some) / statistics.median(alone):.2f}"
-            lines.append(
-                f"| {kind[0]}, {kind[1]} | {ranks} | {statistics.median(some):.2f} [{min(some):.2f}, {max(some):.2f}] | "
-                f"{times} | {statistics.median(waiting[ranks]):.1f} % |"
-            )
+            median = statistics.median(some)
+            times = "" if alone is None else f"{median / statistics.median(alone):.2f}"
+            rate = f"{median:.2f} [{min(some):.2f}, {max(some):.2f}]"
+            waited = f"{statistics.median(waiting[ranks]):.1f} %"
+            lines.append(f"| {kind[0]}, {kind[1]} | {ranks} | {rate} | {times} | {waited} |")
     return "\n".join(lines)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from benchmarks.throughput import COLUMNS, main, measured, photos, table
+from benchmarks.throughput import COLUMNS, main, measured, table
 from holistic_cam_plugin.cli.errors import UsageError
 
 
@@ -28,7 +30,14 @@ def test_the_table_compares_with_one_rank(tmp_path):
     ]
 
 
-def test_a_run_that_fails_says_why(tmp_path):
-    photos(tmp_path / "photos", 1)
-    with pytest.raises(UsageError, match=r"the batch failed: holistic-cam batch: error: the model has no layer 'x'"):
-        measured(tmp_path / "photos", tmp_path / "out", 1, ["--model", "digits", "--layers", "x"])
+def test_a_run_that_fails_says_why(tmp_path, monkeypatch):
+    commands = []
+
+    def failing(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 2, "", "error: the model has no layer 'x'")
+
+    monkeypatch.setattr(subprocess, "run", failing)
+    with pytest.raises(UsageError, match=r"the batch failed: error: the model has no layer 'x'"):
+        measured(tmp_path / "photos", tmp_path / "out", 2, ["--layers", "x"])
+    assert commands[0][1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
