@@ -2,7 +2,8 @@
 
 The images have the size of photographs and are made here. Every round runs every number of ranks once, one after the
 other, with one thread a rank. The seconds are those from the first batch that is asked for to the last map on the disk,
-without the start of the processes. The same command given again adds rounds.
+without the start of the processes. The control is as many processes that know nothing of one another, each with a share
+of the images: what the machine itself gives. The same command given again adds rounds.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from tqdm import tqdm
 from benchmarks.runner import command
 from holistic_cam_plugin.cli.errors import UsageError
 
-__all__ = ["Measured", "measured", "photos", "table"]
+__all__ = ["Measured", "apart", "measured", "photos", "table"]
 
 # ImageNet's median photograph.
 SIZE = (500, 375)
-COLUMNS = ("model", "layers", "images", "ranks", "seconds", "waiting")
+COLUMNS = ("model", "layers", "images", "processes", "seconds", "waiting")
+APART = " apart"  # the control, after the number of processes
 
 _SAID = re.compile(r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s, .* data (?P<waiting>[\d.]+)%")
 
@@ -55,12 +57,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         if value is not None:
             options += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     with tempfile.TemporaryDirectory() as folder:
-        photos(Path(folder) / "photos", arguments.images)
         for number in tqdm(range(arguments.rounds), desc="rounds", disable=None):
             for ranks in arguments.ranks:
-                result = measured(Path(folder) / "photos", Path(folder) / f"{number}-{ranks}", ranks, options)
-                layers = " ".join(arguments.layers or ["last"])
-                _append(path, [arguments.model, layers, result.images, ranks, result.seconds, result.waiting])
+                place = Path(folder) / f"{number}-{ranks}"
+                runs = {str(ranks): measured(place, arguments.images, ranks, options)}
+                if ranks > 1:
+                    runs[f"{ranks}{APART}"] = apart(place, arguments.images, ranks, options)
+                for kind, run in runs.items():
+                    layers = " ".join(arguments.layers or ["last"])
+                    _append(path, [arguments.model, layers, run.images, kind, run.seconds, run.waiting])
     print(table(path))
 
 
@@ -72,21 +77,30 @@ def photos(folder: Path, count: int) -> None:
         Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC).save(folder / f"{number:05}.jpg", quality=95)
 
 
-def measured(images: Path, output: Path, ranks: int, options: Sequence[str]) -> Measured:
-    """One run of the command line in processes of its own.
+def measured(folder: Path, images: int, ranks: int, options: Sequence[str]) -> Measured:
+    """One run of the command line, in processes of its own.
 
     Raises:
         UsageError: it failed; the message is its own.
     """
-    program = ["-m", "holistic_cam_plugin", "batch", str(images), "--output", str(output), "--threads", "1", *options]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    run = subprocess.run(
-        [sys.executable, *launcher, *program], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    return _ended(_started(folder / "together", images, launcher, options))
+
+
+def apart(folder: Path, images: int, processes: int, options: Sequence[str]) -> Measured:
+    """The control: so many runs at once, which share the images and nothing else.
+
+    Raises:
+        UsageError: as `measured`.
+    """
+    shares = [images // processes + (number < images % processes) for number in range(processes)]
+    runs = [_started(folder / f"apart-{number}", share, [], options) for number, share in enumerate(shares)]
+    results = [_ended(run) for run in runs]
+    return Measured(
+        sum(result.images for result in results),
+        max(result.seconds for result in results),
+        statistics.mean(result.waiting for result in results),
     )
-    said = _SAID.search(run.stdout)
-    if run.returncode or said is None:
-        raise UsageError(f"the batch failed: {run.stderr}")
-    return Measured(int(said["images"]), float(said["seconds"]), float(said["waiting"]))
 
 
 def table(path: Path) -> str:
@@ -95,22 +109,39 @@ def table(path: Path) -> str:
         rows = list(csv.DictReader(file))
     lines = ["| model, layers | ranks | images/s, median [range] | times one rank | waiting for data |"]
     lines.append("|---|---|---|---|---|")
-    kinds = dict.fromkeys((row["model"], row["layers"], row["images"]) for row in rows)
-    for kind in kinds:
-        rates: dict[int, list[float]] = {}
-        waiting: dict[int, list[float]] = {}
-        for row in rows:
-            if (row["model"], row["layers"], row["images"]) == kind:
-                rates.setdefault(int(row["ranks"]), []).append(int(row["images"]) / float(row["seconds"]))
-                waiting.setdefault(int(row["ranks"]), []).append(float(row["waiting"]))
-        for ranks in sorted(rates):
-            some, alone = rates[ranks], rates.get(1)
-            median = statistics.median(some)
-            times = "" if alone is None else f"{median / statistics.median(alone):.2f}"
-            rate = f"{median:.2f} [{min(some):.2f}, {max(some):.2f}]"
-            waited = f"{statistics.median(waiting[ranks]):.1f} %"
-            lines.append(f"| {kind[0]}, {kind[1]} | {ranks} | {rate} | {times} | {waited} |")
+    for kind in dict.fromkeys((row["model"], row["layers"], row["images"]) for row in rows):
+        mine = [row for row in rows if (row["model"], row["layers"], row["images"]) == kind]
+        alone = None
+        for processes in sorted({row["processes"] for row in mine}):
+            some = [row for row in mine if row["processes"] == processes]
+            rates = [int(row["images"]) / float(row["seconds"]) for row in some]
+            median = statistics.median(rates)
+            alone = median if processes == "1" else alone
+            times = "" if alone is None else f"{median / alone:.2f}"
+            rate = f"{median:.2f} [{min(rates):.2f}, {max(rates):.2f}]"
+            waited = statistics.median(float(row["waiting"]) for row in some)
+            lines.append(f"| {kind[0]}, {kind[1]} | {processes} | {rate} | {times} | {waited:.1f} % |")
     return "\n".join(lines)
+
+
+def _started(folder: Path, images: int, launcher: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
+    photos(folder / "photos", images)
+    program = ["-m", "holistic_cam_plugin", "batch", str(folder / "photos"), "--output", str(folder / "maps")]
+    return subprocess.Popen(
+        [sys.executable, *launcher, *program, "--threads", "1", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def _ended(run: subprocess.Popen[str]) -> Measured:
+    out, err = run.communicate()
+    said = _SAID.search(out)
+    if run.returncode or said is None:
+        raise UsageError(f"the batch failed: {err}")
+    return Measured(int(said["images"]), float(said["seconds"]), float(said["waiting"]))
 
 
 def _append(path: Path, values: Sequence[object]) -> None:

@@ -75,11 +75,15 @@ def test_what_the_first_rank_refuses_ends_all(monkeypatch):
 
     with pytest.raises(UsageError, match="no such folder"):
         Ranks(0, 2, HashStore()).from_first(refuse)
-    monkeypatch.setattr(
-        module.distributed, "broadcast_object_list", lambda items: items.__setitem__(slice(None), sent[0])
-    )
-    with pytest.raises(UsageError, match="no such folder"):
-        Ranks(1, 2, HashStore()).from_first(lambda: pytest.fail("the second rank asks itself"))
+    assert sent == [[None]]
+    assert Ranks(0, 2, HashStore()).from_first(lambda: 7) == 7
+    assert sent == [[None], [7]]
+    receive = iter([None, 7])
+    monkeypatch.setattr(module.distributed, "broadcast_object_list", lambda items: items.__setitem__(0, next(receive)))
+    with pytest.raises(SystemExit) as stop:
+        Ranks(1, 2, HashStore()).from_first(refuse)
+    assert stop.value.code == 2
+    assert Ranks(1, 2, HashStore()).from_first(refuse) == 7
 
 
 @pytest.mark.usefixtures("launched")

@@ -57,10 +57,8 @@ def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[
     Raises:
         UsageError: a method can't explain this model or these layers.
     """
-    model = explainer.classifier.model
     with torch.autocast(images.device.type, torch.bfloat16, enabled=explainer.amp):
-        with torch.inference_mode():
-            outputs = model(images).float()
+        outputs = _outputs(explainer, images)
         predicted = outputs.argmax(dim=1).tolist()
         chosen = [some or (best,) for some, best in zip(targets, predicted, strict=True)]
         maps, seconds = zip(
@@ -82,6 +80,17 @@ def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[
             np.split(stacked, ends, axis=2), chosen, predicted, outputs, probabilities, strict=True
         )
     ]
+
+
+def _outputs(explainer: Explainer, images: torch.Tensor) -> torch.Tensor:
+    """The model's outputs `(B, classes)`, float32."""
+    try:
+        with torch.inference_mode():
+            outputs: torch.Tensor = explainer.classifier.model(images).float()
+    except (AssertionError, ValueError, RuntimeError) as error:
+        size = " x ".join(map(str, images.shape[:1:-1]))
+        raise UsageError(f"{explainer.classifier.name} can't take images of {size} px: {error}") from error
+    return outputs
 
 
 def _timed_maps(

@@ -41,20 +41,24 @@ class Ranks(NamedTuple):
         """What `make` gives in the first rank, in all of them.
 
         Raises:
-            UsageError: that of the first rank, in all of them.
+            UsageError: in the first rank, from `make`.
+            SystemExit: then in the others, with code 2: the first one says why.
         """
         if self.world == 1:
             return make()
-        result: list[Any] = [None, None]
-        if self.rank == 0:
-            try:
-                result[0] = make()
-            except UsageError as error:
-                result[1] = str(error)
-        distributed.broadcast_object_list(result)
-        if result[1] is not None:
-            raise UsageError(result[1])
-        value: T = result[0]
+        if self.rank > 0:
+            result: list[Any] = [None]
+            distributed.broadcast_object_list(result)
+            if result[0] is None:
+                raise SystemExit(2)
+            value: T = result[0]
+            return value
+        try:
+            value = make()
+        except UsageError:
+            distributed.broadcast_object_list([None])
+            raise
+        distributed.broadcast_object_list([value])
         return value
 
     def gathered(self, word: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import IO, Any
 
@@ -51,17 +52,17 @@ def batch(argv: Sequence[str]) -> int:
 
 def _batch(arguments: Namespace) -> int:
     device = chosen_device(rank_device(arguments.device))
-    with joined_ranks(device) as ranks:
-        prepared: list[tuple[Explainer, IO[str]]] = []  # the first rank keeps its model, and the lock
+    with joined_ranks(device) as ranks, ExitStack() as held:
+        explainers: list[Explainer] = []  # the first rank needs its own already to prepare
 
         def prepare() -> tuple[Plan, dict[str, Any]]:
-            explainer = _explainer(arguments, str(device))
-            plan, parameters, lock = _prepared(arguments, explainer)
-            prepared.append((explainer, lock))
+            explainers.append(_explainer(arguments, str(device)))
+            plan, parameters, lock = _prepared(arguments, explainers[0])
+            held.enter_context(lock)
             return plan, parameters
 
         plan, parameters = ranks.from_first(prepare)
-        explainer = prepared[0][0] if prepared else _explainer(arguments, str(device))
+        explainer = explainers[0] if explainers else _explainer(arguments, str(device))
         torch.set_num_threads(parameters["threads"])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         tally = _worked(plan, explainer, ranks)
