@@ -29,13 +29,11 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(pictures, tmp_path_factory):
-    """The folder of a run that nobody disturbed, and its seconds."""
+def whole(pictures, tmp_path_factory):
+    """What a run leaves that nobody disturbed."""
     output = tmp_path_factory.mktemp("undisturbed") / "output"
-    started(("report", output)).join(60)  # the first start imports everything, the others do not
-    start = time.perf_counter()
     finish(command(pictures, output))
-    return tree(output), time.perf_counter() - start
+    return tree(output)
 
 
 def command(pictures, output):
@@ -48,21 +46,37 @@ def finish(arguments):
     assert process.exitcode == 1  # one broken picture
 
 
-def test_sigkill_at_random_moments(pictures, undisturbed, tmp_path):
-    whole, seconds = undisturbed
+def test_sigkill_at_random_moments(pictures, whole, tmp_path):
     assert len(whole) == COUNT + 3
     chance = random.Random(0)
     kills = folders = 0
     while kills < KILLS:
-        folders += 1
-        output = tmp_path / f"output {folders}"
-        for _ in range(5):
+        output = tmp_path / f"output {(folders := folders + 1)}"
+        for _ in range(6):
             process = started(command(pictures, output))
-            time.sleep(chance.uniform(0.2, 1) * seconds)
+            # Some maps later than it began, and a little, which may be in the middle of anything.
+            wait_for_maps(output, maps(output) + chance.randrange(4), process)
+            time.sleep(chance.uniform(0, 0.1))
             kills += killed(process)
         finish(command(pictures, output))
         assert tree(output) == whole
-        assert folders < 30
+        assert folders < KILLS
+
+
+def maps(output):
+    return len(list(output.rglob("*.npz")))
+
+
+def wait_for_maps(output, count, process):
+    wait(lambda: maps(output) >= count, process)
+
+
+def wait(condition, process=None):
+    """Until it is so, or the process has ended."""
+    deadline = time.monotonic() + 60
+    while not condition() and (process is None or process.is_alive()):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_sigkill_at_every_step_on_the_disk(tmp_path):
@@ -90,18 +104,15 @@ def test_sigkill_at_every_step_on_the_disk(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_cleanly(pictures, undisturbed, tmp_path, number):
-    whole, seconds = undisturbed
+def test_a_signal_ends_the_run_cleanly(pictures, whole, tmp_path, number):
     output = tmp_path / "output"
     process = started(command(pictures, output))
-    deadline = time.monotonic() + 60
-    while not list(output.glob("maps/*")) and time.monotonic() < deadline:
-        time.sleep(seconds / 100)
+    wait_for_maps(output, 1, process)
     os.killpg(process.pid, number)
     process.join(60)
     assert process.exitcode == 128 + number
     assert not list(output.glob(".part-*"))
-    assert 0 < len(list(output.rglob("*.npz"))) < COUNT
+    assert 0 < maps(output) < COUNT
     finish(command(pictures, output))
     assert tree(output) == whole
 
@@ -124,8 +135,7 @@ def torchrun(ranks, arguments, kill=None):
     return process.returncode, out, err
 
 
-def test_two_ranks_then_another_number_of_them(pictures, undisturbed, tmp_path):
-    whole, _ = undisturbed
+def test_two_ranks_then_another_number_of_them(pictures, whole, tmp_path):
     output = tmp_path / "output"
     code, out, _ = torchrun(2, command(pictures, output))
     assert code == 1
@@ -138,14 +148,11 @@ def test_two_ranks_then_another_number_of_them(pictures, undisturbed, tmp_path):
     assert tree(output) == whole
 
 
-def test_a_rank_that_dies_leaves_the_rest_consistent(pictures, undisturbed, tmp_path):
-    whole, _ = undisturbed
+def test_a_rank_that_dies_leaves_the_rest_consistent(pictures, whole, tmp_path):
     output = tmp_path / "output"
 
     def kill_second_rank(launcher):
-        deadline = time.monotonic() + 60
-        while not (output / "manifest-1.csv").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait((output / "manifest-1.csv").exists)
         for child in children(launcher.pid):
             if b"RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
                 os.kill(child, signal.SIGKILL)
