@@ -48,6 +48,14 @@ def test_a_restart_makes_what_is_missing_or_damaged_and_nothing_else(run, tmp_pa
     assert again == {missing, damaged}
 
 
+def test_random_methods_draw_the_same_again(run, tmp_path):
+    run("--methods", "randomcam")
+    whole = tree(tmp_path / "output")
+    (tmp_path / "output" / "maps" / "picture 2.jpg.npz").unlink()
+    assert "1 images explained" in run("--methods", "randomcam")[1]
+    assert tree(tmp_path / "output") == whole
+
+
 def test_a_changed_list_of_images(run, tmp_path):
     run()
     make_picture(tmp_path / "in" / "new.jpg", 9)

@@ -100,6 +100,9 @@ def _timed_maps(
     model = explainer.classifier.model
     wanted = [[ClassifierOutputTarget(target) for target in some] for some in targets]
     start = time.perf_counter()
+    # RandomCAM draws: the same when a batch is made again.
+    np.random.seed(0)
+    torch.manual_seed(0)
     try:
         maps = layer_maps(method, model, find_layers(model, explainer.layers), images, wanted, sizes=explainer.sizes)
     except (ValueError, TypeError, RuntimeError) as error:
