@@ -31,10 +31,13 @@ __all__ = ["Measured", "apart", "measured", "photos", "table"]
 
 # ImageNet's median photograph.
 SIZE = (500, 375)
-COLUMNS = ("model", "layers", "images", "processes", "seconds", "waiting")
+COLUMNS = ("model", "layers", "images", "processes", "seconds", "waiting", "processor")
 APART = " apart"  # the control, after the number of processes
 
-_SAID = re.compile(r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s, .* data (?P<waiting>[\d.]+)%")
+_SAID = re.compile(
+    r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s, .* "
+    r"data (?P<waiting>[\d.]+)% of the time, (?P<cpu>[\d.]+) s of CPU"
+)
 
 
 class Measured(NamedTuple):
@@ -43,6 +46,7 @@ class Measured(NamedTuple):
     images: int
     seconds: float
     waiting: float  # percent of the time without data, over all ranks
+    processor: float  # CPU seconds an image, which other programs on the machine hardly change
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     runs[f"{ranks}{APART}"] = apart(place, arguments.images, ranks, options)
                 for kind, run in runs.items():
                     layers = " ".join(arguments.layers or ["last"])
-                    _append(path, [arguments.model, layers, run.images, kind, run.seconds, run.waiting])
+                    _append(path, [arguments.model, layers, run.images, kind, *run[1:]])
     print(table(path))
 
 
@@ -100,6 +104,7 @@ def apart(folder: Path, images: int, processes: int, options: Sequence[str]) -> 
         sum(result.images for result in results),
         max(result.seconds for result in results),
         statistics.mean(result.waiting for result in results),
+        statistics.mean(result.processor for result in results),
     )
 
 
@@ -107,8 +112,10 @@ def table(path: Path) -> str:
     """Medians and ranges over the rounds, in Markdown."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    lines = ["| model, layers | ranks | images/s, median [range] | times one rank | waiting for data |"]
-    lines.append("|---|---|---|---|---|")
+    lines = [
+        "| model, layers | ranks | images/s, median [range] | times one rank | CPU s an image | waiting for data |"
+    ]
+    lines.append("|---|---|---|---|---|---|")
     for kind in dict.fromkeys((row["model"], row["layers"], row["images"]) for row in rows):
         mine = [row for row in rows if (row["model"], row["layers"], row["images"]) == kind]
         alone = None
@@ -119,8 +126,8 @@ def table(path: Path) -> str:
             alone = median if processes == "1" else alone
             times = "" if alone is None else f"{median / alone:.2f}"
             rate = f"{median:.2f} [{min(rates):.2f}, {max(rates):.2f}]"
-            waited = statistics.median(float(row["waiting"]) for row in some)
-            lines.append(f"| {kind[0]}, {kind[1]} | {processes} | {rate} | {times} | {waited:.1f} % |")
+            waited, used = (statistics.median(float(row[c]) for row in some) for c in ("waiting", "processor"))
+            lines.append(f"| {kind[0]}, {kind[1]} | {processes} | {rate} | {times} | {used:.3f} | {waited:.1f} % |")
     return "\n".join(lines)
 
 
@@ -141,7 +148,7 @@ def _ended(run: subprocess.Popen[str]) -> Measured:
     said = _SAID.search(out)
     if run.returncode or said is None:
         raise UsageError(f"the batch failed: {err}")
-    return Measured(int(said["images"]), float(said["seconds"]), float(said["waiting"]))
+    return Measured(int(said["images"]), float(said["seconds"]), float(said["waiting"]), float(said["cpu"]))
 
 
 def _append(path: Path, values: Sequence[object]) -> None:

@@ -29,12 +29,12 @@ def test_the_control_shares_the_images(tmp_path):
 
 def test_the_table_compares_with_one_rank(tmp_path):
     path = tmp_path / "throughput.csv"
-    rows = ["40,1,20,1.0", "40,1,40,3.0", "40,1,10,2", "40,2,10,1", "40,2 apart,8,0"]
+    rows = ["40,1,20,1.0,2", "40,1,40,3.0,3", "40,1,10,2,2", "40,2,10,1,3", "40,2 apart,8,0,2"]
     path.write_text("\n".join([",".join(COLUMNS), *(f"net,last,{row}" for row in rows), ""]))
     assert table(path).splitlines()[2:] == [
-        "| net, last | 1 | 2.00 [1.00, 4.00] | 1.00 | 2.0 % |",
-        "| net, last | 2 | 4.00 [4.00, 4.00] | 2.00 | 1.0 % |",
-        "| net, last | 2 apart | 5.00 [5.00, 5.00] | 2.50 | 0.0 % |",
+        "| net, last | 1 | 2.00 [1.00, 4.00] | 1.00 | 2.000 | 2.0 % |",
+        "| net, last | 2 | 4.00 [4.00, 4.00] | 2.00 | 3.000 | 1.0 % |",
+        "| net, last | 2 apart | 5.00 [5.00, 5.00] | 2.50 | 2.000 | 0.0 % |",
     ]
 
 

@@ -35,6 +35,7 @@ class Tally(NamedTuple):
     kept: int  # done by an earlier run
     seconds: float
     waiting: float  # seconds of them without data
+    processor: float  # seconds of CPU time, without the reading processes
 
 
 def unfinished(
@@ -65,11 +66,11 @@ def run(
     batches = [batch for batch in plan.batches(rank, world) if not missing.isdisjoint(batch)]
     classifier = explainer.classifier
     images = JobImages(plan.inputs.root, plan.inputs.jobs, classifier.resize, classifier.size if plan.crop else None)
-    start, waiting, failed = time.perf_counter(), 0.0, 0
+    start, used, waiting, failed = time.perf_counter(), time.process_time(), 0.0, 0
     with ExitStack() as stack:
         writer = stack.enter_context(Writer(plan, explainer, rank))
-        for loaded, seconds in _timed(image_loader(images, batches, plan.workers) if batches else []):
-            waiting += seconds
+        for loaded, waited in _timed(image_loader(images, batches, plan.workers) if batches else []):
+            waiting += waited
             wanted = [one for one in loaded if one.job in missing]
             for one in wanted:
                 if one.problem:
@@ -82,7 +83,8 @@ def run(
                             failed += not writer.store(one, explained)
             progress(len(wanted))
     kept = sum(map(len, plan.batches(rank, world))) - len(todo)
-    return Tally(len(todo) - failed, failed, kept, time.perf_counter() - start, waiting)
+    seconds, processor = time.perf_counter() - start, time.process_time() - used
+    return Tally(len(todo) - failed, failed, kept, seconds, waiting, processor)
 
 
 def _is_done(plan: Plan, job: Job, explainer: Explainer, rows: Sequence[Mapping[str, str]]) -> bool:

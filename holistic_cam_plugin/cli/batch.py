@@ -164,10 +164,12 @@ def _worked(plan: Plan, explainer: Explainer, ranks: Ranks) -> Tally:
 def _summary(plan: Plan, tallies: Sequence[Tally]) -> int:
     explained, failed, kept = (sum(tally[i] for tally in tallies) for i in range(3))
     seconds = max(tally.seconds for tally in tallies)
+    processor = sum(tally.processor for tally in tallies) / max(1, explained)
     waiting = sum(tally.waiting for tally in tallies) / max(1e-9, sum(tally.seconds for tally in tallies))
     print(
         f"{explained} images explained in {seconds:.1f} s, {explained / max(1e-9, seconds):.2f} images/s, waiting for "
-        f"data {waiting:.1%} of the time\n{kept} were done already\n{failed} failed"
+        f"data {waiting:.1%} of the time, {processor:.3f} s of CPU time an image\n"
+        f"{kept} were done already\n{failed} failed"
         + (f", listed in {plan.folder / 'errors.csv'}" if failed else "")
         + f"\n{plan.folder / 'manifest.csv'}"
     )
