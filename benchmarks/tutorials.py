@@ -2,7 +2,8 @@
 
 `python -m benchmarks.tutorials` trains the three networks of `benchmarks.tutorial_models` on scenes of two digits,
 prints how good they are on held-out scenes, and draws `tutorials.png`. The scene of each is the first held-out one
-whose two digits the network finds; its first digit is explained.
+whose two digits the network finds; its first digit is explained. What a single scene shows may be chance: the share of
+the maps that lies in the explained digit's box is printed for more of them.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transfo
 from torch import Tensor, nn
 
 from benchmarks.energy_in_box import energy_in_box
-from benchmarks.tutorial_models import TASKS, draw_samples, train
+from benchmarks.tutorial_models import TASKS, Samples, draw_samples, train
 from benchmarks.tutorial_quality import digits_found, mean_iou
 from holistic_cam_plugin import HolisticCAM, vit_reshape_transform
 from holistic_cam_plugin.demo import SCENE_SIZE, Box
 
-__all__ = ["Case", "Layer", "explain", "main"]
+__all__ = ["Case", "Layer", "Row", "draw", "explain", "main"]
 
 Maps = NDArray[np.float32]
 # The bundled classifier recognises little in larger images: they would only add noise, and miss the objects.
@@ -146,7 +147,24 @@ def explain(case: Case, image: Tensor, sizes: Sequence[int] | None = None) -> di
     return maps
 
 
-def draw(path: Path, rows: Mapping[str, tuple[Case, Maps, Box, Mapping[tuple[str, str], Maps]]]) -> None:
+class Row(NamedTuple):
+    """What the figure shows of a task: the box is that of the explained digit, the picture `(H, W, 3)` in [0, 1]."""
+
+    case: Case
+    picture: Maps
+    box: Box
+    maps: dict[tuple[str, str], Maps]
+
+
+def _row(task: str, model: nn.Module, samples: Samples, index: Tensor, sizes: Sequence[int]) -> Row:
+    image, scene = samples.batch(index[None])
+    x0, y0, x1, y1 = scene.boxes[0, 0].int().tolist()
+    case = CASES[task](model, image, int(scene.labels[0, 0]))
+    picture = (scene.images[0] / 255).permute(1, 2, 0).numpy()
+    return Row(case, picture, (x0, y0, x1, y1), explain(case, image, sizes))
+
+
+def draw(path: Path, rows: Mapping[str, Row]) -> None:
     """Write the figure: a row a task; the prediction, and every method's map of the shallow and of the deep layer."""
     widths = [1, 0.03, 1, 1, 1, 0.03, 1, 1, 1]
     figure = Figure(
@@ -166,10 +184,8 @@ def draw(path: Path, rows: Mapping[str, tuple[Case, Maps, Box, Mapping[tuple[str
         for axes, ((layer, method), cam) in zip(axes_row[[2, 3, 4, 6, 7, 8]], maps.items(), strict=True):
             axes.imshow(show_cam_on_image(picture, cam, use_rgb=True))
             _box(axes, box, "white", linestyle=":")
-            share = 100 * energy_in_box(cam, box)
-            axes.set_xlabel(
-                f"{method + ', ' if method == 'Eigen-CAM' else ''}{layer}, {share:.0f} %", fontsize=7, labelpad=2
-            )
+            where = layer if method in ("Grad-CAM", *WEIGHTS) else f"{method}, {layer}"
+            axes.set_xlabel(f"{where}, {energy_in_box(cam, box):.0%}", fontsize=7, labelpad=2)
             if axes in grid[0]:
                 axes.set_title(method, fontsize=7, pad=3)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tutorials", description=__doc__)
     parser.add_argument("--scenes", type=int, default=1200, help="training scenes")
     parser.add_argument("--held-out", type=int, default=150, help="held-out scenes")
+    parser.add_argument("--explained", type=int, default=20, help="of these, whose maps are measured")
     parser.add_argument("--size", type=int, default=SCENE_SIZE, help="side of the scenes in pixels")
     parser.add_argument("--steps", type=int, help="training steps of every network; default: as many as each needs")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="of the pyramid, in pixels")
@@ -212,12 +229,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = digits_found(model, held_out)
         iou = f", mean IoU of the pixels {mean_iou(model, held_out):.1%}" if task == "segmentation" else ""
         print(f"{task}: finds {found.float().mean():.1%} of the digits of {len(found)} held-out scenes{iou}")
-        chosen = found.sum(dim=1).argmax()  # the first of those with most
-        image, scene = held_out.batch(chosen[None])
-        label, (x0, y0, x1, y1) = int(scene.labels[0, 0]), scene.boxes[0, 0].int().tolist()
-        case = CASES[task](model, image, label)
-        picture = (scene.images[0] / 255).permute(1, 2, 0).numpy()
-        rows[task] = case, picture, (x0, y0, x1, y1), explain(case, image, options.sizes)
+        # The scenes with most digits found come first, in their order: the first of them is drawn.
+        order = found.sum(dim=1).argsort(descending=True, stable=True)[: options.explained]
+        explained = [_row(task, model, held_out, index, options.sizes) for index in order]
+        rows[task] = explained[0]
+        print(f"{task}: mean share of the map in the digit's box, {len(explained)} scenes")
+        for layer, method in explained[0].maps:
+            shares = [energy_in_box(row.maps[layer, method], row.box) for row in explained]
+            print(f"    {layer:16} {method:30} {np.mean(shares):.1%}")
     path = options.output / "tutorials.png"
     draw(path, rows)
     print(path)
