@@ -45,7 +45,7 @@ __all__ = ["TASKS", "Samples", "draw_samples", "train"]
 BACKGROUND = 0  # digit d is class d + 1 of the segmentation and the detector
 _BATCH = 16
 _DECAY = 0.05
-# Of the background in the segmentation's loss: it has 20 times the pixels of the digits.
+# Of the background in the segmentation's loss: it has 15 times the pixels of the digits.
 _BACKGROUND_WEIGHT = 0.3
 _BOX_SCORE = 0.05  # boxes below it are dropped
 _FPN_WIDTH, _ROI, _HIDDEN = 64, 6, 128
