@@ -103,7 +103,9 @@ def test_the_mask_of_a_segmentation_lies_on_the_native_output(make_images):
 def small_detector(**options: Any) -> nn.Module:
     backbone = seeded(detection.backbone_utils.resnet_fpn_backbone, backbone_name="resnet18", weights=None)
     torch.manual_seed(2)
-    return detection.FasterRCNN(backbone, 5, min_size=96, max_size=160, box_score_thresh=0.0, **options).eval()
+    model = detection.FasterRCNN(backbone, 5, box_score_thresh=0.0, **options).eval()
+    model.transform.resize = lambda image, target: (image, target)  # else it brings every scale to one size
+    return model
 
 
 def test_detection_with_the_librarys_target_and_reshape_transform():
