@@ -1,6 +1,7 @@
 """The passes over the pyramid: `pyramid -> capture -> pge`, and the stack of scales that they leave for `fuse`.
 
-One scale's graph is alive at a time. On a CPU the images go through the model with their channels last in memory,
+One scale's graph is alive at a time, and the largest scale comes right after the base scale, while little is held of
+the others: the peak of memory is about that of its pass. On a CPU the images go through the model with their channels last in memory,
 which its convolutions follow: the same numbers, a third faster for a ResNet.
 """
 
@@ -75,10 +76,12 @@ def pyramid_stacks(
     stacks = [[Stack([], []) for _ in images] for _ in capture.target_layers]
     passes = _Passes(capture, native, extent)
     chosen = targets
+    order = sorted(range(len(sizes)), key=lambda scale: (scale > 0, -math.prod(sizes[scale])))
     outputs: Outputs | None = None
     finite = torch.ones((), dtype=torch.bool, device=images.device)
     try:
-        for size in sizes if progress is None else progress(sizes):
+        in_order = [sizes[scale] for scale in order]
+        for size in in_order if progress is None else progress(in_order):
             results = []
             for some in _chunks(len(images), size, images.device):
                 run = passes.tiled if tiles and size != native else passes.whole
@@ -91,6 +94,8 @@ def pyramid_stacks(
             passes.first = False
     finally:
         capture.clear()
+    for scales in (scales for layer in stacks for stack in layer for scales in (stack.activations, *stack.weights)):
+        scales[:] = [scales[order.index(scale)] for scale in range(len(order))]
     if not finite:
         warnings.warn("the model gives NaN or infinite activations or gradients; they count as zero", stacklevel=5)
     if passes.lost:

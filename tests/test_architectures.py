@@ -163,7 +163,7 @@ def test_a_scale_that_loses_the_object_counts_as_zero():
     model, image = Spot(largest=80).eval(), spot_image()
     target = FasterRCNNBoxScoreTarget([1], torch.tensor([[36.0, 12.0, 52.0, 28.0]]))
     cam = HolisticCAM(model, [model.features], sizes=[64, 96, 128], fsd=False)
-    with pytest.warns(UserWarning, match="find nothing in the images of 96x96, 128x128 px: these scales count as zero"):
+    with pytest.warns(UserWarning, match="find nothing in the images of 128x128, 96x96 px: these scales count as zero"):
         maps = cam(image, [target])
     checked(maps, (1, 64, 64))
     blind = FasterRCNNBoxScoreTarget([1], torch.tensor([[0.0, 0.0, 5.0, 5.0]]))
@@ -301,7 +301,7 @@ def test_a_vit_of_fixed_size_has_its_tiles():
     del model.encoder.layers[2:]  # two blocks will do
     layer = model.encoder.layers[-1].ln_1
     image = picture(224, 224)
-    with pytest.raises(ValueError, match=r"not at the pyramid's 366x366 px .*needs tiles=True"):
+    with pytest.raises(ValueError, match=r"not at the pyramid's 1081x1081 px .*needs tiles=True"):
         HolisticCAM(model, [layer], vit_reshape_transform)(image)
     cam = HolisticCAM(model, [layer], vit_reshape_transform, tiles=True, sizes=[224, 366], weights="gradient")
     checked(cam(image), (1, 224, 224))

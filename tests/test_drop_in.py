@@ -98,7 +98,7 @@ def test_batch_size_can_be_set_later(net, make_images, seen):
     cam.batch_size = 2
     shapes = seen(net)
     cam(make_images(5))
-    assert [(shape[0], shape[-1]) for shape in shapes] == [(n, s) for n in (2, 2, 1) for s in (64, 80, 96)]
+    assert [(shape[0], shape[-1]) for shape in shapes] == [(n, s) for n in (2, 2, 1) for s in (64, 96, 80)]
 
 
 def test_progress_wraps_the_iteration_over_the_scales(net, images):
@@ -110,7 +110,7 @@ def test_progress_wraps_the_iteration_over_the_scales(net, images):
 
     plain = HolisticCAM(net, [net.layer2], batch_size=2, **SIZES)(images)
     assert np.array_equal(HolisticCAM(net, [net.layer2], batch_size=2, progress=progress, **SIZES)(images), plain)
-    assert given == [[(64, 64), (80, 80), (96, 96)]]
+    assert given == [[(64, 64), (96, 96), (80, 80)]]  # the base scale, then the largest one first
 
 
 def test_the_librarys_recorder_can_be_swapped_in(net, images):

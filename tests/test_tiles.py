@@ -114,7 +114,7 @@ def test_the_class_is_decided_once_on_the_native_image(make_images):
 
 def test_the_plain_error_names_tiles(make_images):
     model = Pointwise(64).eval()
-    with pytest.raises(ValueError, match=r"not at the pyramid's 206x206 px \(expected 64 px\)\. .* needs tiles=True"):
+    with pytest.raises(ValueError, match=r"not at the pyramid's 921x921 px \(expected 64 px\)\. .* needs tiles=True"):
         HolisticCAM(model, [model.act])(make_images(1))
 
 
