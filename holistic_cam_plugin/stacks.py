@@ -1,8 +1,8 @@
 """The passes over the pyramid: `pyramid -> capture -> pge`, and the stack of scales that they leave for `fuse`.
 
 One scale's graph is alive at a time, and the largest scale comes right after the base scale, while little is held of
-the others: the peak of memory is about that of its pass. On a CPU the images go through the model with their channels last in memory,
-which its convolutions follow: the same numbers, a third faster for a ResNet.
+the others: the peak of memory is about that of its pass. On a CPU the images go through the model with their channels
+last in memory, which its convolutions follow: the same numbers, a third faster for a ResNet.
 """
 
 from __future__ import annotations

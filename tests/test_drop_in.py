@@ -110,7 +110,7 @@ def test_progress_wraps_the_iteration_over_the_scales(net, images):
 
     plain = HolisticCAM(net, [net.layer2], batch_size=2, **SIZES)(images)
     assert np.array_equal(HolisticCAM(net, [net.layer2], batch_size=2, progress=progress, **SIZES)(images), plain)
-    assert given == [[(64, 64), (96, 96), (80, 80)]]  # the base scale, then the largest one first
+    assert given == [[(64, 64), (96, 96), (80, 80)]]  # the base scale, then the largest first
 
 
 def test_the_librarys_recorder_can_be_swapped_in(net, images):
