@@ -59,13 +59,29 @@ def test_a_round_times_every_procedure_in_every_layer_and_the_floors_once(settin
     assert 0 < seconds["fusion seconds"] < seconds["seconds"]
 
 
-def test_peak_memory_is_what_the_procedure_takes_at_once(setting, monkeypatch):
-    def allocate(_: Setting) -> None:
-        for _ in range(3):
-            np.ones(100_000_000, np.uint8)
+ALLOCATING = """
+import numpy as np, torch
+from types import SimpleNamespace
+from benchmarks.latency import peak_memory
+from benchmarks.procedures import PROCEDURES
 
-    monkeypatch.setitem(PROCEDURES, "allocate", allocate)
-    assert peak_memory(setting, "allocate")["bytes"] == pytest.approx(100e6, rel=0.1)
+def allocate(_):
+    for _ in range(3):
+        np.ones(100_000_000, np.uint8)
+
+PROCEDURES["allocate"] = allocate
+print(peak_memory(SimpleNamespace(images=torch.zeros(1)), "allocate")["bytes"])
+"""
+
+
+def test_peak_memory_is_what_the_procedure_takes_at_once():
+    assert int(in_a_fresh_process(ALLOCATING)) == pytest.approx(100e6, rel=0.1)
+
+
+def in_a_fresh_process(code: str) -> str:
+    """What it prints. In this process, memory that earlier tests gave back would serve again and not count."""
+    root = Path(__file__).parent.parent
+    return subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_command_writes_prints_and_adds_rounds(tmp_path, monkeypatch, capsys):
@@ -99,13 +115,10 @@ def test_the_command_writes_prints_and_adds_rounds(tmp_path, monkeypatch, capsys
 
 
 def test_one_procedure_of_a_fresh_process(tmp_path):
-    """In a process of its own: in this one, memory that earlier tests gave back would serve again."""
     options = ["--model", "resnet18", "--layers", "layer3", "--device", "cpu", "--memory", HOLISTIC]
     options += ["--output", str(tmp_path)]
     code = f"from benchmarks import latency; latency.SIZES = {SIZES}; latency.main({options})"
-    root = Path(__file__).parent.parent
-    printed = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
-    assert json.loads(printed)["bytes"] > 1e6
+    assert json.loads(in_a_fresh_process(code))["bytes"] > 1e6
 
 
 def test_ratios_are_those_of_the_same_round_with_the_faster_floor(tmp_path, capsys):
