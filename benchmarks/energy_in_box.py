@@ -22,7 +22,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.methods import Explained, explained
+from benchmarks.harness.methods import Explained, explained
 from holistic_cam_plugin.demo import Box, Scene, load_demo_model, make_scene, preprocess
 from holistic_cam_plugin.metrics import energy_pointing_game
 

@@ -10,14 +10,14 @@ from functools import partial
 
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from benchmarks.arguments import experiment_parser
-from benchmarks.data import load
-from benchmarks.figures import save_panels
-from benchmarks.methods import NO_LAYER, explained
-from benchmarks.models import load_model
-from benchmarks.runner import command, prepared
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.data import load
+from benchmarks.harness.figures import save_panels
+from benchmarks.harness.methods import NO_LAYER, explained
+from benchmarks.harness.models import load_model
+from benchmarks.harness.runner import command, prepared
 from benchmarks.table2 import variants
-from holistic_cam_plugin.cli.images import shown
+from holistic_cam_plugin.classifiers.images import shown
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,17 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.arguments import experiment_parser
-from benchmarks.measures import COLUMNS, METRICS, check_metrics, measured
-from benchmarks.methods import Explained
-from benchmarks.models import load_model
-from benchmarks.report import print_report
-from benchmarks.runner import Evaluate, command, prepared, run
-from benchmarks.stages import EPS, Stages, pyramid_stages
-from holistic_cam_plugin import fundamental_scale_denoising, fuse, kernel_size, min_max_normalize
-from holistic_cam_plugin.low_pass_wrap import LARGEST_KERNEL
-from holistic_cam_plugin.targets import Target
-from holistic_cam_plugin.weights import WEIGHTS, gradient_variation
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
+from benchmarks.harness.methods import Explained
+from benchmarks.harness.report import print_report
+from benchmarks.harness.runner import Evaluate, command, prepared, run
+from benchmarks.stages import EPS, Stages, kernel_sizes, pyramid_stages
+from holistic_cam_plugin import fundamental_scale_denoising, fuse, min_max_normalize
+from holistic_cam_plugin.method.weighting import WEIGHTS, gradient_variation, largest_magnitude
+from holistic_cam_plugin.passes.targets import Target
 
 Map = NDArray[np.float32]
 Weigh = Callable[[Tensor, Tensor, float], Tensor]
@@ -59,7 +56,7 @@ def _by_channel(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
 
 def _all_positions(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     """The gate over all the positions, those that the gradient does not reach included."""
-    scaled = gradients / _largest(gradients)
+    scaled = gradients / largest_magnitude(gradients)
     constant = scaled.mean(dim=(-2, -1)).square().sum() * scaled[0, 0].numel()
     return _mixed(gradients, (1 - constant / scaled.square().sum()).nan_to_num(0), _power(gradients, 2))
 
@@ -69,12 +66,11 @@ def _gated_pge(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     return _mixed(gradients, gradient_variation(gradients), PGE(activations, gradients, eps))
 
 
-def _gated_cube(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
-    return _mixed(gradients, gradient_variation(gradients), _power(gradients, 3))
-
-
-def _gated_linear(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
-    return _mixed(gradients, gradient_variation(gradients), _power(gradients, 1))
+def _gated_power(power: int) -> Weigh:
+    """Another power of the positive gradients behind the gate."""
+    return lambda activations, gradients, eps: _mixed(
+        gradients, gradient_variation(gradients), _power(gradients, power)
+    )
 
 
 def _mixed(gradients: Tensor, variation: Tensor, positive: Tensor) -> Tensor:
@@ -83,11 +79,7 @@ def _mixed(gradients: Tensor, variation: Tensor, positive: Tensor) -> Tensor:
 
 
 def _power(gradients: Tensor, power: int) -> Tensor:
-    return (gradients / _largest(gradients)).clamp(min=0) ** power
-
-
-def _largest(gradients: Tensor) -> Tensor:
-    return gradients.abs().amax().clamp(min=torch.finfo(gradients.dtype).tiny)
+    return (gradients / largest_magnitude(gradients)).clamp(min=0) ** power
 
 
 PGE, GRADIENT, GATED = WEIGHTS["pge"], WEIGHTS["gradient"], WEIGHTS["gated"]
@@ -100,8 +92,8 @@ CANDIDATES = {
     CENTRE: Candidate(GATED),
     "pge": Candidate(PGE),
     "gradient": Candidate(GRADIENT),
-    "linear": Candidate(_gated_linear),
-    "cube": Candidate(_gated_cube),
+    "linear": Candidate(_gated_power(1)),
+    "cube": Candidate(_gated_power(3)),
     "pge behind the gate": Candidate(_gated_pge),
     "gate by channel": Candidate(_by_channel),
     "gate over all positions": Candidate(_all_positions),
@@ -121,7 +113,7 @@ CANDIDATES = {
 
 
 def candidates(
-    names: Sequence[str], model: nn.Module, layers: Sequence[str], image: Tensor, target: Target
+    model: nn.Module, layers: Sequence[str], names: Sequence[str], image: Tensor, target: Target
 ) -> Explained:
     """The maps of these candidates in every layer, by layer and candidate."""
     stages = pyramid_stages(model, layers, image, target)
@@ -143,8 +135,7 @@ class _Maps:
 
     def of(self, candidate: Candidate) -> Map:
         """The candidate's map, `(H, W)` in [0, 1]."""
-        shorter = min(self.stages.size)
-        kernels = (min(LARGEST_KERNEL, kernel_size(shorter, size)) for size in (candidate.blur, candidate.box))
+        kernels = kernel_sizes(self.stages.size, candidate.blur, candidate.box)
         primary = self.primary(candidate.weigh, candidate.shares)
         base = self.base(candidate.base or candidate.weigh)
         return min_max_normalize(fundamental_scale_denoising(primary, base, *kernels, power=candidate.power))
@@ -174,9 +165,7 @@ class _Maps:
 
 def make(arguments: argparse.Namespace) -> Evaluate:
     """The evaluation of one image, with the model loaded."""
-    classifier = load_model(arguments)
-    explain = partial(candidates, arguments.candidates, classifier.model, arguments.layers)
-    return lambda task: measured(task, classifier, explain, arguments)
+    return evaluation(arguments, candidates, arguments.candidates)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

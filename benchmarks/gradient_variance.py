@@ -20,14 +20,14 @@ from matplotlib.figure import Figure
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-from benchmarks.arguments import experiment_parser
-from benchmarks.data import load
-from benchmarks.models import load_model
-from benchmarks.report import bootstrap
-from benchmarks.runner import Evaluate, Task, command, prepared, run
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.data import load
+from benchmarks.harness.models import load_model
+from benchmarks.harness.report import bootstrap
+from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
+from benchmarks.harness.table_file import Row, read_rows
 from benchmarks.stages import pyramid_stages
-from benchmarks.table_file import Row, read_rows
-from holistic_cam_plugin.cli.models import Classifier
+from holistic_cam_plugin.classifiers.models import Classifier
 
 PERCENTILES = (10, 50, 90)
 VALUES = [f"{kind}_p{percentile}" for kind in ("variance", "relative") for percentile in PERCENTILES]

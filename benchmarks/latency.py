@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from benchmarks.harness.procedures import BFLOAT16, FLOORS, PROCEDURES, TARGETS, Setting, Timed, autocast, synchronize
+from benchmarks.harness.runner import command
 from benchmarks.latency_report import COLUMNS, HOLISTIC, print_latency
-from benchmarks.procedures import BFLOAT16, FLOORS, PROCEDURES, TARGETS, Setting, Timed, autocast, synchronize
-from benchmarks.runner import command
 from holistic_cam_plugin import pyramid_sizes
-from holistic_cam_plugin.cli.errors import UsageError
-from holistic_cam_plugin.cli.models import chosen_device, load_classifier
+from holistic_cam_plugin.classifiers.models import chosen_device, load_classifier
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["peak_memory", "timed_round"]
 

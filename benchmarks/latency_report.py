@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.procedures import FLOORS, TARGETS
-from benchmarks.runner import command
+from benchmarks.harness.procedures import FLOORS, TARGETS
+from benchmarks.harness.runner import command
 
 __all__ = ["COLUMNS", "HOLISTIC", "print_latency"]
 

@@ -8,22 +8,20 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.arguments import experiment_parser
-from benchmarks.measures import COLUMNS, METRICS, check_metrics, measured
-from benchmarks.methods import Explained
-from benchmarks.models import load_model
-from benchmarks.report import HEADINGS, means, print_report
-from benchmarks.runner import Evaluate, command, prepared, run
-from benchmarks.stages import fused_maps, holistic_map, pyramid_stages
-from holistic_cam_plugin import fundamental_scale_denoising, kernel_size, min_max_normalize
-from holistic_cam_plugin.low_pass_wrap import BLUR_SIZE_AT_224, KSIZE_AT_224, LARGEST_KERNEL
-from holistic_cam_plugin.targets import Target
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
+from benchmarks.harness.methods import Explained
+from benchmarks.harness.report import HEADINGS, means, print_report
+from benchmarks.harness.runner import Evaluate, command, prepared, run
+from benchmarks.stages import fused_maps, holistic_map, kernel_sizes, pyramid_stages
+from holistic_cam_plugin import fundamental_scale_denoising, min_max_normalize
+from holistic_cam_plugin.method.low_pass_wrap import BLUR_SIZE_AT_224, KSIZE_AT_224
+from holistic_cam_plugin.passes.targets import Target
 
 BLURS = (3, 27, 51, 75)
 BOXES = (3, 47, 91, 135)
@@ -35,11 +33,11 @@ def settings(model: nn.Module, layers: Sequence[str], image: Tensor, target: Tar
     """The maps of every setting in every layer, by layer and setting."""
     found: Explained = {}
     pyramids = {scales: pyramid_stages(model, layers, image, target, scales) for scales in (7, *SCALES)}
-    shorter = min(image.shape[-2:])
+    stages = pyramids[7]
     for layer in layers:
-        primary, base = fused_maps(pyramids[7], layer)
+        primary, base = fused_maps(stages, layer)
         for blur, box in itertools.product(BLURS, BOXES):
-            kernels = (min(LARGEST_KERNEL, kernel_size(shorter, size)) for size in (blur, box))
+            kernels = kernel_sizes(stages.size, blur, box)
             found[layer, wrap_name(blur, box)] = min_max_normalize(fundamental_scale_denoising(primary, base, *kernels))
         for scales in SCALES:
             found[layer, f"scales={scales}"] = holistic_map(pyramids[scales], layer)
@@ -55,9 +53,7 @@ def wrap_name(blur: int, box: int) -> str:
 
 def make(arguments: argparse.Namespace) -> Evaluate:
     """The evaluation of one image, with the model loaded."""
-    classifier = load_model(arguments)
-    explain = partial(settings, classifier.model, arguments.layers)
-    return lambda task: measured(task, classifier, explain, arguments)
+    return evaluation(arguments, settings)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

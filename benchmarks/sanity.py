@@ -15,15 +15,15 @@ import numpy as np
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from benchmarks.arguments import experiment_parser
-from benchmarks.data import load
-from benchmarks.figures import save_strip, save_trends
-from benchmarks.methods import NO_LAYER, Explained, explained
-from benchmarks.models import load_model
-from benchmarks.runner import Evaluate, Task, command, prepared, run
-from benchmarks.table_file import Row, read_rows
-from holistic_cam_plugin.cli.images import shown
-from holistic_cam_plugin.cli.models import Classifier
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.data import load
+from benchmarks.harness.figures import save_strip, save_trends
+from benchmarks.harness.methods import NO_LAYER, Explained, explained
+from benchmarks.harness.models import load_model
+from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
+from benchmarks.harness.table_file import Row, read_rows
+from holistic_cam_plugin.classifiers.images import shown
+from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.metrics import (
     cascading_randomization,
     independent_randomization,

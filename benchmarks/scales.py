@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from benchmarks.arguments import experiment_parser
-from benchmarks.data import load
-from benchmarks.figures import save_panels
-from benchmarks.models import load_model
-from benchmarks.runner import Evaluate, Task, command, prepared, run
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.data import load
+from benchmarks.harness.figures import save_panels
+from benchmarks.harness.models import load_model
+from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
+from benchmarks.harness.table_file import Row
 from benchmarks.stages import Stages, holistic_map, pyramid_stages
-from benchmarks.table_file import Row
 from holistic_cam_plugin import fuse, min_max_normalize, positive_gradient_weights
-from holistic_cam_plugin.cli.images import shown
-from holistic_cam_plugin.cli.models import Classifier
+from holistic_cam_plugin.classifiers.images import shown
+from holistic_cam_plugin.classifiers.models import Classifier
 
 COLUMNS = ("image", "class_index", "height", "width", "probability")
 

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from holistic_cam_plugin import (
     fundamental_scale_denoising,
     fuse,
+    kernel_size,
     min_max_normalize,
     pyramid_sizes,
     resize_image,
 )
-from holistic_cam_plugin.capture import Capture
-from holistic_cam_plugin.targets import Target
-from holistic_cam_plugin.weights import WEIGHTS
+from holistic_cam_plugin.method.low_pass_wrap import LARGEST_KERNEL
+from holistic_cam_plugin.method.weighting import WEIGHTS
+from holistic_cam_plugin.passes.capture import Capture
+from holistic_cam_plugin.passes.targets import Target
 
-__all__ = ["EPS", "Stages", "fused_maps", "holistic_map", "pyramid_stages"]
+__all__ = ["EPS", "Stages", "fused_maps", "holistic_map", "kernel_sizes", "pyramid_stages"]
 
 EPS = 1e-5
 
@@ -66,6 +68,12 @@ def pyramid_stages(
             stages.activations[name].append(activation[0])
             stages.gradients[name].append(gradient[0])
     return stages
+
+
+def kernel_sizes(size: tuple[int, int], blur: int, box: int) -> tuple[int, int]:
+    """Kernels given in pixels at 224 px as those of a canvas of this size, within what OpenCV's median takes."""
+    shorter = min(size)
+    return min(LARGEST_KERNEL, kernel_size(shorter, blur)), min(LARGEST_KERNEL, kernel_size(shorter, box))
 
 
 def fused_maps(

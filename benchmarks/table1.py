@@ -16,21 +16,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 
-from benchmarks.arguments import experiment_parser
-from benchmarks.measures import COLUMNS, METRICS, check_metrics, measured
-from benchmarks.methods import explained
-from benchmarks.models import load_model
-from benchmarks.report import print_report
-from benchmarks.runner import Evaluate, command, prepared, run
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
+from benchmarks.harness.methods import explained
+from benchmarks.harness.report import print_report
+from benchmarks.harness.runner import Evaluate, command, prepared, run
 
 
 def make(arguments: argparse.Namespace) -> Evaluate:
     """The evaluation of one image, with the model loaded."""
-    classifier = load_model(arguments)
-    explain = partial(explained, classifier.model, arguments.layers, arguments.methods)
-    return lambda task: measured(task, classifier, explain, arguments)
+    return evaluation(arguments, explained, arguments.methods)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

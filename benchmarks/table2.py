@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor, nn
 
-from benchmarks.arguments import experiment_parser
-from benchmarks.measures import COLUMNS, METRICS, check_metrics, measured
-from benchmarks.methods import Explained
-from benchmarks.models import load_model
-from benchmarks.report import print_report
-from benchmarks.runner import Evaluate, command, prepared, run
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
+from benchmarks.harness.methods import Explained
+from benchmarks.harness.report import print_report
+from benchmarks.harness.runner import Evaluate, command, prepared, run
 from benchmarks.stages import holistic_map, pyramid_stages
-from holistic_cam_plugin.targets import Target
+from holistic_cam_plugin.passes.targets import Target
 
 # P and F, on or off; "P F" is Holistic-CAM.
 VARIANTS = {"- -": ("gradient", False), "P -": ("pge", False), "- F": ("gradient", True), "P F": ("pge", True)}
@@ -39,9 +37,7 @@ def variants(model: nn.Module, layers: Sequence[str], image: Tensor, target: Tar
 
 def make(arguments: argparse.Namespace) -> Evaluate:
     """The evaluation of one image, with the model loaded."""
-    classifier = load_model(arguments)
-    explain = partial(variants, classifier.model, arguments.layers)
-    return lambda task: measured(task, classifier, explain, arguments)
+    return evaluation(arguments, variants)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

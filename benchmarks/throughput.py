@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.runner import command
-from holistic_cam_plugin.cli.errors import UsageError
+from benchmarks.harness.runner import command
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Measured", "apart", "measured", "photos", "table"]
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-from benchmarks.arguments import experiment_parser
-from benchmarks.data import load
-from benchmarks.figures import save_panels
-from benchmarks.models import load_model
-from benchmarks.runner import command, prepared
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.data import load
+from benchmarks.harness.figures import save_panels
+from benchmarks.harness.models import load_model
+from benchmarks.harness.runner import command, prepared
 from benchmarks.stages import Stages, pyramid_stages
 from holistic_cam_plugin import fuse, min_max_normalize, positive_gradient_weights
-from holistic_cam_plugin.cli.images import shown
+from holistic_cam_plugin.classifiers.images import shown
 
 __all__ = ["weightings"]
 

@@ -1,14 +1,14 @@
 """Holistic-CAM for the pytorch-grad-cam library: high-resolution class-activation maps from shallow to deep layers."""
 
-from holistic_cam_plugin.cameras import CAMERAS
-from holistic_cam_plugin.fuse import fuse, fuse_principal
+from holistic_cam_plugin.baselines.cameras import CAMERAS
 from holistic_cam_plugin.holistic_cam import HolisticCAM
-from holistic_cam_plugin.low_pass_wrap import fundamental_scale_denoising, kernel_size, low_pass_wrap
-from holistic_cam_plugin.normalize import min_max_normalize
-from holistic_cam_plugin.pge import positive_gradient_weights
-from holistic_cam_plugin.pyramid import pyramid_sizes, resize_image
+from holistic_cam_plugin.method.fuse import fuse, fuse_principal
+from holistic_cam_plugin.method.low_pass_wrap import fundamental_scale_denoising, kernel_size, low_pass_wrap
+from holistic_cam_plugin.method.normalize import min_max_normalize
+from holistic_cam_plugin.method.pge import positive_gradient_weights
+from holistic_cam_plugin.method.pyramid import pyramid_sizes, resize_image
+from holistic_cam_plugin.method.weighting import gated_weights
 from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_reshape_transform
-from holistic_cam_plugin.weights import gated_weights
 
 __all__ = [
     "CAMERAS",

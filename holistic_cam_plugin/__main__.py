@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from holistic_cam_plugin.cli.arguments import parsed
 from holistic_cam_plugin.cli.batch import batch
-from holistic_cam_plugin.cli.errors import UsageError
 from holistic_cam_plugin.cli.explain import explain_demo, explain_images, list_layers
 from holistic_cam_plugin.cli.report import report
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["main"]
 

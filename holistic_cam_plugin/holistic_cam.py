@@ -17,22 +17,27 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
-from holistic_cam_plugin.capture import Capture, check_target_layers, eval_mode, unwrapped
-from holistic_cam_plugin.fuse import fuse, fuse_principal
-from holistic_cam_plugin.low_pass_wrap import KSIZE_AT_224, check_kernel, check_power, fundamental_scale_denoising
-from holistic_cam_plugin.normalize import min_max_normalize
-from holistic_cam_plugin.outputs import Outputs, check_outputs, is_dense, joined
-from holistic_cam_plugin.pge import check_eps
-from holistic_cam_plugin.pyramid import (
+from holistic_cam_plugin.method.fuse import fuse, fuse_principal
+from holistic_cam_plugin.method.low_pass_wrap import (
+    KSIZE_AT_224,
+    check_kernel,
+    check_power,
+    fundamental_scale_denoising,
+)
+from holistic_cam_plugin.method.normalize import min_max_normalize
+from holistic_cam_plugin.method.pge import check_eps
+from holistic_cam_plugin.method.pyramid import (
     check_images,
     check_interpolation,
     check_positive_integer,
     check_pyramid,
     pyramid_sizes,
 )
-from holistic_cam_plugin.stacks import Stack, pyramid_stacks
-from holistic_cam_plugin.targets import Target, Targets, predicted_targets, targets_of_images
-from holistic_cam_plugin.weights import WEIGHTS, check_weights
+from holistic_cam_plugin.method.weighting import WEIGHTS, check_weights
+from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
+from holistic_cam_plugin.passes.outputs import Outputs, check_outputs, is_dense, joined
+from holistic_cam_plugin.passes.stacks import Stack, pyramid_stacks
+from holistic_cam_plugin.passes.targets import Target, Targets, predicted_targets, targets_of_images
 
 __all__ = ["HolisticCAM"]
 

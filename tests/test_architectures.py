@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from torchvision.models import detection, resnet18, segmentation, swin_t, swin_v2_t, video, vit_b_32
 
 from holistic_cam_plugin import HolisticCAM, positive_gradient_weights, swin_reshape_transform, vit_reshape_transform
-from holistic_cam_plugin.capture import Capture
-from holistic_cam_plugin.normalize import min_max_normalize
+from holistic_cam_plugin.method.normalize import min_max_normalize
+from holistic_cam_plugin.passes.capture import Capture
 
 
 def picture(*shape: int, channels: int = 3) -> Tensor:

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from holistic_cam_plugin.cli.errors import UsageError
-from holistic_cam_plugin.cli.layers import find_layers
-from holistic_cam_plugin.cli.methods import METHODS, display_name, layer_maps
-from holistic_cam_plugin.cli.models import Classifier
+from holistic_cam_plugin.baselines.by_name import METHODS, display_name, layer_maps
+from holistic_cam_plugin.classifiers.layers import find_layers
+from holistic_cam_plugin.classifiers.models import Classifier
+from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 
 __all__ = ["Explained", "Explainer", "check_amp", "explain"]

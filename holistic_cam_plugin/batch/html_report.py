@@ -21,7 +21,7 @@ from holistic_cam_plugin.batch.loading import JobImages
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, recorded
 from holistic_cam_plugin.batch.overlays import jpeg_bytes, overlay
 from holistic_cam_plugin.batch.parameters import PARAMETERS, digest
-from holistic_cam_plugin.cli.errors import UsageError
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["report_page"]
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from holistic_cam_plugin.cli.classes import class_indices
-from holistic_cam_plugin.cli.errors import UsageError, check_file
+from holistic_cam_plugin.classifiers.classes import class_indices
+from holistic_cam_plugin.errors import UsageError, check_file
 
 __all__ = ["Inputs", "Job", "find_inputs"]
 

@@ -22,7 +22,7 @@ from holistic_cam_plugin.batch.overlays import overlay_name
 from holistic_cam_plugin.batch.plan import Plan
 from holistic_cam_plugin.batch.store import file_checksum, map_name
 from holistic_cam_plugin.batch.writing import OutputError, Writer
-from holistic_cam_plugin.cli.images import normalized
+from holistic_cam_plugin.classifiers.images import normalized
 
 __all__ = ["Tally", "run", "unfinished"]
 

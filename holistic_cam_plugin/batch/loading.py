@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
 from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.cli.images import cropped, upright_rgb
+from holistic_cam_plugin.classifiers.images import cropped, upright_rgb
 
 __all__ = ["JobImages", "Loaded", "image_loader"]
 

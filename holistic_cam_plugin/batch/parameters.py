@@ -12,7 +12,7 @@ from typing import IO
 from torch import nn
 
 from holistic_cam_plugin.batch.store import write_whole
-from holistic_cam_plugin.cli.errors import UsageError
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["PARAMETERS", "claim", "digest", "package_versions", "weights_checksum"]
 

@@ -19,7 +19,7 @@ from torch import distributed
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from holistic_cam_plugin.cli.errors import UsageError
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Ranks", "joined_ranks", "rank_device"]
 

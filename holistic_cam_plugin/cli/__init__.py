@@ -1,1 +1,4 @@
-"""The command line, in the order in which a run goes: arguments -> models -> layers -> images -> explain -> figure."""
+"""The command line, in the order in which a run goes: arguments -> explain or batch -> figure or report.
+
+Nothing imports it but `__main__`.
+"""

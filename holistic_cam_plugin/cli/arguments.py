@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from holistic_cam_plugin.cli.errors import UsageError
-from holistic_cam_plugin.cli.methods import DEFAULT_METHODS, METHODS, method_key
+from holistic_cam_plugin.baselines.by_name import DEFAULT_METHODS, METHODS, method_key
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Parser", "method_argument", "parsed"]
 
@@ -34,14 +35,12 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="holistic-cam",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("images", nargs="*", type=Path, metavar="IMAGE", help="photos to explain; one figure each")
     add("--image-path", dest="more_images", nargs="+", type=Path, default=[], metavar="IMAGE", help="the same")
     add("--model", metavar="NAME", help="any torchvision classifier (default: resnet50)")
-    add("--weights", type=Path, metavar="FILE", help="a local state dict (default: torchvision's default weights)")
-    add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
+    parser.add_model_files()
     add("--layers", nargs="+", metavar="NAME", help="target layers by module name (default: the model's stages)")
     add("--list-layers", action="store_true", help="show the layers' names and shapes at the model's own image size")
     add(
@@ -74,7 +73,16 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line, and shows its texts as they are laid out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def add_model_files(self) -> None:
+        """The files that go with `--model`."""
+        add = self.add_argument
+        add("--weights", type=Path, metavar="FILE", help="a local state dict (default: torchvision's default weights)")
+        add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: error: {message}\n")

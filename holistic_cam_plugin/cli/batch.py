@@ -21,12 +21,12 @@ from holistic_cam_plugin.batch.plan import Plan
 from holistic_cam_plugin.batch.ranks import Ranks, joined_ranks, rank_device
 from holistic_cam_plugin.batch.store import checksum, remove_parts
 from holistic_cam_plugin.batch.writing import OutputError, writing
+from holistic_cam_plugin.classifiers.classes import class_indices
+from holistic_cam_plugin.classifiers.layers import find_layers, probe_layers, stage_layers
+from holistic_cam_plugin.classifiers.models import chosen_device, demo_classifier, load_classifier
 from holistic_cam_plugin.cli.batch_arguments import BUNDLED, batch_arguments
-from holistic_cam_plugin.cli.classes import class_indices
-from holistic_cam_plugin.cli.errors import UsageError
-from holistic_cam_plugin.cli.layers import find_layers, probe_layers, stage_layers
-from holistic_cam_plugin.cli.models import chosen_device, demo_classifier, load_classifier
 from holistic_cam_plugin.cli.stopping import Stopped, stoppable
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["batch"]
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from holistic_cam_plugin.baselines.by_name import METHODS
 from holistic_cam_plugin.cli.arguments import Parser, method_argument
-from holistic_cam_plugin.cli.methods import METHODS
 
 __all__ = ["BUNDLED", "batch_arguments", "positive"]
 
@@ -44,7 +44,6 @@ def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
         prog="holistic-cam batch",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="a folder, its folders included, or a CSV: file, target (one a row)")
@@ -55,8 +54,7 @@ def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--model", metavar="NAME", help=f"any torchvision classifier (default: resnet50), or {BUNDLED}, the bundled one"
     )
-    add("--weights", type=Path, metavar="FILE", help="a local state dict (default: torchvision's default weights)")
-    add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
+    parser.add_model_files()
     add("--layers", nargs="+", metavar="NAME", help="target layers by module name (default: the model's last stage)")
     add(
         "--methods", "--method", nargs="+", type=method_argument, default=["holisticcam"], metavar="NAME",

@@ -15,14 +15,14 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 from tqdm import tqdm
 
-from holistic_cam_plugin.cli.classes import class_indices
-from holistic_cam_plugin.cli.errors import UsageError
+from holistic_cam_plugin.baselines.by_name import display_name, layer_maps
+from holistic_cam_plugin.classifiers.classes import class_indices
+from holistic_cam_plugin.classifiers.images import preprocessed, read_image, shown
+from holistic_cam_plugin.classifiers.layers import find_layers, probe_layers, stage_layers
+from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier, load_classifier
 from holistic_cam_plugin.cli.figure import save_figure
-from holistic_cam_plugin.cli.images import preprocessed, read_image, shown
-from holistic_cam_plugin.cli.layers import find_layers, probe_layers, stage_layers
-from holistic_cam_plugin.cli.methods import display_name, layer_maps
-from holistic_cam_plugin.cli.models import Classifier, demo_classifier, load_classifier
 from holistic_cam_plugin.demo import demo_image
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["explain_demo", "explain_images", "list_layers"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.batch.writing import OutputError, writing
 from holistic_cam_plugin.cli.arguments import Parser
 from holistic_cam_plugin.cli.batch_arguments import positive
-from holistic_cam_plugin.cli.errors import UsageError
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["report"]
 
@@ -27,9 +26,7 @@ a click, classes filter, a map appears over its picture under the mouse or by Ta
 
 def report(argv: Sequence[str]) -> int:
     """Run `holistic-cam report`; the exit code is 0, or 2 or 3 after a line on what went wrong."""
-    parser = Parser(
-        prog="holistic-cam report", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="holistic-cam report", description=_DESCRIPTION)
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --output of holistic-cam batch")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the images are (default: where they were)")
     parser.add_argument("--limit", type=positive, default=500, metavar="N", help="images on the page (default: 500)")

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from holistic_cam_plugin.low_pass_wrap import fundamental_scale_denoising
-from holistic_cam_plugin.normalize import min_max_normalize
-from holistic_cam_plugin.pyramid import check_images
-from holistic_cam_plugin.targets import Target, check_targets
+from holistic_cam_plugin.method.low_pass_wrap import fundamental_scale_denoising
+from holistic_cam_plugin.method.normalize import min_max_normalize
+from holistic_cam_plugin.method.pyramid import check_images
+from holistic_cam_plugin.passes.targets import Target, check_targets
 
 __all__ = ["CenteredGaussian", "low_pass_wrapped"]
 

@@ -21,10 +21,10 @@ from scipy.integrate import trapezoid
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
+from holistic_cam_plugin.method.pyramid import check_positive_integer
 from holistic_cam_plugin.metrics.order import relevance_ranks
 from holistic_cam_plugin.metrics.scoring import Score, check_inputs, class_probability, score_copies
-from holistic_cam_plugin.pyramid import check_positive_integer
-from holistic_cam_plugin.targets import Target
+from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["Curve", "Deletion", "FidelityCurves", "Insertion", "OverAll", "blurred"]
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from holistic_cam_plugin.method.pyramid import check_positive_integer
 from holistic_cam_plugin.metrics.order import relevance_ranks
 from holistic_cam_plugin.metrics.scoring import check_inputs, check_maps
-from holistic_cam_plugin.pyramid import check_positive_integer
-from holistic_cam_plugin.targets import Target
+from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["EnergyPointingGame", "energy_pointing_game", "region_mask"]
 

@@ -24,11 +24,11 @@ from pytorch_grad_cam.metrics.perturbation_confidence import RemoveLeastRelevant
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADCombined
 from torch import Tensor, nn
 
-from holistic_cam_plugin.capture import eval_mode
+from holistic_cam_plugin.method.pyramid import check_positive_integer
 from holistic_cam_plugin.metrics.order import relevance_ranks
 from holistic_cam_plugin.metrics.scoring import Score, check_inputs, class_probability, score_copies
-from holistic_cam_plugin.pyramid import check_positive_integer
-from holistic_cam_plugin.targets import Target
+from holistic_cam_plugin.passes.capture import eval_mode
+from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["RelativeROAD", "RoadScores", "SeededROADCombined"]
 

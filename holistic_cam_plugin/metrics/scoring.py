@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from holistic_cam_plugin.capture import eval_mode
-from holistic_cam_plugin.outputs import check_outputs
-from holistic_cam_plugin.pyramid import check_images
-from holistic_cam_plugin.targets import Target, check_targets, target_score
+from holistic_cam_plugin.method.pyramid import check_images
+from holistic_cam_plugin.passes.capture import eval_mode
+from holistic_cam_plugin.passes.outputs import check_outputs
+from holistic_cam_plugin.passes.targets import Target, check_targets, target_score
 
 __all__ = ["Score", "class_probability", "score_copies"]
 

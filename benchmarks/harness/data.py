@@ -1,0 +1,241 @@
+"""Images with their classes and boxes: where they come from, which of them are taken, and the model's input."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from benchmarks.harness.models import DIGITS, SQUASHED
+from holistic_cam_plugin.classifiers.images import preprocessed, read_image
+from holistic_cam_plugin.classifiers.models import Classifier
+from holistic_cam_plugin.demo.scenes import SCENE_SIZE, Scene, make_scene
+from holistic_cam_plugin.demo.sources import Split
+from holistic_cam_plugin.errors import UsageError
+
+__all__ = ["Box", "Loaded", "Sample", "candidates", "confidence", "load", "taken", "through_crop"]
+
+Box = tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels
+
+BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+XML_BOX = ("xmin", "ymin", "xmax", "ymax")
+
+# Of a folder of XML files: boxes by the file's stem, then by the name (synset) of their class.
+Annotations = dict[str, dict[str, list[Box]]]
+
+
+class SceneKey(NamedTuple):
+    """Which of the bundled scenes; none of a training scene's digits and photographs is in a held-out one."""
+
+    split: Split
+    seed: int
+    number: int
+
+
+class Sample(NamedTuple):
+    """One image of a data set.
+
+    Attributes:
+        name: its file relative to the folder; unique.
+        label: class index, the target that is explained.
+        source: the file, or a scene of digits.
+        boxes: of the objects of this class, in pixels of the file; empty where none are known.
+    """
+
+    name: str
+    label: int
+    source: Path | SceneKey
+    boxes: tuple[Box, ...] = ()
+
+
+class Loaded(NamedTuple):
+    """What the model sees.
+
+    Attributes:
+        image: `(1, 3, H, W)`, normalised, on the model's device.
+        boxes: in its pixels.
+    """
+
+    image: Tensor
+    boxes: tuple[Box, ...]
+
+
+def candidates(arguments: argparse.Namespace) -> Iterator[Sample]:
+    """All the images that `--images` and `--labels` or `--boxes` describe, in the random order that `--seed` gives.
+
+    Scenes of digits have no end. The first images of a long run are those of a short one with the same seed.
+
+    Raises:
+        UsageError: no images, or labels that are missing.
+    """
+    if str(arguments.images) == DIGITS:
+        for number in itertools.count():
+            source = SceneKey("train" if arguments.half == "tuned" else "held-out", arguments.seed, number)
+            scene = _scene(source)
+            yield Sample(f"scene {number}", scene.labels[0], source, (scene.boxes[0],))
+    samples = _folder(Path(arguments.images), arguments.labels, arguments.boxes)
+    for index in np.random.default_rng(arguments.seed).permutation(len(samples)):
+        yield samples[index]
+
+
+def taken(
+    samples: Iterable[Sample], classifier: Classifier, count: int | None, min_confidence: float
+) -> tuple[list[Sample], int]:
+    """The first `count` samples that the model classifies correctly with at least this probability.
+
+    With `min_confidence` 0 every image is taken, unread.
+
+    Returns:
+        The samples, and how many unreadable images were met on the way.
+    """
+    chosen: list[Sample] = []
+    unreadable = 0
+    for sample in samples:
+        if len(chosen) == count:
+            break
+        try:
+            if min_confidence == 0 or confidence(sample, classifier) >= min_confidence:
+                chosen.append(sample)
+        except UsageError:
+            unreadable += 1
+    return chosen, unreadable
+
+
+def confidence(sample: Sample, classifier: Classifier) -> float:
+    """The probability of the sample's class if that is the model's prediction, else -1."""
+    with torch.inference_mode():
+        probabilities = classifier.model(load(sample, classifier).image)[0].softmax(dim=0)
+    return float(probabilities[sample.label]) if int(probabilities.argmax()) == sample.label else -1.0
+
+
+def load(sample: Sample, classifier: Classifier) -> Loaded:
+    """The model's input and the boxes in its pixels.
+
+    Raises:
+        UsageError: the file can't be read as an image.
+    """
+    if isinstance(sample.source, SceneKey):
+        pixels = torch.from_numpy(_scene(sample.source, classifier.size).image)
+        image = (pixels.to(classifier.mean.device) - classifier.mean) / classifier.std
+        return Loaded(image[None], sample.boxes)
+    picture = read_image(sample.source)
+    if classifier.resize == SQUASHED:
+        return _squashed(picture, sample.boxes, classifier)
+    boxes = through_crop(sample.boxes, picture.size, classifier.resize, classifier.size)
+    return Loaded(preprocessed(picture, classifier), boxes)
+
+
+def through_crop(boxes: Sequence[Box], size: tuple[int, int], resize: int, crop: int) -> tuple[Box, ...]:
+    """Boxes after the image's shorter side is resized to `resize` and its centre of `crop` x `crop` is cut out.
+
+    Args:
+        boxes: in pixels of the image.
+        size: its width and height.
+        resize, crop: in pixels, as torchvision's `Resize` and `CenterCrop` take them.
+
+    Returns:
+        What of them lies inside the crop; fewer boxes, where some lie outside.
+    """
+    shorter = min(size)
+    width, height = (resize * side // shorter for side in size)
+    left, top = round((width - crop) / 2), round((height - crop) / 2)
+    inside = []
+    for x0, y0, x1, y1 in boxes:
+        xs = np.clip(np.array([x0, x1]) * width / size[0] - left, 0, crop)
+        ys = np.clip(np.array([y0, y1]) * height / size[1] - top, 0, crop)
+        if xs[0] < xs[1] and ys[0] < ys[1]:
+            inside.append((float(xs[0]), float(ys[0]), float(xs[1]), float(ys[1])))
+    return tuple(inside)
+
+
+def _scene(key: SceneKey, size: int = SCENE_SIZE) -> Scene:
+    return make_scene((key.seed, key.number), key.split, size)
+
+
+def _squashed(picture: Image.Image, boxes: Sequence[Box], classifier: Classifier) -> Loaded:
+    """The whole picture at the model's size, its aspect not kept, and the boxes with it."""
+    square = picture.resize((classifier.size, classifier.size), Image.Resampling.BILINEAR)
+    across, down = (classifier.size / side for side in picture.size)
+    scaled = tuple((x0 * across, y0 * down, x1 * across, y1 * down) for x0, y0, x1, y1 in boxes)
+    return Loaded(preprocessed(square, classifier._replace(resize=classifier.size)), scaled)
+
+
+def _folder(images: Path, labels: Path | None, boxes: Path | None) -> list[Sample]:
+    """Samples of a folder: with a table of labels, with ImageNet's XML files, or one class a subfolder."""
+    if not images.is_dir():
+        raise UsageError(f"--images {images} is no folder")
+    if labels is None and (images / "labels.csv").is_file():
+        labels = images / "labels.csv"
+    if labels is not None:
+        return _labelled(images, labels)
+    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    if not files:
+        raise UsageError(f"--images {images} holds no images")
+    annotated = _annotations(boxes) if boxes else {}
+    if any(path.parent == images for path in files):
+        return _validation_layout(files, annotated)
+    return _class_folders(images, files, annotated)
+
+
+def _labelled(images: Path, labels: Path) -> list[Sample]:
+    """`labels` has the columns file and class_index, and may have x0, y0, x1, y1: one row a box."""
+    samples: dict[str, Sample] = {}
+    try:
+        with labels.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                name = row["file"]
+                known = samples.get(name) or Sample(name, int(row["class_index"]), images / name)
+                if row.get("x0"):
+                    x0, y0, x1, y1 = (float(row[column]) for column in BOX_COLUMNS)
+                    known = known._replace(boxes=(*known.boxes, (x0, y0, x1, y1)))
+                samples[name] = known
+    except (OSError, KeyError, ValueError) as error:
+        raise UsageError(f"--labels {labels} needs file, class_index (and x0, y0, x1, y1): {error!r}") from error
+    return list(samples.values())
+
+
+def _class_folders(images: Path, files: Sequence[Path], annotated: Annotations) -> list[Sample]:
+    """One folder a class; the index is the folder's place in alphabetical order, as in torchvision's ImageFolder."""
+    folders = sorted(path.name for path in images.iterdir() if path.is_dir())
+    samples = []
+    for path in files:
+        name = path.relative_to(images).parts[0]
+        boxes = annotated.get(path.stem, {}).get(name, [])
+        samples.append(Sample(str(path.relative_to(images)), folders.index(name), path, tuple(boxes)))
+    return samples
+
+
+def _validation_layout(files: Sequence[Path], annotated: Annotations) -> list[Sample]:
+    """ImageNet's validation images in one folder: class and boxes come from the XML file of the same name."""
+    if not annotated:
+        raise UsageError("images without class folders need --labels FILE.csv, or --boxes FOLDER with ImageNet's XML")
+    # Synsets in alphabetical order are torchvision's classes; all of them occur among the annotations of the data set.
+    synsets = sorted({synset for objects in annotated.values() for synset in objects})
+    samples = []
+    for path in files:
+        for synset, boxes in itertools.islice(annotated.get(path.stem, {}).items(), 1):
+            samples.append(Sample(path.name, synsets.index(synset), path, tuple(boxes)))
+    return samples
+
+
+def _annotations(folder: Path) -> Annotations:
+    found: Annotations = {}
+    for path in sorted(folder.glob("*.xml")):
+        objects = found.setdefault(path.stem, {})
+        try:
+            for item in ElementTree.parse(path).getroot().iter("object"):
+                x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{key}", "")) for key in XML_BOX)
+                objects.setdefault(item.findtext("name", ""), []).append((x0, y0, x1, y1))
+        except (ElementTree.ParseError, ValueError) as error:
+            raise UsageError(f"{path} is no annotation in ImageNet's form: {error}") from error
+    return found

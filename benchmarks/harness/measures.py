@@ -1,0 +1,118 @@
+"""The metrics of Table 1 for all the maps of one image at once, so that their perturbed copies fill the batches."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor
+
+from benchmarks.harness.data import Loaded, load
+from benchmarks.harness.grids import load_grid
+from benchmarks.harness.methods import Explained
+from benchmarks.harness.models import load_model
+from benchmarks.harness.runner import Evaluate, Task
+from benchmarks.harness.table_file import Row
+from holistic_cam_plugin.classifiers.models import Classifier
+from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.metrics import OverAll, RelativeROAD, energy_pointing_game, tied_pixels
+
+__all__ = ["COLUMNS", "METRICS", "Explain", "check_metrics", "evaluation", "measured"]
+
+METRICS = ("ins", "del", "road", "epg")
+# Shares in [0, 1] but for road, the paper's relative form. road_halved is the library's form, epg_top100 looks at the
+# map's 100 highest pixels alone, tied is the share of pixels whose value another one has too.
+VALUES = ("ins", "del", "over_all", "road", "road_halved", "epg", "epg_top100", "tied")
+COLUMNS = ("image", "class_index", "probability", "layer", "method", *VALUES)
+
+TOP = 100
+
+Explain = Callable[[Tensor, ClassifierOutputTarget], Explained]
+Values = dict[str, NDArray[np.float64]]
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Raise UsageError for a name that is no metric."""
+    for name in names:
+        if name not in METRICS:
+            raise UsageError(f"no metric {name!r}; known: {', '.join(METRICS)}")
+
+
+def measured(task: Task, classifier: Classifier, explain: Explain, arguments: argparse.Namespace) -> list[Row]:
+    """One row a layer and method.
+
+    Fidelity is measured on the image, localisation on its grid where there is one, else on the image with its boxes.
+
+    Args:
+        explain: the maps of an image for a target.
+        arguments: `metrics`, `seed` and `batch_size` count.
+
+    Raises:
+        UsageError: the image can't be read.
+    """
+    target = ClassifierOutputTarget(task.sample.label)
+    loaded = load(task.sample, classifier)
+    with torch.inference_mode():
+        probability = float(classifier.model(loaded.image).softmax(dim=1)[0, task.sample.label])
+    metrics = arguments.metrics
+    fidelity = set(metrics) - {"epg"}
+    on_image = bool(fidelity) or task.grid is None
+    maps: Explained = {}
+    values: Values = {}
+    if on_image:
+        maps = explain(loaded.image, target)
+        values = _fidelity(loaded, maps, target, classifier, arguments)
+        values["tied"] = tied_pixels(_stacked(maps))
+    if "epg" in metrics and task.grid is not None:
+        loaded = load_grid(task.grid, classifier)
+        maps = explain(loaded.image, target)
+        values.setdefault("tied", tied_pixels(_stacked(maps)))
+    if "epg" in metrics and loaded.boxes:
+        boxes = [np.array(loaded.boxes)] * len(maps)
+        values["epg"] = energy_pointing_game(_stacked(maps), boxes)
+        values["epg_top100"] = energy_pointing_game(_stacked(maps), boxes, top_k=TOP)
+    known = {"image": task.sample.name, "class_index": task.sample.label, "probability": probability}
+    return [
+        known | {"layer": layer, "method": method} | {name: float(value[place]) for name, value in values.items()}
+        for place, (layer, method) in enumerate(maps)
+    ]
+
+
+def evaluation(arguments: argparse.Namespace, explain: Callable[..., Explained], *settings: object) -> Evaluate:
+    """The evaluation of one image, with the model loaded.
+
+    Args:
+        explain: the maps of `model, layers, *settings, image, target`.
+    """
+    classifier = load_model(arguments)
+    explained = partial(explain, classifier.model, arguments.layers, *settings)
+    return lambda task: measured(task, classifier, explained, arguments)
+
+
+def _fidelity(
+    loaded: Loaded,
+    maps: Explained,
+    target: ClassifierOutputTarget,
+    classifier: Classifier,
+    arguments: argparse.Namespace,
+) -> Values:
+    metrics, seed, batch_size = arguments.metrics, arguments.seed, arguments.batch_size
+    cams, targets = _stacked(maps), [target] * len(maps)
+    images = loaded.image.expand(len(maps), -1, -1, -1)
+    values: Values = {}
+    if "ins" in metrics or "del" in metrics:
+        curves = OverAll(batch_size=batch_size).curves(images, cams, targets, classifier.model)
+        values |= {"ins": curves.insertion.area(), "del": curves.deletion.area(), "over_all": curves.area()}
+    if "road" in metrics:
+        road = RelativeROAD(seed=seed, batch_size=batch_size).scores(images, cams, targets, classifier.model)
+        values |= {"road": road.relative(), "road_halved": road.halved()}
+    return values
+
+
+def _stacked(maps: Explained) -> NDArray[np.float32]:
+    return np.stack(list(maps.values()))

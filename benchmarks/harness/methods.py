@@ -1,0 +1,127 @@
+"""Methods under test by name: the library's, ours, rivals and controls, each as maps of several layers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytorch_grad_cam as library
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from holistic_cam_plugin.baselines.cameras import CAMERAS
+from holistic_cam_plugin.errors import UsageError, near_matches
+from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.method.low_pass_wrap import fundamental_scale_denoising
+from holistic_cam_plugin.method.normalize import min_max_normalize
+from holistic_cam_plugin.metrics import CenteredGaussian
+from holistic_cam_plugin.passes.targets import Target
+
+__all__ = ["DEFAULT_METHODS", "METHODS", "NO_LAYER", "WRAP", "Explained", "check_methods", "explained"]
+
+Map = NDArray[np.float32]
+Explained = dict[tuple[str, str], Map]  # by layer and method
+
+NO_LAYER = "-"  # the layer of a method that looks at none
+WRAP = "+LPW"  # after a method's name: its maps with the low-pass wrap of themselves
+
+DEFAULT_METHODS = (
+    *("Grad-CAM", "Grad-CAM++", "XGrad-CAM", "Eigen-CAM", "Layer-CAM", "CAMERAS", "Relevance-CAM", "RefineCAM"),
+    *("Holistic-CAM", "Gaussian", "Grad-CAM+LPW", "Layer-CAM+LPW", "CAMERAS+LPW", "Relevance-CAM+LPW"),
+)
+
+
+def explained(
+    model: nn.Module, layers: Sequence[str], methods: Sequence[str], image: Tensor, target: Target
+) -> Explained:
+    """Every method's map of one image in every layer; what is shared is computed once.
+
+    Args:
+        layers: names of modules of `model`, shallow to deep.
+        methods: names in `METHODS`, also with "+LPW" behind.
+        image: `(1, 3, H, W)`, on the model's device.
+
+    Returns:
+        Maps `(H, W)` in [0, 1], layer by layer in the order of `methods`; methods without a layer come last.
+    """
+    found: Explained = {}
+    for name in dict.fromkeys(method.removesuffix(WRAP) for method in methods):
+        where = [NO_LAYER] if METHODS[name] is _gaussian else layers
+        for layer, saliency_map in zip(where, METHODS[name](model, layers, image, target), strict=True):
+            found[layer, name] = saliency_map
+            if name + WRAP in methods:
+                found[layer, name + WRAP] = min_max_normalize(fundamental_scale_denoising(saliency_map, saliency_map))
+    return {key: found[key] for layer in (*layers, NO_LAYER) for key in ((layer, m) for m in methods) if key in found}
+
+
+def check_methods(names: Sequence[str]) -> None:
+    """Raise UsageError for a name that is no method."""
+    for name in names:
+        if name.removesuffix(WRAP) not in METHODS:
+            raise UsageError(f"no method {name!r}{near_matches(name, METHODS)}; known: {', '.join(METHODS)}")
+
+
+def _single(
+    cam_class: Callable[..., Any], model: nn.Module, layers: Sequence[str], image: Tensor, target: Target
+) -> list[Map]:
+    """A method that takes one layer at a time. Its object, and with it its hooks, is gone before the next one."""
+    return [_float(cam_class(model, [model.get_submodule(name)])(image, [target])) for name in layers]
+
+
+def _pyramid(
+    cam_class: Callable[..., HolisticCAM], model: nn.Module, layers: Sequence[str], image: Tensor, target: Target
+) -> list[Map]:
+    """Holistic-CAM and CAMERAS: one pyramid serves all the layers."""
+    cam = cam_class(model, [model.get_submodule(name) for name in layers])
+    return [maps[0, 0] for maps in cam.compute_cam_per_layer(image, [target])]
+
+
+def _relevance(*args: Any) -> list[Map]:
+    # Needs zennit, an optional extra.
+    from holistic_cam_plugin.baselines.relevance_cam import RelevanceCAM
+
+    return _single(RelevanceCAM, *args)
+
+
+def _sess(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> list[Map]:
+    return _single(partial(library.SESS, base_method=library.LayerCAM, batch_size=16), model, layers, image, target)
+
+
+def _refine(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> list[Map]:
+    """The product of Layer-CAM over a layer and all the deeper ones of `layers`.
+
+    RefineCAM denoises the maps of early layers with those of later ones; at the deepest layer nothing is left to
+    multiply with, and it is Layer-CAM.
+    """
+    modules = [model.get_submodule(name) for name in layers]
+    return [_refined(model, modules[place:], image, target) for place in range(len(modules))]
+
+
+def _refined(model: nn.Module, modules: list[nn.Module], image: Tensor, target: Target) -> Map:
+    return _float(library.RefineCAM(model, modules, base_method=library.LayerCAM)(image, [target]))
+
+
+def _gaussian(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> list[Map]:
+    return [_float(CenteredGaussian(model)(image, [target]))]
+
+
+def _float(maps: Any) -> Map:
+    return np.asarray(maps[0], dtype=np.float32)
+
+
+METHODS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target], list[Map]]] = {
+    "Grad-CAM": partial(_single, library.GradCAM),
+    "Grad-CAM++": partial(_single, library.GradCAMPlusPlus),
+    "XGrad-CAM": partial(_single, library.XGradCAM),
+    "Eigen-CAM": partial(_single, library.EigenCAM),
+    "Layer-CAM": partial(_single, library.LayerCAM),
+    "CAMERAS": partial(_pyramid, CAMERAS),
+    "Relevance-CAM": _relevance,
+    "SESS": _sess,
+    "RefineCAM": _refine,
+    "Holistic-CAM": partial(_pyramid, HolisticCAM),
+    "Holistic-CAM gated": partial(_pyramid, partial(HolisticCAM, weights="gated")),
+    "Gaussian": _gaussian,
+}

@@ -1,0 +1,121 @@
+"""Methods by the names that the library's own command line uses, and the maps that they give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_grad_cam
+from numpy.typing import NDArray
+from pytorch_grad_cam.base_cam import BaseCAM
+from torch import Tensor, nn
+
+from holistic_cam_plugin.baselines.cameras import CAMERAS
+from holistic_cam_plugin.errors import UsageError, near_matches
+from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.passes.targets import Target
+
+__all__ = ["DEFAULT_METHODS", "METHODS", "display_name", "layer_maps", "method_key"]
+
+DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam")
+
+_META_METHODS = ("FinerCAM", "RefineCAM", "SESS")
+_DISPLAY_NAMES = {
+    "gradcam": "Grad-CAM",
+    "gradcamplusplus": "Grad-CAM++",
+    "layercam": "Layer-CAM",
+    "xgradcam": "XGrad-CAM",
+    "eigencam": "Eigen-CAM",
+    "holisticcam": "Holistic-CAM",
+    "holisticcamgated": "Holistic-CAM gated",
+}
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower()).replace("++", "plusplus")
+
+
+def _library_methods() -> dict[str, type]:
+    exported = vars(pytorch_grad_cam)
+    classes = [c for c in exported.values() if isinstance(c, type) and issubclass(c, BaseCAM)]
+    classes += [exported[name] for name in _META_METHODS]
+    return {_normalized(c.__name__): c for c in classes}
+
+
+class _GatedHolisticCAM(HolisticCAM):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, weights="gated", **kwargs)
+
+
+METHODS: dict[str, type] = {
+    **dict(sorted(_library_methods().items())),
+    "cameras": CAMERAS,
+    "holisticcam": HolisticCAM,
+    "holisticcamgated": _GatedHolisticCAM,
+}
+
+
+def method_key(name: str) -> str:
+    """The key in `METHODS` of a name as users write it: `Grad-CAM++`, `gradcam++` or `gradcamplusplus`.
+
+    Raises:
+        UsageError: no such method; near matches are named.
+    """
+    key = _normalized(name)
+    if key not in METHODS:
+        known = ", ".join(METHODS)
+        raise UsageError(f"no method is called {name!r}{near_matches(key, METHODS) or f'; known: {known}'}")
+    return key
+
+
+def display_name(method: str) -> str:
+    """How the method is written in a figure."""
+    return _DISPLAY_NAMES.get(method, METHODS[method].__name__)
+
+
+def layer_maps(
+    method: str,
+    model: nn.Module,
+    layers: Sequence[nn.Module],
+    images: Tensor,
+    targets: Sequence[Sequence[Target]],
+    *,
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
+    sizes: Sequence[int] | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+) -> list[NDArray[np.float32]]:
+    """The maps of images `(B, C, H, W)` in every layer, float32, in [0, 1].
+
+    Args:
+        targets: a list of targets for each image.
+        sizes: shorter sides of the pyramid in pixels, for the methods that have one; None: their own.
+
+    Returns:
+        For every layer `(targets of all images, H, W)`, those of the first image first.
+
+    Raises:
+        UsageError: the method has no test-time augmentation.
+    """
+    cam_class: Any = METHODS[method]
+    if issubclass(cam_class, HolisticCAM):  # the targets share the passes through the model, and so may the layers
+        options: dict[str, Any] = {"batch_size": len(images), "progress": progress}
+        options |= {} if sizes is None else {"sizes": sizes}
+        if not aug_smooth:
+            cam = cam_class(model, list(layers), **options)
+            return [maps[:, 0] for maps in cam.compute_cam_per_layer(images, targets, eigen_smooth)]
+        return [cam_class(model, [layer], **options)(images, targets, True, eigen_smooth) for layer in layers]
+    if aug_smooth and not issubclass(cam_class, BaseCAM):
+        raise UsageError(f"{method} has no test-time augmentation: leave out --aug-smooth or {method}")
+    options = {"aug_smooth": aug_smooth} if issubclass(cam_class, BaseCAM) else {}
+    cams = [cam_class(model, [layer]) for layer in layers]
+    # One image and target at a time: some of the library's methods mix the images of a batch (FullGrad, SESS).
+    pairs = [(image[None], [target]) for image, some in zip(images, targets, strict=True) for target in some]
+    return [
+        np.stack([cam(image, target, eigen_smooth=eigen_smooth, **options)[0] for image, target in pairs]).astype(
+            np.float32
+        )
+        for cam in cams
+    ]

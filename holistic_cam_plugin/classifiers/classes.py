@@ -1,0 +1,34 @@
+"""Classes by index or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holistic_cam_plugin.errors import UsageError, near_matches
+
+__all__ = ["class_indices"]
+
+
+def class_indices(targets: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """The index of every class, given as an index or as a name (upper and lower case are the same).
+
+    Raises:
+        UsageError: unknown (near matches are named), out of range, or a name that two classes share.
+    """
+    return [_class_index(target, classes) for target in targets]
+
+
+def _class_index(target: str, classes: Sequence[str]) -> int:
+    if target.lstrip("-").isdecimal():
+        index = int(target)
+        if not 0 <= index < len(classes):
+            raise UsageError(f"class {index} is out of range: the model has classes 0 to {len(classes) - 1}")
+        return index
+    found = [index for index, name in enumerate(classes) if name.lower() == target.lower()]
+    if not found:
+        raise UsageError(f"the model has no class {target!r}{near_matches(target, classes)}")
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} classes are called {target!r}: name one by its index, {' or '.join(map(str, found))}"
+        )
+    return found[0]

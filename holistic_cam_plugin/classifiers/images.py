@@ -1,0 +1,83 @@
+"""Images of the command line: from a file to the model's input and back to something to show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import functional as TF
+
+from holistic_cam_plugin.classifiers.models import Classifier
+from holistic_cam_plugin.errors import UsageError, check_file
+
+__all__ = ["cropped", "normalized", "preprocessed", "read_image", "shown", "upright_rgb"]
+
+# A JPEG file with more than twice this on both sides is decoded at a half, a quarter or an eighth, never below it:
+# several times what any classifier sees, in a fraction of the time and memory.
+DRAFT_SIDE = 2048
+
+
+def read_image(path: Path) -> Image.Image:
+    """An RGB image, upright.
+
+    Raises:
+        UsageError: no such file (near matches are named), or no image.
+    """
+    check_file(path)
+    try:
+        with Image.open(path) as image:
+            return upright_rgb(image)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{path} can't be read as an image: {error}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened image, of an animation the first frame, in eight bits a channel, turned as its EXIF data say.
+
+    Transparency is dropped.
+
+    Raises:
+        ValueError: values without a known range (32-bit integers or floating point).
+        OSError, SyntaxError, ...: Pillow's, for a damaged file.
+    """
+    image.draft("RGB", (DRAFT_SIDE, DRAFT_SIDE))
+    upright = ImageOps.exif_transpose(image)
+    sixteen_bits = upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG")
+    if sixteen_bits:  # Pillow's own conversion cuts them off at 255
+        return Image.fromarray((np.asarray(upright) / 257).round().astype(np.uint8)).convert("RGB")
+    if upright.mode in ("I", "F"):
+        raise ValueError(f"{upright.mode} mode, 32 bits a value: the range that means black to white is unknown")
+    if "transparency" in upright.info:  # a palette's is told in bytes
+        upright = upright.convert("RGBA")
+    return upright.convert("RGB")
+
+
+def cropped(image: Image.Image, resize: int, crop: int | None) -> Image.Image:
+    """The part that the model sees: the shorter side resized, then the centre `crop` x `crop`; None: all of it."""
+    resized = TF.resize(image, [resize], antialias=True)
+    picture: Image.Image = resized if crop is None else TF.center_crop(resized, [crop])
+    return picture
+
+
+def normalized(pixels: Tensor, classifier: Classifier) -> Tensor:
+    """The model's input on its device, `(B, 3, H, W)`, float32, from RGB pixels `(B, H, W, 3)`, uint8."""
+    channels = pixels.to(classifier.mean.device).permute(0, 3, 1, 2).contiguous()
+    images: Tensor = (channels.float().div(255) - classifier.mean) / classifier.std
+    return images
+
+
+def preprocessed(image: Image.Image, classifier: Classifier) -> Tensor:
+    """`(1, 3, H, W)`: resized, cropped and normalised as for the model's training."""
+    picture = cropped(image, classifier.resize, classifier.size)
+    return normalized(torch.from_numpy(np.array(picture))[None], classifier)
+
+
+def shown(images: Tensor, classifier: Classifier) -> NDArray[np.float32]:
+    """The model's input as an RGB picture: `(H, W, 3)`, float32, in [0, 1]."""
+    pixels = (images[0] * classifier.std + classifier.mean).clamp(0, 1)
+    picture: NDArray[np.float32] = pixels.permute(1, 2, 0).cpu().numpy()
+    return picture

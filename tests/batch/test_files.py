@@ -1,0 +1,232 @@
+"""A zoo of bad files, made here: each is explained as its pixels ask for, or listed with the reason."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional as TF
+
+from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.batch import loading
+from holistic_cam_plugin.batch.inputs import Job
+from holistic_cam_plugin.batch.loading import JobImages
+from holistic_cam_plugin.classifiers.images import read_image
+from tests.batch.batch_tools import QUICK, make_picture, rows
+
+pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+SIDE = 32
+
+
+def picture(height=24, width=36, seed=0):
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def expected(pixels):
+    """What the model sees of RGB pixels, by torchvision."""
+    resized = TF.resize(Image.fromarray(pixels), [SIDE], antialias=True)
+    return np.asarray(TF.center_crop(resized, [SIDE]))
+
+
+def read(folder, name):
+    return JobImages(folder, [Job(name)], SIDE, SIDE)[0]
+
+
+def seen(folder, name):
+    loaded = read(folder, name)
+    assert loaded.problem == ""
+    assert loaded.pixels.shape == (SIDE, SIDE, 3)
+    return loaded.pixels
+
+
+def problem(folder, name):
+    loaded = read(folder, name)
+    assert loaded.pixels is None
+    assert str(folder) not in loaded.problem
+    assert "\n" not in loaded.problem
+    return loaded.problem
+
+
+def png(width, height):
+    """A black picture of any size in a few bytes, without ever holding it."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = zlib.compressobj(9)
+    data = b"".join(row.compress(bytes(1 + (width + 7) // 8)) for _ in range(height)) + row.flush()
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def test_files_that_can_not_be_read_have_a_reason(tmp_path):
+    make_picture(tmp_path / "whole.jpg", size=(200, 200))
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "truncated.jpg").write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no picture")
+    Image.fromarray(picture()).save(tmp_path / "whole.png")
+    data = bytearray((tmp_path / "whole.png").read_bytes())
+    data[len(data) // 2] ^= 255
+    (tmp_path / "corrupt.png").write_bytes(data)
+    (tmp_path / "link.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "script.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    assert "truncated" in problem(tmp_path, "truncated.jpg")
+    assert problem(tmp_path, "empty.jpg") == "empty file"
+    assert problem(tmp_path, "text.jpg") == "no image in a format that is read here"
+    assert problem(tmp_path, "script.jpg") == "no image in a format that is read here"
+    assert problem(tmp_path, "corrupt.png")
+    assert problem(tmp_path, "link.jpg") == "No such file or directory"
+    assert "symbolic links" in problem(tmp_path, "loop.jpg")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert problem(tmp_path, "pipe.jpg") == "no regular file"
+
+
+def test_a_file_without_permission(tmp_path, monkeypatch):
+    make_picture(tmp_path / "secret.jpg")
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "secret.jpg"))
+
+    monkeypatch.setattr(Image, "open", denied)
+    assert problem(tmp_path, "secret.jpg") == "Permission denied"
+
+
+def test_sixteen_bits_keep_their_range(tmp_path):
+    ramp = np.linspace(0, 65535, 24 * 36).reshape(24, 36).astype(np.uint16)
+    for name in ("ramp.png", "ramp.tif"):
+        Image.fromarray(ramp).save(tmp_path / name)
+        grey = (ramp / 257).round().astype(np.uint8)
+        assert np.array_equal(seen(tmp_path, name), expected(np.dstack([grey] * 3)))
+    Image.fromarray(np.zeros((9, 9), np.float32)).save(tmp_path / "float.tif")
+    assert "the range that means black to white is unknown" in problem(tmp_path, "float.tif")
+
+
+def test_other_colours(tmp_path):
+    pixels = picture()
+    for mode, name in (
+        ("CMYK", "cmyk.tif"),
+        ("L", "grey.png"),
+        ("1", "bits.png"),
+        ("RGBA", "alpha.png"),
+        ("P", "p.png"),
+    ):
+        Image.fromarray(pixels).convert(mode).save(tmp_path / name)
+        with Image.open(tmp_path / name) as image:
+            assert image.mode == mode
+            assert np.array_equal(seen(tmp_path, name), expected(np.asarray(image.convert("RGB"))))
+    palette = Image.fromarray(pixels).convert("P")
+    palette.save(tmp_path / "transparent.png", transparency=bytes(range(256)))
+    assert np.array_equal(seen(tmp_path, "transparent.png"), expected(np.asarray(palette.convert("RGB"))))
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.fromarray(picture(seed=seed)).convert("P") for seed in (1, 2)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "moving.gif") as image:
+        assert image.n_frames == 2
+        first = np.asarray(image.convert("RGB"))
+    assert np.array_equal(seen(tmp_path, "moving.gif"), expected(first))
+
+
+def test_the_first_picture_of_a_stereo_photo(tmp_path):
+    frames = [Image.fromarray(picture(seed=seed)) for seed in (1, 2)]
+    frames[0].save(tmp_path / "stereo.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "single.jpg")
+    assert np.array_equal(seen(tmp_path, "stereo.jpg"), seen(tmp_path, "single.jpg"))
+
+
+def test_photos_are_turned_upright(tmp_path):
+    pixels = picture()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(seen(tmp_path, "turned.png"), expected(pixels))
+
+
+def test_one_pixel_and_one_line(tmp_path):
+    Image.fromarray(picture(1, 1)).save(tmp_path / "pixel.png")
+    assert np.array_equal(seen(tmp_path, "pixel.png"), np.broadcast_to(picture(1, 1), (SIDE, SIDE, 3)))
+    Image.fromarray(picture(1, 70_000)).save(tmp_path / "line.png")
+    assert problem(tmp_path, "line.png") == "70000 x 1 px: too long and narrow to be resized to 32 px"
+
+
+def test_a_hundred_megapixels(tmp_path):
+    (tmp_path / "large.png").write_bytes(png(10_000, 10_000))
+    loaded = read(tmp_path, "large.png")
+    assert (loaded.width, loaded.height) == (10_000, 10_000)
+    assert not loaded.pixels.any()
+    (tmp_path / "bomb.png").write_bytes(png(20_000, 10_000))
+    assert "exceeds limit" in problem(tmp_path, "bomb.png")
+
+
+def test_large_jpegs_are_decoded_smaller(tmp_path):
+    gradient = np.linspace(0, 255, 4800).astype(np.uint8)
+    Image.fromarray(np.broadcast_to(gradient, (4500, 4800))).save(tmp_path / "large.jpg", quality=95)
+    loaded = read(tmp_path, "large.jpg")
+    assert (loaded.width, loaded.height) == (4800, 4500)
+    with Image.open(tmp_path / "large.jpg") as image:
+        full = expected(np.asarray(image.convert("RGB")))
+    assert np.abs(loaded.pixels.astype(int) - full).max() <= 2
+    assert read_image(tmp_path / "large.jpg").size == (2400, 2250)
+
+
+def test_the_run_goes_on(tmp_path, capsys):
+    zoo, output = tmp_path / "zoo", tmp_path / "output"
+    strange = ["a b.jpg", "a.jpg", "a.png", "line\nend.jpg", 'quote " comma , .jpg', "Ünïcode 像.jpg", "x.jpg/y.jpg"]
+    for seed, name in enumerate(strange):
+        make_picture(zoo / name, seed)
+    (zoo / "empty.jpg").touch()
+    (zoo / "notes.txt").write_text("not looked at")
+    (zoo / os.fsdecode(b"bytes \xff.jpg")).touch()
+    (zoo / ("n" * 250 + ".jpg")).write_bytes((zoo / "a.jpg").read_bytes())
+    (zoo / "loop").symlink_to(zoo)
+    code = main(["batch", str(zoo), "--output", str(output), *QUICK, "--batch-size", "4", "--workers", "0"])
+    assert code == 1
+    out = capsys.readouterr().out
+    assert f"{len(strange)} images explained" in out
+    assert "3 failed, listed in" in out
+    assert [row["file"] for row in rows(output)] == sorted(strange)
+    for row in rows(output):
+        assert row["map"] == f"maps/{row['file']}.npz"
+        assert (output / row["map"]).is_file()
+    reasons = {row["file"]: row["reason"] for row in rows(output, "errors.csv")}
+    assert reasons == {
+        "bytes \\xff.jpg": "file name is no valid UTF-8",
+        "empty.jpg": "empty file",
+        "n" * 250 + ".jpg": "file name too long to add the ending of the maps",
+    }
+    checksums = {row["checksum"] for row in rows(output)}
+    assert len(checksums) == len(strange)
+
+
+def test_a_reading_process_that_dies_stops_the_run_with_a_word(tmp_path, monkeypatch, capsys):
+    make_picture(tmp_path / "in" / "a.jpg")
+
+    def died(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        yield
+
+    monkeypatch.setattr("holistic_cam_plugin.batch.job.image_loader", died)
+    assert main(["batch", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *QUICK]) == 3
+    error = capsys.readouterr().err
+    assert "a process that reads images died (DataLoader worker (pid 7) is killed by signal: Killed.)" in error
+    assert "Try fewer --workers" in error
+
+
+def test_workers_leave_signals_to_the_run(monkeypatch):
+    ignored = []
+    monkeypatch.setattr(loading.signal, "signal", lambda number, handler: ignored.append((number, handler)))
+    loading._leave_signals_to_the_run(0)
+    assert {number for number, _ in ignored} == {loading.signal.SIGINT, loading.signal.SIGTERM}
+    assert torch.is_grad_enabled()

@@ -1,0 +1,125 @@
+"""Folders, CSV files and folders of classes become the same list of jobs everywhere."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from holistic_cam_plugin.batch.inputs import Job, find_inputs
+from holistic_cam_plugin.errors import UsageError
+
+CLASSES = ("ant", "bee", "hen")
+
+
+def found(source, folder_targets=False, root=None, skipped=None, classes=CLASSES):
+    return find_inputs(source, classes, folder_targets, root, skipped)
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_a_folder_with_all_its_folders(tmp_path):
+    touch(tmp_path, "b.JPG", "a.png", "c/d/e.webp", "c.jpg", "notes.txt", "c/data.csv")
+    inputs = found(tmp_path)
+    assert inputs.root == tmp_path
+    assert inputs.jobs == [Job("a.png"), Job("b.JPG"), Job("c.jpg"), Job("c/d/e.webp")]
+
+
+def test_links_are_followed_and_never_round_a_loop(tmp_path):
+    touch(tmp_path, "in/a/x.jpg", "elsewhere/y.jpg")
+    (tmp_path / "in" / "a" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "self").symlink_to("self")
+    (tmp_path / "in" / "gone.jpg").symlink_to("nowhere")
+    assert [job.name for job in found(tmp_path / "in").jobs] == ["a/x.jpg", "b/y.jpg", "gone.jpg"]
+
+
+def test_the_output_is_no_input(tmp_path):
+    touch(tmp_path, "x.jpg", "output/overlays/x.jpg.jpg")
+    assert found(tmp_path, skipped=tmp_path / "output").jobs == [Job("x.jpg")]
+
+
+def test_a_folder_that_can_not_be_read(tmp_path, monkeypatch):
+    touch(tmp_path, "open/x.jpg", "shut/y.jpg")
+    scan = os.scandir
+
+    def denied(path):
+        if path == tmp_path / "shut":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert found(tmp_path).jobs == [Job("open/x.jpg"), Job("shut", (), "folder can't be read: Permission denied")]
+    with pytest.raises(UsageError, match=r"the folder .* can't be read"):
+        found(tmp_path / "shut")
+
+
+def test_a_csv_with_targets(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text(
+        f"target,file,note\nHEN,b/x.jpg,1\n,./a.jpg,2\n0,b/x.jpg,3\nhen,b/../b/x.jpg,4\n1,{tmp_path}/c.jpg,5\n"
+    )
+    assert found(path).jobs == [Job("a.jpg"), Job("b/x.jpg", (2, 0)), Job("c.jpg", (1,))]
+    assert found(path).root == tmp_path
+
+
+def test_a_csv_of_files_elsewhere(tmp_path):
+    path = tmp_path / "lists" / "list.csv"
+    path.parent.mkdir()
+    path.write_bytes("\ufefffile\nx.jpg\n".encode())
+    assert found(path, root=tmp_path) == (tmp_path, [Job("x.jpg")])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,target\nx.jpg,1\n", "has no column called file, but path, target"),
+        ("", "has no column called file, but none"),
+        ("file,target\nx.jpg,heen\n", "line 2: the model has no class 'heen'; did you mean hen?"),
+        ("file,target\nx.jpg,7\n", "line 2: class 7 is out of range"),
+        ("file\n../x.jpg\n", "line 2: '../x.jpg' is no file below .*: name another folder with --root"),
+        ("file\n/x.jpg\n", "line 2: '/x.jpg' is no file below"),
+        ("file,target\n,1\n", "line 2: '' is no file below"),
+        ("file\n", "holds no image"),
+    ],
+)
+def test_a_csv_that_can_not_be_meant(tmp_path, text, message):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        found(tmp_path / "list.csv")
+
+
+def test_other_inputs_are_refused(tmp_path):
+    touch(tmp_path, "photo.jpg")
+    (tmp_path / "latin.csv").write_bytes("file\nä.jpg\n".encode("latin-1"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"INPUT must be a folder, or a CSV with the column file, got .*photo\.jpg"):
+        found(tmp_path / "photo.jpg")
+    with pytest.raises(UsageError, match="INPUT must be a folder of class folders"):
+        found(tmp_path / "latin.csv", folder_targets=True)
+    with pytest.raises(UsageError, match=r"does not exist; did you mean photo\.jpg"):
+        found(tmp_path / "phoot.jpg")
+    with pytest.raises(UsageError, match="can't be read as a CSV"):
+        found(tmp_path / "latin.csv")
+    with pytest.raises(UsageError, match=r"holds no image; files ending in \.jpg"):
+        found(tmp_path / "empty")
+
+
+def test_class_folders_by_name_and_by_place(tmp_path):
+    touch(tmp_path, "Hen/1.jpg", "ant/deeper/2.jpg", "stray.jpg")
+    assert found(tmp_path, folder_targets=True).jobs == [
+        Job("Hen/1.jpg", (2,)),
+        Job("ant/deeper/2.jpg", (0,)),
+        Job("stray.jpg", (), "lies in no class folder"),
+    ]
+    # As many folders as classes: torchvision's ImageFolder counts them in the order of their names.
+    jobs = found(tmp_path, folder_targets=True, classes=("class 0", "class 1")).jobs
+    assert [job.targets for job in jobs[:2]] == [(0,), (1,)]
+    with pytest.raises(
+        UsageError, match="the 2 folders of INPUT are neither the 3 classes of the model nor named like"
+    ):
+        found(tmp_path, folder_targets=True, classes=("a", "b", "c"))

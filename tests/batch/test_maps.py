@@ -1,0 +1,215 @@
+"""What a batch stores is what the class gives for each image alone."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from pytorch_grad_cam import LayerCAM
+from pytorch_grad_cam.utils.image import show_cam_on_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torchvision import transforms
+
+from holistic_cam_plugin import HolisticCAM
+from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.demo import load_demo_model
+from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
+
+pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Run `holistic-cam batch` in this process; gives exit code, standard output and standard error."""
+
+    def _run(source, *options, output=tmp_path / "output"):
+        try:
+            code = main(["batch", str(source), "--output", str(output), *QUICK, "--workers", "0", *map(str, options)])
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return _run
+
+
+def model_input(path, side=224, crop=True):
+    steps = [transforms.Resize(side), transforms.CenterCrop(side)] if crop else [transforms.Resize(side)]
+    preset = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
+    with Image.open(path) as image:
+        return preset(image.convert("RGB"))[None]
+
+
+def stored(output, name):
+    with np.load(output / "maps" / f"{name}.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def test_maps_scores_and_rows(run, tmp_path):
+    names = make_pictures(tmp_path / "in", 5, size=(60, 40))
+    code, out, _ = run(
+        tmp_path / "in", "--layers", "layer2", "layer4", "--methods", "holisticcam", "layercam",
+        "--target", 3, "digit 7", "--batch-size", 2, "--dtype", "float32",
+    )  # fmt: skip
+    assert code == 0
+    assert "5 images explained" in out
+    output, model = tmp_path / "output", load_demo_model()
+    table = pd.read_csv(output / "manifest.csv")
+    assert len(table) == 5 * 2 * 2 * 2
+    for name in names:
+        x, file = model_input(tmp_path / "in" / name), stored(output, name)
+        assert file["maps"].shape == (2, 2, 2, 224, 224)
+        assert file["maps"].dtype == np.float32
+        assert [file[key].tolist() for key in ("methods", "layers", "targets")] == [
+            ["holisticcam", "layercam"], ["layer2", "layer4"], [3, 7]
+        ]  # fmt: skip
+        logits = model(x)[0].detach()
+        assert np.allclose(file["scores"], logits[[3, 7]], atol=1e-4)
+        for m, cam_class in enumerate((HolisticCAM, LayerCAM)):
+            for n, layer in enumerate(("layer2", "layer4")):
+                options = {"sizes": [64]} if m == 0 else {}
+                for t, target in enumerate((3, 7)):
+                    cam = cam_class(model, [getattr(model, layer)], **options)
+                    expected = cam(x, [ClassifierOutputTarget(target)])[0]
+                    assert np.abs(file["maps"][m, n, t] - expected).max() < 1e-3
+        mine = table[(table["file"] == name) & (table["target"] == 7)]
+        assert mine["predicted"].eq(int(logits.argmax())).all()
+        assert np.allclose(mine["probability"], float(logits.softmax(0)[7]), atol=1e-4)
+        assert mine["class"].eq("digit 7").all()
+        assert mine[["width", "height"]].eq([60, 40]).all(axis=None)
+        assert mine["bytes"].eq((tmp_path / "in" / name).stat().st_size).all()
+    assert table["seconds"].gt(0).all()
+    assert table["versions"].str.contains(f"torch={torch.__version__.split('+')[0]}").all()
+    assert table["parameters"].nunique() == table["model"].nunique() == 1
+    assert list(pd.read_csv(output / "errors.csv").columns) == ["file", "reason", "parameters"]
+
+
+def test_each_image_has_the_targets_of_its_row(run, tmp_path):
+    make_pictures(tmp_path, 3)
+    (tmp_path / "list.csv").write_text("file,target\npicture 0.jpg,4\npicture 0.jpg,digit 1\npicture 2.jpg,\n")
+    assert run(tmp_path / "list.csv", "--batch-size", 2)[0] == 0
+    assert stored(tmp_path / "output", "picture 0.jpg")["targets"].tolist() == [4, 1]
+    with torch.no_grad():
+        best = int(load_demo_model()(model_input(tmp_path / "picture 2.jpg")).argmax())
+    assert stored(tmp_path / "output", "picture 2.jpg")["targets"].tolist() == [best]
+    assert [row["target"] for row in rows(tmp_path / "output")] == ["4", "1", str(best)]
+
+
+def test_class_folders_are_targets(run, tmp_path):
+    for digit in range(10):
+        make_picture(tmp_path / "in" / f"digit {digit}" / "x.jpg", digit)
+    assert run(tmp_path / "in", "--imagefolder")[0] == 0
+    assert [row["target"] for row in rows(tmp_path / "output")] == list("0123456789")
+
+
+def test_whole_images_of_one_size_share_a_batch(run, tmp_path, monkeypatch):
+    shapes = []
+
+    def seen(explainer, images, targets):
+        shapes.append(tuple(images.shape))
+        return explain(explainer, images, targets)
+
+    from holistic_cam_plugin.batch.explaining import explain
+
+    monkeypatch.setattr("holistic_cam_plugin.batch.job.explain", seen)
+    for seed, size in enumerate([(40, 40), (60, 40), (40, 40), (60, 40)]):
+        make_picture(tmp_path / "in" / f"{seed}.png", seed, size)
+    assert run(tmp_path / "in", "--no-crop", "--batch-size", 4)[0] == 0
+    assert shapes == [(2, 3, 224, 224), (2, 3, 224, 336)]
+    model = load_demo_model()
+    cam = HolisticCAM(model, [model.layer4], sizes=[64])
+    for seed in range(4):
+        expected = cam(model_input(tmp_path / "in" / f"{seed}.png", crop=False))[0]
+        assert np.abs(stored(tmp_path / "output", f"{seed}.png")["maps"][0, 0, 0] - expected).max() < 1e-3
+
+
+def test_workers_and_half_precision_change_little(run, tmp_path):
+    make_pictures(tmp_path / "in", 3)
+    outputs = [tmp_path / name for name in ("plain", "workers", "amp")]
+    for output, options in zip(outputs, [(), ("--workers", 2), ("--amp", "--dtype", "float32")], strict=True):
+        assert run(tmp_path / "in", *options, output=output)[0] == 0
+    assert tree(outputs[0]) == tree(outputs[1])
+    plain, amp = (stored(output, "picture 0.jpg")["maps"] for output in (outputs[0], outputs[2]))
+    assert plain.dtype == np.float16
+    assert 0 < np.abs(plain.astype(np.float32) - amp).mean() < 0.1
+    code, _, err = run(tmp_path / "in", "--amp", "--methods", "gradcam", "cameras", output=tmp_path / "refused")
+    assert (code, err) == (
+        2, "holistic-cam batch: error: --amp works with holisticcam and cameras: leave out Grad-CAM, or --amp\n"
+    )  # fmt: skip
+
+
+def test_overlays_are_the_librarys(run, tmp_path):
+    make_pictures(tmp_path / "in", 1)
+    assert run(tmp_path / "in", "--overlays", "--methods", "holisticcam", "gradcam", "--dtype", "float32")[0] == 0
+    with Image.open(tmp_path / "output" / "overlays" / "picture 0.jpg.jpg") as image:
+        sheet = np.asarray(image).astype(float)
+    assert sheet.shape == (224, 3 * 224, 3)
+    picture = (model_input(tmp_path / "in" / "picture 0.jpg")[0].permute(1, 2, 0).numpy() + 1) / 2
+    maps = stored(tmp_path / "output", "picture 0.jpg")["maps"]
+    parts = [picture * 255, *(show_cam_on_image(picture, maps[m, 0, 0], use_rgb=True) for m in (0, 1))]
+    assert np.abs(sheet - np.hstack(parts)).mean() < 4  # JPEG
+    before = tree(tmp_path / "output")
+    (tmp_path / "output" / "overlays" / "picture 0.jpg.jpg").unlink()
+    _, out, _ = run(tmp_path / "in", "--overlays", "--methods", "holisticcam", "gradcam", "--dtype", "float32")
+    assert "1 images explained" in out
+    assert tree(tmp_path / "output") == before
+
+
+def test_parameters_are_written_down(run, tmp_path):
+    make_pictures(tmp_path / "in", 1)
+    run(tmp_path / "in")
+    parameters = json.loads((tmp_path / "output" / "parameters.json").read_text())
+    assert parameters["layers"] == ["layer4"]
+    assert parameters["sizes"] == [64]
+    assert parameters["threads"] == 1
+    assert len(parameters["weights"]) == 64
+    assert parameters["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--batch-size", "0"), "argument --batch-size: must be at least 1, got 0"),
+        (("--workers", "x"), "argument --workers: must be a whole number, got 'x'"),
+        (("--imagefolder", "--target", "1"), "--imagefolder and --target both name the classes"),
+        (("--methods", "gradcm"), "did you mean"),
+        (("--layers", "layer9"), "the model has no layer 'layer9'"),
+        (("--weights", "x.pth"), "--model digits has weights and class names of its own"),
+        (("--target", "digit 77"), "did you mean digit 7"),
+        (("--model", "resnet5"), "did you mean resnet50"),
+    ],
+)
+def test_mistakes_are_one_line(run, tmp_path, options, message):
+    make_pictures(tmp_path / "in", 1)
+    code, out, err = run(tmp_path / "in", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith("holistic-cam batch: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "output").exists()
+
+
+def test_what_a_method_refuses_is_one_line(run, tmp_path, monkeypatch):
+    def refusing(*_, **__):
+        raise RuntimeError("no gradient")
+
+    monkeypatch.setattr("holistic_cam_plugin.batch.explaining.layer_maps", refusing)
+    make_pictures(tmp_path / "in", 1)
+    code, _, err = run(tmp_path / "in")
+    assert code == 2
+    assert "error: Holistic-CAM can't explain layer4: no gradient" in err
+
+
+def test_local_weights_of_a_torchvision_model(run, tmp_path):
+    from torchvision.models import squeezenet1_1
+
+    torch.manual_seed(0)
+    torch.save(squeezenet1_1(weights=None, num_classes=3).state_dict(), tmp_path / "three.pth")
+    make_pictures(tmp_path / "in", 1)
+    options = ("--model", "squeezenet1_1", "--weights", tmp_path / "three.pth", "--methods", "gradcam")
+    assert run(tmp_path / "in", *options)[0] == 0
+    assert rows(tmp_path / "output")[0]["class"].startswith("class ")

@@ -1,0 +1,177 @@
+"""Where images, classes and boxes come from, and what becomes of the boxes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.harness.data import Sample, candidates, load, taken, through_crop
+from benchmarks.harness.grids import compose, load_grid
+from benchmarks.harness.models import SQUASHED
+from holistic_cam_plugin.classifiers.models import Classifier
+from holistic_cam_plugin.demo.scenes import make_scene
+from holistic_cam_plugin.errors import UsageError
+
+ANNOTATION = """<annotation><filename>{name}</filename>{objects}</annotation>"""
+OBJECT = """<object><name>{synset}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax>
+</bndbox></object>"""
+
+
+class Brightness(nn.Module):
+    """Class 1 for bright images, 0 for dark ones, sure of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = 20 * x.mean(dim=(1, 2, 3))
+        return torch.stack([-mean, mean], dim=1)
+
+
+def classifier(size: int = 224, resize: int = 256) -> Classifier:
+    middle = torch.full((3, 1, 1), 0.5)
+    return Classifier("brightness", Brightness(), [], size, resize, middle, middle)
+
+
+def arguments(images: Path | str, **others: Any) -> argparse.Namespace:
+    return argparse.Namespace(**({"images": images, "labels": None, "boxes": None, "seed": 0, "half": None} | others))
+
+
+def picture(path: Path, box: tuple[int, int, int, int] | None = None, size: tuple[int, int] = (400, 300)) -> Path:
+    """A black picture, white inside the box; all white without one."""
+    pixels = np.full((size[1], size[0], 3), 255 if box is None else 0, dtype=np.uint8)
+    if box is not None:
+        x0, y0, x1, y1 = box
+        pixels[y0:y1, x0:x1] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def annotation(folder: Path, stem: str, *objects: tuple[str, tuple[int, int, int, int]]) -> None:
+    folder.mkdir(exist_ok=True)
+    text = "".join(OBJECT.format(*box, synset=synset) for synset, box in objects)
+    (folder / f"{stem}.xml").write_text(ANNOTATION.format(name=stem, objects=text))
+
+
+def test_labels_of_a_table_with_boxes(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(
+        "file,class_index,class_name,x0,y0,x1,y1\na.png,3,cat,1,2,30,40\na.png,3,cat,5,5,9,9\nb.png,7,dog,,,,\n"
+    )
+    samples = sorted(candidates(arguments(tmp_path)))
+    assert [(s.name, s.label, s.boxes) for s in samples] == [
+        ("a.png", 3, ((1, 2, 30, 40), (5, 5, 9, 9))),
+        ("b.png", 7, ()),
+    ]
+
+
+def test_class_folders_take_boxes_of_their_class_alone(tmp_path: Path) -> None:
+    images, boxes = tmp_path / "images", tmp_path / "boxes"
+    picture(images / "n02" / "x.png")
+    picture(images / "n01" / "y.png")
+    annotation(boxes, "x", ("n01", (1, 1, 5, 5)), ("n02", (2, 3, 40, 50)))
+    samples = sorted(candidates(arguments(images, boxes=boxes)))
+    assert [(s.name, s.label, s.boxes) for s in samples] == [("n01/y.png", 0, ()), ("n02/x.png", 1, ((2, 3, 40, 50),))]
+
+
+def test_validation_layout_has_class_and_boxes_from_its_annotations(tmp_path: Path) -> None:
+    images, boxes = tmp_path / "val", tmp_path / "boxes"
+    picture(images / "val_1.png")
+    picture(images / "val_2.png")
+    annotation(boxes, "val_1", ("n09", (10, 20, 30, 40)), ("n09", (50, 60, 70, 80)))
+    annotation(boxes, "val_2", ("n05", (1, 2, 3, 4)))
+    annotation(boxes, "val_3", ("n07", (1, 2, 3, 4)))  # of an image that is not there: its class counts
+    samples = sorted(candidates(arguments(images, boxes=boxes)))
+    assert [(s.name, s.label) for s in samples] == [("val_1.png", 2), ("val_2.png", 0)]
+    assert samples[0].boxes == ((10, 20, 30, 40), (50, 60, 70, 80))
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 451), (224, 224), (1000, 230)])
+def test_a_box_follows_its_object_through_resize_and_crop(tmp_path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    box = (width // 3, height // 4, 2 * width // 3, 3 * height // 4)
+    sample = Sample("a", 0, picture(tmp_path / "a.png", box, size), (box,))
+    for resize in (256, 224, SQUASHED):
+        loaded = load(sample, classifier(resize=resize))
+        rows, columns = (loaded.image[0, 0] > 0).nonzero(as_tuple=True)
+        seen = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert loaded.image.shape == (1, 3, 224, 224)
+        assert np.allclose(loaded.boxes[0], seen, atol=1.01)
+
+
+def test_boxes_outside_of_the_crop_are_gone() -> None:
+    assert through_crop([(0, 0, 20, 20), (90, 40, 110, 60)], (200, 100), 100, 50) == ((15, 15, 35, 35),)
+
+
+def test_taken_are_confident_and_readable(tmp_path: Path) -> None:
+    bright = Sample("bright", 1, picture(tmp_path / "1.png"))
+    wrong = Sample("wrong", 0, picture(tmp_path / "2.png"))
+    broken = Sample("broken", 1, tmp_path / "3.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    samples = [broken, wrong, bright, bright._replace(name="more")]
+    assert taken(samples, classifier(), 1, 0.8) == ([bright], 1)
+    assert taken(samples, classifier(), None, 0.0) == (samples, 0)
+
+
+def test_more_samples_begin_with_those_of_a_shorter_run(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,class_index\n" + "".join(f"{i}.png,0\n" for i in range(20)))
+    orders = [[s.name for s in candidates(arguments(tmp_path, seed=seed))] for seed in (0, 0, 1)]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2])
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [({}, "holds no images"), ({"a.png": b""}, "need --labels"), ({"labels.csv": b"file\na.png\n"}, "needs file")],
+)
+def test_folders_that_do_not_serve(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        list(candidates(arguments(tmp_path)))
+    with pytest.raises(UsageError, match="is no folder"):
+        list(candidates(arguments(tmp_path / "none")))
+
+
+def test_the_tuned_half_of_the_scenes_is_what_the_model_was_trained_on() -> None:
+    for half, split in (("tuned", "train"), ("reported", "held-out"), (None, "held-out")):
+        scene = next(candidates(arguments("digits", half=half)))
+        pixels = load(scene, classifier()).image[0]
+        np.testing.assert_allclose(pixels / 2 + 0.5, make_scene((0, 0), split).image, atol=1e-6)
+
+
+def test_scenes_of_digits_have_the_box_of_their_digit() -> None:
+    scenes = candidates(arguments("digits"))
+    sample = next(scenes)
+    loaded = load(sample, classifier())
+    assert loaded.image.shape == (1, 3, 224, 224)
+    assert loaded.boxes == sample.boxes
+    assert next(scenes).source != sample.source
+
+
+def test_every_sample_is_the_target_of_one_grid(tmp_path: Path) -> None:
+    samples = [Sample(str(i), i % 5, picture(tmp_path / f"{i}.png", (i, 0, i + 99, 200))) for i in range(9)]
+    grids = compose(samples, seed=0)
+    assert [grid.tiles[grid.quarter] for grid in grids] == samples
+    assert all(len({tile.label for tile in grid.tiles}) == 4 for grid in grids)
+    assert len({grid.quarter for grid in grids}) > 1
+    loaded = load_grid(grids[0], classifier())
+    (x0, y0, x1, y1), *rest = loaded.boxes
+    tile = loaded.image[:, :, int(y0) : int(y1), int(x0) : int(x1)]
+    assert loaded.image.shape == (1, 3, 448, 448)
+    assert not rest
+    assert torch.equal(tile, load(samples[0], classifier()).image)
+    with pytest.raises(UsageError, match="four different classes"):
+        compose(samples[:3], seed=0)
+
+
+def test_annotations_of_another_form_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "val" / "val_1.png")
+    (tmp_path / "val_1.xml").write_text("<annotation><object><name>n01</name></object></annotation>")
+    with pytest.raises(UsageError, match=r"val_1\.xml is no annotation"):
+        list(candidates(arguments(tmp_path / "val", boxes=tmp_path)))

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from holistic_cam_plugin import pyramid_sizes, resize_image
+from holistic_cam_plugin.method.pyramid import check_images
+
+
+def test_the_papers_example():
+    assert [h for h, _ in pyramid_sizes(224, 224)] == [224, 366, 509, 652, 795, 938, 1081]
+
+
+@pytest.mark.parametrize(("num_scales", "max_size"), [(1, 1000), (2, 100), (7, 1000), (10, 333)])
+def test_square_sizes_follow_equation_9(num_scales, max_size):
+    sizes = pyramid_sizes(96, 96, num_scales, max_size)
+    assert sizes == [(int(96 + Fraction(max_size, num_scales) * t),) * 2 for t in range(num_scales)]
+
+
+@settings(deadline=None)
+@given(st.integers(32, 600), st.integers(32, 600), st.integers(1, 12), st.integers(1, 1500))
+def test_the_base_scale_is_the_input_and_the_aspect_is_kept(height, width, num_scales, max_size):
+    sizes = pyramid_sizes(height, width, num_scales, max_size)
+    assert len(sizes) == num_scales
+    assert sizes[0] == (height, width)
+    for h, w in sizes:
+        factor = Fraction(min(h, w) + 1, min(height, width))
+        assert h <= height * factor
+        assert w <= width * factor
+        assert (h > w) == (height > width) or h == w  # the longer side stays the longer one
+
+
+def test_no_rounding_error_moves_a_truncation():
+    # 49 * (1 + 1/49 * ...) in floats falls short of whole numbers; every size must be exact.
+    for side in range(32, 400):
+        assert [h for h, _ in pyramid_sizes(side, side, 7, 700)] == [side + 100 * t for t in range(7)]
+
+
+def test_the_longer_side_is_truncated_too():
+    assert pyramid_sizes(100, 151, sizes=[100, 133]) == [(100, 151), (133, 200)]  # 151 * 1.33 = 200.83
+
+
+def test_explicit_sizes_are_shorter_sides_also_smaller_ones_and_ranges():
+    assert pyramid_sizes(64, 128, sizes=(64, 32)) == [(64, 128), (32, 64)]
+    assert pyramid_sizes(64, 64, sizes=range(224, 1000, 100))[-1] == (924, 924)
+    assert pyramid_sizes(300, 1, sizes=[1]) == [(300, 1)]
+    assert pyramid_sizes(1, 100, sizes=[1]) == [(1, 100)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"num_scales": 0}, ValueError, "num_scales must be at least 1, got 0"),
+        ({"num_scales": 2.0}, TypeError, "num_scales must be an integer, got 2.0"),
+        ({"num_scales": True}, TypeError, "num_scales must be an integer, got True"),
+        ({"max_size": -5}, ValueError, "max_size must be at least 1, got -5"),
+        ({"max_size": "1000"}, TypeError, "max_size must be an integer"),
+        ({"height": 0}, ValueError, "height must be at least 1"),
+        ({"width": 1.5}, TypeError, "width must be an integer"),
+        ({"sizes": []}, ValueError, "sizes is empty"),
+        ({"sizes": 224}, TypeError, "sizes must be a sequence of shorter sides in pixels"),
+        ({"sizes": "224"}, TypeError, "sizes must be a sequence"),
+        ({"sizes": [224, 0]}, ValueError, "every one of sizes must be at least 1"),
+        ({"sizes": [224, 300.5]}, TypeError, "every one of sizes must be an integer, got 300.5"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, error, match):
+    with pytest.raises(error, match=match):
+        pyramid_sizes(**({"height": 64, "width": 64} | arguments))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(50, 70), (9, 5)])
+def test_resizing_has_half_pixel_centres_and_no_antialiasing(make_images, size, interpolation):
+    images = make_images(2, 20, 28)
+    expected = F.interpolate(images, size=size, mode=interpolation, align_corners=False, antialias=False)
+    assert torch.equal(resize_image(images, size, interpolation), expected)
+
+
+def test_at_its_own_size_the_image_is_untouched(make_images):
+    images = make_images(1, 20, 28)
+    assert resize_image(images, (20, 28), "bicubic") is images
+
+
+def test_half_precision_is_resized_in_float32_and_given_back_as_it_came(make_images):
+    images = make_images(1, 20, 20).bfloat16()
+    resized = resize_image(images, (30, 30))
+    assert resized.dtype == torch.bfloat16
+    assert torch.equal(resized, resize_image(images.float(), (30, 30)).bfloat16())
+
+
+def test_unknown_interpolation_is_refused(make_images):
+    with pytest.raises(ValueError, match="interpolation must be one of bilinear, bicubic, got 'nearest'"):
+        resize_image(make_images(), (9, 9), "nearest")
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "match"),
+    [
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "floating-point tensor .* got dtype torch.uint8"),
+        ([[0.0]], TypeError, "got a list"),
+        (torch.zeros(3, 8, 8), ValueError, r"must be a batch \(B, C, H, W\) of images, got shape \(3, 8, 8\)"),
+        (torch.zeros(0, 3, 8, 8), ValueError, "must be a batch"),
+        (torch.zeros(1, 3, 4, 8, 8), ValueError, r"must be a batch \(B, C, H, W\) of images, got"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(images, error, match):
+    with pytest.raises(error, match=match):
+        check_images(images, torch.device("cpu"))
+
+
+def test_images_above_max_size_follow_the_formula_too():
+    assert pyramid_sizes(2000, 3000) == [(2000 + 1000 * t // 7, (14000 + 1000 * t) * 3000 // 14000) for t in range(7)]
+
+
+def test_the_depth_of_volumes_grows_by_the_factor_of_the_shorter_side():
+    assert pyramid_sizes(112, 140, sizes=[112, 168], depth=16) == [(16, 112, 140), (24, 168, 210)]
+    with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
+        pyramid_sizes(112, 112, depth=0)
