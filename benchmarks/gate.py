@@ -24,7 +24,7 @@ from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, command, prepared, run
 from benchmarks.stages import EPS, Stages, kernel_sizes, pyramid_stages
 from holistic_cam_plugin import fundamental_scale_denoising, fuse, min_max_normalize
-from holistic_cam_plugin.method.weighting import WEIGHTS, gradient_variation, largest_magnitude
+from holistic_cam_plugin.method.weighting import WEIGHTINGS, gradient_variation, largest_magnitude
 from holistic_cam_plugin.passes.targets import Target
 
 Map = NDArray[np.float32]
@@ -82,7 +82,7 @@ def _power(gradients: Tensor, power: int) -> Tensor:
     return (gradients / largest_magnitude(gradients)).clamp(min=0) ** power
 
 
-PGE, GRADIENT, GATED = WEIGHTS["pge"], WEIGHTS["gradient"], WEIGHTS["gated"]
+PGE, GRADIENT, GATED = WEIGHTINGS["pge"].weigh, WEIGHTINGS["gradient"].weigh, WEIGHTINGS["gated"].weigh
 CENTRE = "square, box 31, power 3"
 CHOSEN = "power 4"  # what `HolisticCAM(weights="gated")` is, by what this study showed
 CANDIDATES = {

@@ -19,7 +19,7 @@ from holistic_cam_plugin import (
     resize_image,
 )
 from holistic_cam_plugin.method.low_pass_wrap import LARGEST_KERNEL
-from holistic_cam_plugin.method.weighting import WEIGHTS
+from holistic_cam_plugin.method.weighting import WEIGHTINGS
 from holistic_cam_plugin.passes.capture import Capture
 from holistic_cam_plugin.passes.targets import Target
 
@@ -82,7 +82,7 @@ def fused_maps(
     """The primary map M_PHR and the base scale's map M0 (eq. 8, 10-13), `(H, W)` each, in their own units."""
     activations, gradients = stages.activations[layer], stages.gradients[layer]
     pairs = zip(activations, gradients, strict=True)
-    weighed = [WEIGHTS[weights](a[None], g[None], eps)[0] for a, g in pairs]
+    weighed = [WEIGHTINGS[weights].weigh(a[None], g[None], eps)[0] for a, g in pairs]
     primary = fuse(activations, weighed, stages.size).cpu().numpy()
     return primary, fuse(activations[:1], weighed[:1], stages.size).cpu().numpy()
 

@@ -122,6 +122,6 @@ METHODS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target], list[Map
     "SESS": _sess,
     "RefineCAM": _refine,
     "Holistic-CAM": partial(_pyramid, HolisticCAM),
-    "Holistic-CAM gated": partial(_pyramid, partial(HolisticCAM, weights="gated")),
+    "Holistic-CAM gated": partial(_pyramid, partial(HolisticCAM, weighting="gated")),
     "Gaussian": _gaussian,
 }

@@ -14,8 +14,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from holistic_cam_plugin import HolisticCAM
-from holistic_cam_plugin.holistic_cam import Maps
+from holistic_cam_plugin import HolisticCAM, Intermediates
 
 __all__ = ["BFLOAT16", "FLOORS", "PROCEDURES", "Setting", "Timed"]
 
@@ -42,12 +41,12 @@ class Timed(HolisticCAM):
 
     fusion_seconds = 0.0
 
-    def _maps(self, *args: Any) -> Iterator[Maps]:
+    def _maps(self, *args: Any) -> Iterator[Intermediates]:
         synchronize(self.device)
         start = time.perf_counter()
-        maps = list(super()._maps(*args))
+        steps = list(super()._maps(*args))
         self.fusion_seconds += time.perf_counter() - start
-        return iter(maps)
+        return iter(steps)
 
 
 def synchronize(device: torch.device) -> None:

@@ -143,7 +143,7 @@ def explain(case: Case, image: Tensor, sizes: Sequence[int] | None = None) -> di
         where = case.model, [layer.module], layer.reshape_transform
         maps[layer.name, layer.baseline] = BASELINES[layer.baseline](*where)(image, [case.target])[0]
         for name, weights in WEIGHTS.items():
-            maps[layer.name, name] = HolisticCAM(*where, sizes=sizes, weights=weights)(image, [case.target])[0]
+            maps[layer.name, name] = HolisticCAM(*where, sizes=sizes, weighting=weights)(image, [case.target])[0]
     return maps
 
 

@@ -157,7 +157,7 @@ def test_table2s_variants_are_the_classes_settings(common: list[str]) -> None:
     found = table2.variants(model, ["0", "1"], image, target)
     for name, (weights, fsd) in table2.VARIANTS.items():
         for layer in ("0", "1"):
-            cam = HolisticCAM(model, [model.get_submodule(layer)], weights=weights, fsd=fsd)(image, [target])[0]
+            cam = HolisticCAM(model, [model.get_submodule(layer)], weighting=weights, fsd=fsd)(image, [target])[0]
             np.testing.assert_allclose(found[layer, name], cam, atol=1e-5)
     table2.main([*common, "--metrics", "epg", "--samples", "2"])
     assert len(read_rows(table(common, "table2"))) == 2 * 2 * 4
@@ -183,15 +183,15 @@ def test_the_gates_candidates(common: list[str], capsys: pytest.CaptureFixture[s
     found = gate.candidates(model, ["0", "1"], list(gate.CANDIDATES), image, target)
     papers = {"blur_size": None, "ksize": kernel_size(SIZE, 91), "mask_power": 1}
     settings: dict[str, dict[str, object]] = {
-        gate.CENTRE: {"weights": "gated", "mask_power": 3},
-        gate.CHOSEN: {"weights": "gated"},
+        gate.CENTRE: {"weighting": "gated", "mask_power": 3},
+        gate.CHOSEN: {"weighting": "gated"},
         "pge, paper's mask": {},
-        "gradient, paper's mask": {"weights": "gradient"},
-        "gated, paper's mask": {"weights": "gated", **papers},
+        "gradient, paper's mask": {"weighting": "gradient"},
+        "gated, paper's mask": {"weighting": "gated", **papers},
         "pge": {"ksize": kernel_size(SIZE, 31), "mask_power": 3},
-        "power 1": {"weights": "gated", "mask_power": 1},
-        "box 61": {"weights": "gated", "mask_power": 3, "ksize": kernel_size(SIZE, 61)},
-        "blur 27": {"weights": "gated", "mask_power": 3, "blur_size": kernel_size(SIZE, 27)},
+        "power 1": {"weighting": "gated", "mask_power": 1},
+        "box 61": {"weighting": "gated", "mask_power": 3, "ksize": kernel_size(SIZE, 61)},
+        "blur 27": {"weighting": "gated", "mask_power": 3, "blur_size": kernel_size(SIZE, 27)},
     }
     for name, own in settings.items():
         for layer in ("0", "1"):
@@ -214,7 +214,7 @@ def test_methods_give_the_maps_of_their_classes(common: list[str]) -> None:
         "Grad-CAM+LPW": low_pass_wrapped(GradCAM),
         "CAMERAS": CAMERAS,
         "Holistic-CAM": HolisticCAM,
-        "Holistic-CAM gated": partial(HolisticCAM, weights="gated"),
+        "Holistic-CAM gated": partial(HolisticCAM, weighting="gated"),
     }
     found = methods.explained(model, ["0", "1"], [*classes, "Gaussian", "SESS", "RefineCAM"], image, target)
     for (layer, name), cam in found.items():
