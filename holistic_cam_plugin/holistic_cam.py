@@ -29,6 +29,7 @@ from holistic_cam_plugin.method.pyramid import (
     check_pyramid,
     pyramid_sizes,
 )
+from holistic_cam_plugin.method.signs import split_signs
 from holistic_cam_plugin.method.weighting import weighting_by_name
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
 from holistic_cam_plugin.passes.one_scale import native_pass
@@ -46,7 +47,8 @@ class Intermediates(NamedTuple):
 
     Attributes:
         activations: A_t, one `(C, h_t, w_t)` tensor a scale, float32.
-        weights: W_t in the same shapes (paper, eq. 8); with `weighting="gradient"` the gradients.
+        weights: W_t in the same shapes (paper, eq. 8), of signed activations W+ - W- (see `split_signs`); with
+            `weighting="gradient"` the gradients.
         fused: the primary map M_PHR, `(H, W)`, float32, in the product's units (eq. 12).
         base: the base scale's map M0 likewise (eq. 13); None with `fsd=False`.
         mask: what the fused map is multiplied with, `(H, W)`, float64 (eq. 16); None likewise.
@@ -307,13 +309,15 @@ class HolisticCAM(BaseCAM):
 
     def _weights(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Element-wise weights at one scale, `(B, C, h, w)`."""
-        return weighting_by_name(self.weighting).weigh(activations, gradients, self.eps)
+        return weighting_by_name(self.weighting).weights(activations, gradients, self.eps)
 
     def _maps(self, stack: Stack, size: tuple[int, ...], eigen_smooth: bool) -> Iterator[Intermediates]:
         """One map a target, `(H, W)` or `(D, H, W)`, of one image in one target layer."""
+        splits = weighting_by_name(self.weighting).splits
         for weights in stack.weights:
-            fused = _as_numpy((fuse_principal if eigen_smooth else fuse)(stack.activations, weights, size))
-            base = _as_numpy(fuse(stack.activations[:1], weights[:1], size)) if self.fsd else None
+            scales = split_signs(stack.activations, weights) if splits else (stack.activations, weights)
+            fused = _as_numpy((fuse_principal if eigen_smooth else fuse)(*scales, size))
+            base = _as_numpy(fuse(scales[0][:1], scales[1][:1], size)) if self.fsd else None
             mask = None if base is None else self._mask(base)
             saliency_map = min_max_normalize(fused if mask is None else fused.astype(np.float64) * mask)
             yield Intermediates(stack.activations, weights, fused, base, mask, saliency_map)

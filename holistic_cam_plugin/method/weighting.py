@@ -26,6 +26,7 @@ from torch import Tensor
 
 from holistic_cam_plugin.method.low_pass_wrap import KSIZE_AT_224
 from holistic_cam_plugin.method.pge import positive_gradient_weights
+from holistic_cam_plugin.method.signs import signed_weights
 
 __all__ = ["WEIGHTINGS", "Weighting", "gated_weights", "gradient_variation", "largest_magnitude", "weighting_by_name"]
 
@@ -38,12 +39,21 @@ class Weighting(NamedTuple):
         weigh: makes the weights of one scale, `(B, C, h, w)`, of its activations and gradients in this shape, and eps.
         ksize_at_224: the mask's box filter in pixels at 224 px.
         mask_power: the mask's exponent.
+        splits: whether the two signs of activations are channels of their own (`split_signs`). Raw gradients are linear
+            in the activations: there it makes no difference.
     """
 
     name: str
     weigh: Callable[[Tensor, Tensor, float], Tensor]
     ksize_at_224: int = KSIZE_AT_224
     mask_power: float = 1.0
+    splits: bool = True
+
+    def weights(self, activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+        """The weights of one scale in the activations' shape; those of both signs in one tensor, W+ - W-."""
+        if not self.splits:
+            return self.weigh(activations, gradients, eps)
+        return signed_weights(lambda a, g: self.weigh(a, g, eps), activations, gradients)
 
 
 def gated_weights(gradients: Tensor) -> Tensor:
@@ -101,7 +111,7 @@ WEIGHTINGS = {
     for weighting in (
         Weighting("pge", positive_gradient_weights),
         # The tight mask was chosen with the gate: benchmarks/results.
-        Weighting("gated", lambda activations, gradients, eps: gated_weights(gradients), 31, 4.0),
-        Weighting("gradient", lambda activations, gradients, eps: gradients),
+        Weighting("gated", lambda activations, gradients, eps: gated_weights(gradients), 31, 4.0, splits=False),
+        Weighting("gradient", lambda activations, gradients, eps: gradients, splits=False),
     )
 }
