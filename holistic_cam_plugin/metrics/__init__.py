@@ -3,12 +3,13 @@
 from holistic_cam_plugin.metrics.controls import CenteredGaussian, low_pass_wrapped
 from holistic_cam_plugin.metrics.deletion_insertion import Curve, Deletion, FidelityCurves, Insertion, OverAll, blurred
 from holistic_cam_plugin.metrics.order import relevance_ranks, tied_pixels
-from holistic_cam_plugin.metrics.pointing_game import EnergyPointingGame, energy_pointing_game, region_mask
+from holistic_cam_plugin.metrics.pointing_game import EnergyPointingGame, energy_pointing_game
 from holistic_cam_plugin.metrics.randomization import (
     cascading_randomization,
     independent_randomization,
     parameter_layers,
 )
+from holistic_cam_plugin.metrics.regions import region_mask
 from holistic_cam_plugin.metrics.road import RelativeROAD, RoadScores, SeededROADCombined
 from holistic_cam_plugin.metrics.scoring import Score, class_probability, score_copies
 from holistic_cam_plugin.metrics.similarity import Similarity, similarity
