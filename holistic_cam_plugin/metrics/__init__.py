@@ -2,6 +2,7 @@
 
 from holistic_cam_plugin.metrics.controls import CenteredGaussian, low_pass_wrapped
 from holistic_cam_plugin.metrics.deletion_insertion import Curve, Deletion, FidelityCurves, Insertion, OverAll, blurred
+from holistic_cam_plugin.metrics.localization import AveragePrecision, BestIoU, average_precision, best_iou
 from holistic_cam_plugin.metrics.order import relevance_ranks, tied_pixels
 from holistic_cam_plugin.metrics.pointing_game import EnergyPointingGame, energy_pointing_game
 from holistic_cam_plugin.metrics.randomization import (
@@ -15,6 +16,8 @@ from holistic_cam_plugin.metrics.scoring import Score, class_probability, score_
 from holistic_cam_plugin.metrics.similarity import Similarity, similarity
 
 __all__ = [
+    "AveragePrecision",
+    "BestIoU",
     "CenteredGaussian",
     "Curve",
     "Deletion",
@@ -27,6 +30,8 @@ __all__ = [
     "Score",
     "SeededROADCombined",
     "Similarity",
+    "average_precision",
+    "best_iou",
     "blurred",
     "cascading_randomization",
     "class_probability",
