@@ -3,6 +3,7 @@
 from holistic_cam_plugin.metrics.controls import CenteredGaussian, low_pass_wrapped
 from holistic_cam_plugin.metrics.deletion_insertion import Curve, Deletion, FidelityCurves, Insertion, OverAll, blurred
 from holistic_cam_plugin.metrics.localization import AveragePrecision, BestIoU, average_precision, best_iou
+from holistic_cam_plugin.metrics.lucidity import Lucidity, lucidity
 from holistic_cam_plugin.metrics.order import relevance_ranks, tied_pixels
 from holistic_cam_plugin.metrics.pointing_game import EnergyPointingGame, energy_pointing_game
 from holistic_cam_plugin.metrics.randomization import (
@@ -24,6 +25,7 @@ __all__ = [
     "EnergyPointingGame",
     "FidelityCurves",
     "Insertion",
+    "Lucidity",
     "OverAll",
     "RelativeROAD",
     "RoadScores",
@@ -38,6 +40,7 @@ __all__ = [
     "energy_pointing_game",
     "independent_randomization",
     "low_pass_wrapped",
+    "lucidity",
     "parameter_layers",
     "region_mask",
     "relevance_ranks",
