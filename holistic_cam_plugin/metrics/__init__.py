@@ -2,6 +2,7 @@
 
 from holistic_cam_plugin.metrics.controls import CenteredGaussian, low_pass_wrapped
 from holistic_cam_plugin.metrics.deletion_insertion import Curve, Deletion, FidelityCurves, Insertion, OverAll, blurred
+from holistic_cam_plugin.metrics.efficient_mprt import EfficientMPRT, efficient_mprt, histogram_entropy
 from holistic_cam_plugin.metrics.localization import AveragePrecision, BestIoU, average_precision, best_iou
 from holistic_cam_plugin.metrics.lucidity import Lucidity, lucidity
 from holistic_cam_plugin.metrics.order import relevance_ranks, tied_pixels
@@ -22,6 +23,7 @@ __all__ = [
     "CenteredGaussian",
     "Curve",
     "Deletion",
+    "EfficientMPRT",
     "EnergyPointingGame",
     "FidelityCurves",
     "Insertion",
@@ -37,7 +39,9 @@ __all__ = [
     "blurred",
     "cascading_randomization",
     "class_probability",
+    "efficient_mprt",
     "energy_pointing_game",
+    "histogram_entropy",
     "independent_randomization",
     "low_pass_wrapped",
     "lucidity",
