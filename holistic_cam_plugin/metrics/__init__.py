@@ -2,6 +2,7 @@
 
 from holistic_cam_plugin.metrics.controls import CenteredGaussian, low_pass_wrapped
 from holistic_cam_plugin.metrics.deletion_insertion import Curve, Deletion, FidelityCurves, Insertion, OverAll, blurred
+from holistic_cam_plugin.metrics.difull import DiFull
 from holistic_cam_plugin.metrics.efficient_mprt import EfficientMPRT, efficient_mprt, histogram_entropy
 from holistic_cam_plugin.metrics.localization import AveragePrecision, BestIoU, average_precision, best_iou
 from holistic_cam_plugin.metrics.lucidity import Lucidity, lucidity
@@ -23,6 +24,7 @@ __all__ = [
     "CenteredGaussian",
     "Curve",
     "Deletion",
+    "DiFull",
     "EfficientMPRT",
     "EnergyPointingGame",
     "FidelityCurves",
