@@ -18,12 +18,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
-from holistic_cam_plugin.method.low_pass_wrap import (
-    KSIZE_AT_224,
-    check_kernel,
-    check_power,
-    fundamental_scale_denoising,
-)
+from holistic_cam_plugin.method.low_pass_wrap import check_kernel, check_power, denoising_mask
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import (
@@ -33,26 +28,35 @@ from holistic_cam_plugin.method.pyramid import (
     check_pyramid,
     pyramid_sizes,
 )
-from holistic_cam_plugin.method.weighting import WEIGHTS, check_weights
+from holistic_cam_plugin.method.weighting import WEIGHTINGS, check_weighting
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
 from holistic_cam_plugin.passes.outputs import Outputs, check_outputs, is_dense, joined
 from holistic_cam_plugin.passes.stacks import Stack, pyramid_stacks
 from holistic_cam_plugin.passes.targets import Target, Targets, predicted_targets, targets_of_images
 
-__all__ = ["HolisticCAM"]
+__all__ = ["HolisticCAM", "Intermediates"]
 
 Maps = NDArray[np.float32]
 
 
-class _Mask(NamedTuple):
-    """The mask's box filter in pixels at 224 px, and its power."""
+class Intermediates(NamedTuple):
+    """What one map is made of.
 
-    ksize_at_224: int
-    power: float
+    Attributes:
+        activations: A_t, one `(C, h_t, w_t)` a scale.
+        weights: W_t in the same shapes.
+        fused: M_PHR, `(H, W)`, float32.
+        base: M0, likewise; None without the mask.
+        mask: what the fused map is multiplied with, `(H, W)`, float64; None without it.
+        saliency_map: the result, `(H, W)`, float32, in [0, 1].
+    """
 
-
-_PAPERS_MASK = _Mask(KSIZE_AT_224, 1.0)
-_TIGHT_MASK = _Mask(31, 4.0)  # of the gated weights, chosen with them: benchmarks/README.md
+    activations: list[Tensor]
+    weights: list[Tensor]
+    fused: Maps
+    base: Maps | None
+    mask: NDArray[np.float64] | None
+    saliency_map: Maps
 
 
 class HolisticCAM(BaseCAM):
@@ -73,7 +77,7 @@ class HolisticCAM(BaseCAM):
         max_size: zeta_T, in pixels (eq. 9).
         sizes: shorter sides of the pyramid in pixels instead of the formula; the first is the base scale.
         eps: the constant of the positive gradient enhancement (eq. 8).
-        weights: what the activations are weighed by: `"pge"`, the paper's positive gradients (eq. 6, 8);
+        weighting: what the activations are weighed by: `"pge"`, the paper's positive gradients (eq. 6, 8);
             `"gated"`, positive or raw gradients, as the gradient varies over the positions or not (see
             `gated_weights`), with a tighter mask; `"gradient"`, the raw ones (the ablation without PGE).
         fsd: mask the fused map with the base scale's (eq. 13-16); off, the result is the primary map (eq. 12).
@@ -109,7 +113,7 @@ class HolisticCAM(BaseCAM):
         max_size: int = 1000,
         sizes: Sequence[int] | None = None,
         eps: float = 1e-5,
-        weights: str = "pge",
+        weighting: str = "pge",
         fsd: bool = True,
         blur_size: int | None = None,
         ksize: int | None = None,
@@ -125,7 +129,7 @@ class HolisticCAM(BaseCAM):
         self.max_size = max_size
         self.sizes = sizes
         self.eps = eps
-        self.weights = weights
+        self.weighting = weighting
         self.fsd = fsd
         self.blur_size = blur_size
         self.ksize = ksize
@@ -202,21 +206,28 @@ class HolisticCAM(BaseCAM):
 
         The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
         """
+        records = self.intermediates(input_tensor, targets, eigen_smooth)
+        return [np.stack([record.saliency_map for record in layer_records])[:, None] for layer_records in records]
+
+    def intermediates(
+        self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False
+    ) -> list[list[Intermediates]]:
+        """For every target layer, one record a map."""
         self._check_parameters()
         images = check_images(input_tensor, self.device, volumes=True)
         chosen = targets_of_images(targets, len(images))
         outputs: list[Outputs] = []
-        maps: list[list[Maps]] = [[] for _ in self.target_layers]
+        records: list[list[Intermediates]] = [[] for _ in self.target_layers]
         with torch.inference_mode(False), torch.enable_grad():
             for first in range(0, len(images), self.batch_size):
                 some = slice(first, first + self.batch_size)
                 output, stacks = self._pyramid(images[some], None if chosen is None else chosen[some])
                 outputs.append(output)
-                for layer_maps, layer_stacks in zip(maps, stacks, strict=True):
+                for layer_records, layer_stacks in zip(records, stacks, strict=True):
                     for stack in layer_stacks:
-                        layer_maps.extend(self._maps(stack, tuple(images.shape[2:]), eigen_smooth))
+                        layer_records.extend(self._of_stack(stack, tuple(images.shape[2:]), eigen_smooth))
         self.outputs = joined(outputs)
-        return [np.stack(layer_maps)[:, None] for layer_maps in maps]
+        return records
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Maps]) -> Maps:
         """Mean over the layers' maps, scaled to [0, 1]: `(B, H, W)`, float32."""
@@ -278,26 +289,21 @@ class HolisticCAM(BaseCAM):
 
     def _weights(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Element-wise weights at one scale, `(B, C, h, w)`."""
-        return WEIGHTS[self.weights](activations, gradients, self.eps)
+        return WEIGHTINGS[self.weighting].weigh(activations, gradients, self.eps)
 
-    def _maps(self, stack: Stack, size: tuple[int, ...], eigen_smooth: bool) -> Iterator[Maps]:
-        """One map a target, `(H, W)` or `(D, H, W)` in [0, 1], of one image in one target layer."""
+    def _of_stack(self, stack: Stack, size: tuple[int, ...], eigen_smooth: bool) -> Iterator[Intermediates]:
         for weights in stack.weights:
-            fused = (fuse_principal if eigen_smooth else fuse)(stack.activations, weights, size)
-            primary = _as_numpy(fused)
+            fused = _as_numpy((fuse_principal if eigen_smooth else fuse)(stack.activations, weights, size))
+            base = mask = None
             if self.fsd:
                 base = _as_numpy(fuse(stack.activations[:1], weights[:1], size))
-                yield min_max_normalize(self._denoised(primary, base))
-            else:
-                yield min_max_normalize(primary)
-
-    def _denoised(self, primary: Maps, base: Maps) -> NDArray[np.float64]:
-        """The primary map under the mask that goes with the weights."""
-        mask = _TIGHT_MASK if self.weights == "gated" else _PAPERS_MASK
-        power = mask.power if self.mask_power is None else self.mask_power
-        return fundamental_scale_denoising(
-            primary, base, self.blur_size, self.ksize, ksize_at_224=mask.ksize_at_224, power=power
-        )
+                weighting = WEIGHTINGS[self.weighting]
+                power = weighting.mask_power if self.mask_power is None else self.mask_power
+                mask = denoising_mask(
+                    base, self.blur_size, self.ksize, ksize_at_224=weighting.ksize_at_224, power=power
+                )
+            result = min_max_normalize(fused if mask is None else fused.astype(np.float64) * mask)
+            yield Intermediates(stack.activations, weights, fused, base, mask, result)
 
     def _untouched_outputs(self, images: Tensor) -> Outputs:
         """The model's output for the images as they are, detached."""
@@ -309,7 +315,7 @@ class HolisticCAM(BaseCAM):
     def _check_parameters(self) -> None:
         check_pyramid(self.num_scales, self.max_size, self.sizes)
         check_eps(self.eps)
-        check_weights(self.weights)
+        check_weighting(self.weighting)
         check_kernel("blur_size", self.blur_size)
         check_kernel("ksize", self.ksize)
         check_power(self.mask_power)

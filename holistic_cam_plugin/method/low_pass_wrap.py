@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fundamental_scale_denoising", "kernel_size", "low_pass_wrap"]
+__all__ = ["denoising_mask", "fundamental_scale_denoising", "kernel_size", "low_pass_wrap"]
 
 BLUR_SIZE_AT_224 = 51
 KSIZE_AT_224 = 91
@@ -51,6 +51,19 @@ def fundamental_scale_denoising(
         In the same shape, float64 (both factors may be 1e-20). Where the median erases the base map's only hot spot and
         nothing is left of the mask, the primary map comes back unmasked, with a warning.
     """
+    mask = denoising_mask(base_map, blur_size, ksize, ksize_at_224=ksize_at_224, power=power)
+    return primary_map.astype(np.float64) * mask
+
+
+def denoising_mask(
+    base_map: NDArray[np.float32],
+    blur_size: int | None = None,
+    ksize: int | None = None,
+    *,
+    ksize_at_224: int = KSIZE_AT_224,
+    power: float = 1.0,
+) -> NDArray[np.float64]:
+    """What the fused map is multiplied with: the low-pass wrap to a power; ones, with a warning, where it is erased."""
     wrap = low_pass_wrap(base_map, blur_size, ksize, ksize_at_224=ksize_at_224).astype(np.float64)
     if not wrap.any() and base_map.any():
         warnings.warn(
@@ -58,10 +71,10 @@ def fundamental_scale_denoising(
             "median filter's window. The map is not masked; a smaller blur_size keeps the mask",
             stacklevel=2,
         )
-        return primary_map.astype(np.float64)
+        return np.ones_like(wrap)
     if power != 1 and wrap.any():  # 1e-20 to a power would be nothing
         wrap = (wrap / wrap.max()) ** power
-    return primary_map.astype(np.float64) * wrap
+    return wrap
 
 
 def low_pass_wrap(

@@ -19,13 +19,14 @@ The gate is this project's, not the paper's; `benchmarks/README.md` has the stud
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from holistic_cam_plugin.method.pge import positive_gradient_weights
 
-__all__ = ["WEIGHTS", "check_weights", "gated_weights", "gradient_variation", "largest_magnitude"]
+__all__ = ["WEIGHTINGS", "Weighting", "check_weighting", "gated_weights", "gradient_variation", "largest_magnitude"]
 
 
 def gated_weights(gradients: Tensor) -> Tensor:
@@ -61,10 +62,10 @@ def gradient_variation(gradients: Tensor) -> Tensor:
     return (1 - constant / energy.clamp(min=torch.finfo(energy.dtype).tiny)).clamp_(0, 1) * (energy > 0)
 
 
-def check_weights(name: str) -> None:
-    """Raise ValueError unless `name` is one of `WEIGHTS`."""
-    if name not in WEIGHTS:
-        raise ValueError(f"weights must be one of {', '.join(map(repr, WEIGHTS))}, got {name!r}")
+def check_weighting(name: str) -> None:
+    """Raise ValueError unless `name` is one of `WEIGHTINGS`."""
+    if name not in WEIGHTINGS:
+        raise ValueError(f"weighting must be one of {', '.join(map(repr, WEIGHTINGS))}, got {name!r}")
 
 
 def largest_magnitude(tensor: Tensor) -> Tensor:
@@ -77,9 +78,20 @@ def _sum(tensor: Tensor) -> Tensor:
     return tensor.sum(dim=tuple(range(1, tensor.ndim)), keepdim=True)
 
 
-# By name: functions of activations, gradients, both `(B, C, h, w)`, and eps.
-WEIGHTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
-    "pge": positive_gradient_weights,
-    "gated": lambda activations, gradients, eps: gated_weights(gradients),
-    "gradient": lambda activations, gradients, eps: gradients,
+class Weighting(NamedTuple):
+    """A weighting and the mask that goes with it."""
+
+    name: str
+    weigh: Callable[[Tensor, Tensor, float], Tensor]  # of activations, gradients, both `(B, C, h, w)`, and eps
+    ksize_at_224: int = 91
+    mask_power: float = 1.0
+
+
+WEIGHTINGS = {
+    weighting.name: weighting
+    for weighting in (
+        Weighting("pge", positive_gradient_weights),
+        Weighting("gated", lambda activations, gradients, eps: gated_weights(gradients), 31, 4.0),
+        Weighting("gradient", lambda activations, gradients, eps: gradients),
+    )
 }
