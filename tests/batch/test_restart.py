@@ -12,7 +12,7 @@ import pytest
 
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch import parameters, store
-from holistic_cam_plugin.batch.parameters import claim
+from holistic_cam_plugin.batch.parameters import claimed
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
 
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
@@ -144,8 +144,7 @@ def test_folders_of_something_else_are_refused(run, tmp_path):
 def test_two_runs_in_one_folder_are_refused(run, tmp_path, monkeypatch):
     pytest.importorskip("fcntl")
     run()
-    _, lock = claim(tmp_path / "output", json.loads((tmp_path / "output" / "parameters.json").read_text()), 1)
-    with lock:
+    with claimed(tmp_path / "output", json.loads((tmp_path / "output" / "parameters.json").read_text()), 1):
         assert "another run is at work in" in run()[2]
     assert run()[0] == 0
 
