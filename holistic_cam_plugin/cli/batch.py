@@ -68,8 +68,8 @@ def _batch(arguments: Namespace) -> int:
         if not words:
             return 0  # one rank that ends in an error would end the others: the first one answers for all
         with writing(plan.folder):
-            merge(plan.folder, MANIFEST, plan.digest)
-            merge(plan.folder, ERRORS, plan.digest)
+            merge(plan.folder, MANIFEST)
+            merge(plan.folder, ERRORS)
         return _summary(plan, [Tally(**word) for word in words])
 
 
@@ -114,7 +114,7 @@ def _prepared(arguments: Namespace, explainer: Explainer, held: ExitStack) -> tu
     )  # fmt: skip
     with writing(plan.folder):
         remove_parts(plan.folder)
-        merge(plan.folder, MANIFEST, plan.digest)
+        merge(plan.folder, MANIFEST)
         remove(plan.folder, ERRORS)  # every failure is tried again
     return plan, parameters
 

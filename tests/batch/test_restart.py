@@ -12,6 +12,7 @@ import pytest
 
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch import parameters, store
+from holistic_cam_plugin.batch.journal import Journal
 from holistic_cam_plugin.batch.parameters import claimed
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
 
@@ -183,6 +184,19 @@ def test_a_full_disk_stops_the_run_and_a_restart_goes_on(run, tmp_path, monkeypa
         assert path.read_bytes() == tree(tmp_path / "whole")[path.relative_to(tmp_path / "output").as_posix()]
     run()
     assert tree(tmp_path / "output") == tree(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_has_no_room_for_a_row(run, monkeypatch):
+    def opened(journal, *arguments, real=Journal.__init__):
+        real(journal, *arguments)
+        journal._file.close()
+        journal._file = Path("/dev/full").open("wb")  # noqa: SIM115
+
+    monkeypatch.setattr(Journal, "__init__", opened)
+    code, _, err = run()
+    assert code == 3
+    assert "the disk is full" in err
 
 
 def test_other_trouble_with_the_disk_is_named(run, monkeypatch):
