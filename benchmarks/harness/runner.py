@@ -94,8 +94,8 @@ def run(make: Make, arguments: argparse.Namespace, tasks: Sequence[Task], column
     parameters["chosen"] = hashlib.sha256("\n".join(task.sample.name for task in tasks).encode()).hexdigest()
     skipped = 0
     with TableFile(path, columns, parameters) as table:
-        rest = tasks[table.blocks :]
-        progress = tqdm(total=len(tasks), initial=table.blocks, desc=name, unit="image")
+        rest = tasks[table.units :]
+        progress = tqdm(total=len(tasks), initial=table.units, desc=name, unit="image")
         for rows in _evaluated(make, arguments, rest):
             table.append(rows)
             skipped += not rows

@@ -2,5 +2,6 @@
 
     inputs -> loading -> explaining -> store -> manifest -> html_report
 
-`parameters` claims the folder for one set of parameters, `ranks` shares the work out, and `job` is the loop.
+`parameters` claims the folder for one set of parameters, `journal` writes what must survive, `ranks` shares the work
+out, and `job` is the loop.
 """

@@ -20,7 +20,7 @@ from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import JobImages
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, recorded
 from holistic_cam_plugin.batch.overlays import jpeg_bytes, overlay
-from holistic_cam_plugin.batch.parameters import PARAMETERS, digest
+from holistic_cam_plugin.batch.parameters import PARAMETERS
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["report_page"]
@@ -32,7 +32,6 @@ _COLUMNS = ("file", "class", "score", "probability", "layer", "method", "seconds
 _NUMBERS = ("score", "probability", "seconds")
 _SHOWN_PARAMETERS = ("model", "layers", "methods", "sizes", "dtype", "amp", "device")
 
-Row = Mapping[str, str]
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
@@ -49,14 +48,13 @@ def report_page(folder: Path, root: Path | None, limit: int, progress: Progress)
         UsageError: the folder holds no output, or no map yet.
     """
     parameters = _parameters(folder)
-    key = digest(parameters)
-    latest = {rows[0]["file"]: number for number, rows in enumerate(recorded(folder, MANIFEST, key))}
+    latest = {rows[0]["file"]: number for number, rows in enumerate(recorded(folder, MANIFEST))}
     numbers = [latest[file] for file in sorted(latest)]
     if not numbers:
         raise UsageError(f"{folder} holds no map yet")
     total, count = len(numbers), min(limit, len(numbers))
     taken = {numbers[place * total // count] for place in range(count)}
-    images = [rows for number, rows in enumerate(recorded(folder, MANIFEST, key)) if number in taken]
+    images = [rows for number, rows in enumerate(recorded(folder, MANIFEST)) if number in taken]
     root = root or Path(str(parameters["input"]))
     cells = [
         _table_row(folder, row, picture)
@@ -64,7 +62,7 @@ def report_page(folder: Path, root: Path | None, limit: int, progress: Progress)
         for picture in [_picture(root, rows[0]["file"], parameters)]
         for row in rows
     ]
-    failures = [rows[0] for rows in recorded(folder, ERRORS, key)]
+    failures = [rows[0] for rows in recorded(folder, ERRORS)]
     summary = f"{total} images explained, {len(failures)} failed."
     if count < total:
         summary += f" {count} of them are shown, at equal distances in the order of their names."
@@ -93,7 +91,7 @@ def _picture(root: Path, file: str, parameters: Mapping[str, Any]) -> NDArray[np
     return JobImages(root, [Job(file)], parameters["resize"], parameters["crop"])[0].pixels
 
 
-def _table_row(folder: Path, row: Row, picture: NDArray[np.uint8] | None) -> str:
+def _table_row(folder: Path, row: Mapping[str, str], picture: NDArray[np.uint8] | None) -> str:
     saliency_map = _map(folder, row)
     if picture is None:
         picture = np.full((*(saliency_map.shape if saliency_map is not None else (SIDE, SIDE)), 3), GREY, np.uint8)
@@ -111,7 +109,7 @@ def _table_row(folder: Path, row: Row, picture: NDArray[np.uint8] | None) -> str
     )
 
 
-def _map(folder: Path, row: Row) -> NDArray[np.floating] | None:
+def _map(folder: Path, row: Mapping[str, str]) -> NDArray[np.floating] | None:
     """The row's map, `(H, W)`; None where its file is missing or damaged."""
     try:
         with np.load(folder / row["map"]) as file:
@@ -142,11 +140,11 @@ def _cell(column: str, value: str) -> str:
     return f'<td class="{kind}">{escape(value)}</td>' if kind else f"<td>{escape(value)}</td>"
 
 
-def _classes(images: Iterable[Sequence[Row]]) -> list[str]:
+def _classes(images: Iterable[Sequence[Mapping[str, str]]]) -> list[str]:
     return sorted({row["class"] for rows in images for row in rows})
 
 
-def _errors(failures: Sequence[Row], limit: int) -> str:
+def _errors(failures: Sequence[Mapping[str, str]], limit: int) -> str:
     if not failures:
         return ""
     rows = "".join(

@@ -43,7 +43,7 @@ def unfinished(
 ) -> list[int]:
     """Those of the rank's jobs whose maps are missing, or not those that the manifest lists."""
     rest = {plan.inputs.jobs[index].name: index for batch in plan.batches(rank, world) for index in batch}
-    for rows in progress(recorded(plan.folder, MANIFEST, plan.digest)):
+    for rows in progress(recorded(plan.folder, MANIFEST)):
         index = rest.get(rows[0]["file"])
         if index is not None and _is_done(plan, plan.inputs.jobs[index], explainer, rows):
             del rest[rows[0]["file"]]

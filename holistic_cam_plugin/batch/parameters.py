@@ -1,20 +1,22 @@
-"""The output folder's parameters: written once, compared at every restart, so that two runs never mix."""
+"""The output folder's lock and its parameters: written once, compared at every restart, so that two runs never mix."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import IO
 
+from filelock import FileLock, Timeout
 from torch import nn
 
 from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["PARAMETERS", "claim", "digest", "package_versions", "weights_checksum"]
+__all__ = ["PARAMETERS", "claimed", "digest", "package_versions", "weights_checksum"]
 
 PARAMETERS = "parameters.json"
 
@@ -22,6 +24,10 @@ PARAMETERS = "parameters.json"
 PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
 # Told for the reader's sake, or taken over by a restart: no reason to refuse one.
 _FREE = ("input", "threads")
+
+_LOCK = ".lock"
+# What network folders without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def package_versions() -> dict[str, str]:
@@ -50,39 +56,46 @@ def digest(parameters: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def claim(folder: Path, parameters: Mapping[str, object], threads: int) -> tuple[dict[str, object], IO[str]]:
-    """Make the folder this run's own.
+@contextmanager
+def claimed(folder: Path, parameters: Mapping[str, object], threads: int) -> Iterator[dict[str, object]]:
+    """The folder as this run's own: locked until the body ends, or the process, however it ends.
 
     Args:
         folder: made if need be; empty, or of a run with the same parameters.
         parameters: what the maps depend on, as JSON takes it. Where `threads` is None, those of the folder hold.
         threads: for a new folder, where the parameters have none.
 
-    Returns:
-        The folder's parameters, and an open file: its lock, which goes with the process, however it ends.
+    Yields:
+        The folder's parameters.
 
     Raises:
         UsageError: other parameters, files of something else, another run at work, or no permission.
     """
-    path = folder / PARAMETERS
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            if any(not child.name.startswith(".") for child in folder.iterdir()):
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            names = {child.name for child in folder.iterdir()}
+            if PARAMETERS not in names and any(not name.startswith(".") for name in names):
                 raise UsageError(f"{folder} holds files, but no {PARAMETERS}: choose an empty or new --output")
-            begun = {**parameters, "threads": parameters["threads"] or threads}
-            text = json.dumps(begun, indent=2) + "\n"
-            write_whole(folder, PARAMETERS, [text.encode()])
-        lock = path.open(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"the output folder {folder} can't be used: {error}") from error
-    _lock(lock, folder)
+            held.enter_context(_locked(folder))
+            known = _begun(folder, parameters, threads)
+        except OSError as error:
+            raise UsageError(f"the output folder {folder} can't be used: {error}") from error
+        _compare(folder, known, parameters)
+        yield known
+
+
+def _begun(folder: Path, parameters: Mapping[str, object], threads: int) -> dict[str, object]:
+    """The folder's parameters; in a new one, those of this run."""
+    path = folder / PARAMETERS
+    if not path.exists():
+        begun = {**parameters, "threads": parameters["threads"] or threads}
+        write_whole(folder, PARAMETERS, [(json.dumps(begun, indent=2) + "\n").encode()])
     try:
-        old: dict[str, object] = json.load(lock)
+        known: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{path} can't be read: {error}. Choose another --output") from error
-    _compare(folder, old, parameters)
-    return old, lock
+    return known
 
 
 def _compare(folder: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
@@ -107,14 +120,15 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:12] + "..."
 
 
-def _lock(file: IO[str], folder: Path) -> None:
+def _locked(folder: Path) -> AbstractContextManager[object]:
+    """The folder's lock, taken. Forked processes, such as those that read images, don't hold it."""
+    # Its substitute for folders without locks is a file that a killed run would leave behind.
+    lock = FileLock(folder / _LOCK, blocking=False, fallback_to_soft=False)
     try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        return lock.acquire()
+    except Timeout:
         raise UsageError(f"another run is at work in {folder}: wait for its end, or choose another --output") from None
-    except OSError:  # a network folder without locks
-        return
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return nullcontext()

@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from holistic_cam_plugin.batch.explaining import Explained, Explainer
+from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.batch.loading import Loaded
-from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, Journal
+from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST
 from holistic_cam_plugin.batch.overlays import overlay_bytes, overlay_name
 from holistic_cam_plugin.batch.plan import Plan
 from holistic_cam_plugin.batch.store import checksum, map_bytes, map_name, write_whole
@@ -30,20 +31,22 @@ class Writer:
     def __init__(self, plan: Plan, explainer: Explainer, rank: int) -> None:
         self.plan, self.explainer = plan, explainer
         with ExitStack() as stack, writing(plan.folder):
-            self._manifest = stack.enter_context(Journal(plan.folder, MANIFEST, rank, plan.digest))
-            self._errors = stack.enter_context(Journal(plan.folder, ERRORS, rank, plan.digest))
+            self._manifest = stack.enter_context(MANIFEST.journal(plan.folder, rank))
+            self._errors = stack.enter_context(ERRORS.journal(plan.folder, rank))
             self._files = stack.pop_all()
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._files.close()
+        with writing(self.plan.folder):  # what a full disk did not take is tried again
+            self._files.close()
 
     def fail(self, index: int, reason: str) -> None:
         """Note why an image has no map."""
         with writing(self.plan.folder):
-            self._errors.append([{"file": self.plan.inputs.jobs[index].name, "reason": reason}])
+            name = self.plan.inputs.jobs[index].name
+            self._errors.append([{"file": name, "reason": reason, "parameters": self.plan.digest}])
 
     def store(self, image: Loaded, explained: Explained) -> bool:
         """Write an image's maps, then its rows; false if its name is too long for a file of maps."""
@@ -64,7 +67,7 @@ class Writer:
             self._manifest.append(self._rows(image, explained, checksum(data)))
         return True
 
-    def _rows(self, image: Loaded, explained: Explained, map_checksum: str) -> Iterator[dict[str, object]]:
+    def _rows(self, image: Loaded, explained: Explained, map_checksum: str) -> Iterator[Row]:
         """One row a map, in the order of the array."""
         name = self.plan.inputs.jobs[image.job].name
         of_targets = list(zip(explained.targets, explained.scores, explained.probabilities, strict=True))
@@ -79,14 +82,15 @@ class Writer:
                         "target": target,
                         "class": self.explainer.classifier.classes[target],
                         "predicted": explained.predicted,
-                        "score": f"{score:.6g}",
-                        "probability": f"{probability:.6g}",
+                        "score": score,
+                        "probability": probability,
                         "layer": layer,
                         "method": method,
                         "seconds": f"{seconds:.4f}",
                         "map": map_name(name),
                         "checksum": map_checksum,
                         **self.plan.columns,
+                        "parameters": self.plan.digest,
                     }
 
 

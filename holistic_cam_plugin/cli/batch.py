@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import IO, Any
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from holistic_cam_plugin.batch.explaining import Explainer, check_amp
 from holistic_cam_plugin.batch.inputs import Inputs, find_inputs
 from holistic_cam_plugin.batch.job import Tally, run, unfinished
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, merge, remove
-from holistic_cam_plugin.batch.parameters import claim, digest, package_versions, weights_checksum
+from holistic_cam_plugin.batch.parameters import claimed, digest, package_versions, weights_checksum
 from holistic_cam_plugin.batch.plan import Plan
 from holistic_cam_plugin.batch.ranks import Ranks, joined_ranks, rank_device
 from holistic_cam_plugin.batch.store import checksum, remove_parts
@@ -57,9 +57,7 @@ def _batch(arguments: Namespace) -> int:
 
         def prepare() -> tuple[Plan, dict[str, Any]]:
             explainers.append(_explainer(arguments, str(device)))
-            plan, parameters, lock = _prepared(arguments, explainers[0])
-            held.enter_context(lock)
-            return plan, parameters
+            return _prepared(arguments, explainers[0], held)
 
         plan, parameters = ranks.from_first(prepare)
         explainer = explainers[0] if explainers else _explainer(arguments, str(device))
@@ -70,8 +68,8 @@ def _batch(arguments: Namespace) -> int:
         if not words:
             return 0  # one rank that ends in an error would end the others: the first one answers for all
         with writing(plan.folder):
-            merge(plan.folder, MANIFEST, plan.digest)
-            merge(plan.folder, ERRORS, plan.digest)
+            merge(plan.folder, MANIFEST)
+            merge(plan.folder, ERRORS)
         return _summary(plan, [Tally(**word) for word in words])
 
 
@@ -94,8 +92,8 @@ def _explainer(arguments: Namespace, device: str) -> Explainer:
     return Explainer(classifier, names, arguments.methods, arguments.sizes, arguments.amp)
 
 
-def _prepared(arguments: Namespace, explainer: Explainer) -> tuple[Plan, dict[str, Any], IO[str]]:
-    """The list of images, and the folder claimed for these parameters and tidied up after a kill."""
+def _prepared(arguments: Namespace, explainer: Explainer, held: ExitStack) -> tuple[Plan, dict[str, Any]]:
+    """The list of images, and the folder: locked as long as `held` is open, and tidied up after a kill."""
     classifier = explainer.classifier
     target = None if arguments.target is None else tuple(class_indices(arguments.target, classifier.classes))
     inputs = find_inputs(
@@ -104,9 +102,8 @@ def _prepared(arguments: Namespace, explainer: Explainer) -> tuple[Plan, dict[st
     if target is not None:
         inputs = inputs._replace(jobs=[job if job.targets else job._replace(targets=target) for job in inputs.jobs])
     batch_size = arguments.batch_size or (1 if classifier.mean.device.type == "cpu" else 8)
-    parameters, lock = claim(
-        arguments.output, _parameters(arguments, explainer, inputs, target, batch_size), torch.get_num_threads()
-    )
+    wanted = _parameters(arguments, explainer, inputs, target, batch_size)
+    parameters = held.enter_context(claimed(arguments.output, wanted, torch.get_num_threads()))
     columns = {
         "model": classifier.name,
         "versions": " ".join(f"{name}={version}" for name, version in package_versions().items()),
@@ -117,9 +114,9 @@ def _prepared(arguments: Namespace, explainer: Explainer) -> tuple[Plan, dict[st
     )  # fmt: skip
     with writing(plan.folder):
         remove_parts(plan.folder)
-        merge(plan.folder, MANIFEST, plan.digest)
+        merge(plan.folder, MANIFEST)
         remove(plan.folder, ERRORS)  # every failure is tried again
-    return plan, parameters, lock
+    return plan, parameters
 
 
 def _parameters(

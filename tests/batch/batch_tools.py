@@ -8,12 +8,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.batch.parameters import claimed
 
 # The bundled model at one small scale.
 QUICK = ("--model", "digits", "--sizes", "64", "--device", "cpu", "--threads", "1")
@@ -45,10 +47,10 @@ def rows(folder, name="manifest.csv"):
 
 
 def tree(folder):
-    """Every file's bytes; of the manifest all but the seconds."""
+    """Every file's bytes but the lock's, which may be left or not; of the manifest all but the seconds."""
     files = {}
     for path in Path(folder).rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != ".lock":
             data = path.read_bytes()
             if path.name == "manifest.csv":
                 table = list(csv.reader(io.StringIO(data.decode(), newline="")))
@@ -65,6 +67,14 @@ def started(command, kill_at=None):
     return process
 
 
+def holder(folder):
+    """A process that holds the folder's lock, and the number of its child, which holds nothing and sleeps."""
+    here, there = _context.Pipe()
+    process = _context.Process(target=_hold, args=(folder, there))
+    process.start()
+    return process, here.recv()
+
+
 def killed(process):
     """Kill the process and its workers, if there is time; whether there was."""
     try:
@@ -73,6 +83,14 @@ def killed(process):
         process.kill()
     process.join(60)
     return process.exitcode == -signal.SIGKILL
+
+
+def _hold(folder, pipe):
+    with claimed(folder, {"threads": 1}, 1):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        pipe.send(child.pid)
+        time.sleep(60)
 
 
 def _work(command, kill_at):

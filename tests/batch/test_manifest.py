@@ -1,4 +1,4 @@
-"""Journals that can be torn anywhere, and what is made of them."""
+"""The ranks' journals, which can be torn anywhere, and the one table that is made of them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from holistic_cam_plugin.batch.manifest import Journal, Table, merge, recorded, remove
+from holistic_cam_plugin.batch.manifest import Table, merge, recorded, remove
 from holistic_cam_plugin.batch.store import checksum, file_checksum, map_bytes
+from holistic_cam_plugin.errors import UsageError
 
 TABLE = Table("test", ("file", "value", "parameters"))
-DIGEST = "0123456789ab"
-NAMES = ("plain", 'quote "', "comma, ", "line\nend", "Ünï\r\ncode", "")
+NAMES = ("plain", 'quote "', "comma, ", "line\nend", "empty\n\nline", "Ünï\r\ncode", "return\rhere", "")
 
 
 def append(folder, rank, entries):
-    with Journal(folder, TABLE, rank, DIGEST) as journal:
+    with TABLE.journal(folder, rank) as journal:
         for name, values in entries:
-            journal.append([{"file": name, "value": value} for value in values])
+            journal.append([{"file": name, "value": value, "parameters": "0123456789ab"} for value in values])
 
 
 def content(folder):
-    return {rows[0]["file"]: [row["value"] for row in rows] for rows in recorded(folder, TABLE, DIGEST)}
+    return {rows[0]["file"]: [row["value"] for row in rows] for rows in recorded(folder, TABLE)}
 
 
 def test_journals_merge_into_one_sorted_table_that_pandas_reads(tmp_path):
@@ -31,15 +31,15 @@ def test_journals_merge_into_one_sorted_table_that_pandas_reads(tmp_path):
     append(tmp_path, 1, [(name, [3]) for name in NAMES[3:]])
     assert content(tmp_path) == {name: ["1", "2"] if name in NAMES[:3] else ["3"] for name in NAMES}
     assert len(pd.read_csv(tmp_path / "test-0.csv")) == 6
-    merge(tmp_path, TABLE, DIGEST)
+    merge(tmp_path, TABLE)
     assert [path.name for path in tmp_path.iterdir()] == ["test.csv"]
     table = pd.read_csv(tmp_path / "test.csv", keep_default_na=False)
     assert table["file"].tolist() == sorted([*NAMES[:3], *NAMES])
     merged = (tmp_path / "test.csv").read_bytes()
-    merge(tmp_path, TABLE, DIGEST)
+    merge(tmp_path, TABLE)
     assert (tmp_path / "test.csv").read_bytes() == merged
     append(tmp_path, 0, [("line\nend", [9, 9])])
-    merge(tmp_path, TABLE, DIGEST)
+    merge(tmp_path, TABLE)
     assert content(tmp_path) == {name: ["1", "2"] if name in NAMES[:3] else ["3"] for name in NAMES} | {
         "line\nend": ["9", "9"]
     }
@@ -48,29 +48,31 @@ def test_journals_merge_into_one_sorted_table_that_pandas_reads(tmp_path):
     assert content(tmp_path) == {}
 
 
-def test_a_journal_torn_anywhere_keeps_its_whole_rows(tmp_path):
-    append(tmp_path, 0, [(name, [1, 2]) for name in NAMES])
+def test_a_journal_torn_anywhere_keeps_its_whole_files(tmp_path):
+    ends = []
+    for name in NAMES:
+        append(tmp_path, 0, [(name, [1, 2])])
+        ends.append((tmp_path / "test-0.csv").stat().st_size)
     path = tmp_path / "test-0.csv"
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        values = [(name, value) for name, some in content(tmp_path).items() for value in some]
-        assert values == [(name, value) for name in NAMES for value in "12"][: len(values)]
-        assert len(values) >= whole[:length].count(f",{DIGEST}\n".encode())
-        merge(tmp_path, TABLE, DIGEST)
-        assert [(name, value) for name, some in content(tmp_path).items() for value in some] == sorted(values)
+        kept = content(tmp_path)
+        assert kept == {name: ["1", "2"] for name, end in zip(NAMES, ends, strict=True) if end <= length}
+        merge(tmp_path, TABLE)
+        assert list(content(tmp_path).items()) == sorted(kept.items())
         remove(tmp_path, TABLE)
 
 
 @pytest.mark.parametrize("count", [3000])
 def test_a_merge_holds_names_not_rows(tmp_path, count):
     append(tmp_path, 0, [(f"{number:06}", ["x" * 2000]) for number in range(200)])
-    header, row = (tmp_path / "test-0.csv").read_text().splitlines()[:2]
-    lines = (row.replace("000000", f"{number:06}") for number in range(count))
-    (tmp_path / "test-0.csv").write_text("\n".join([header, *lines, ""]))
+    header, unit = (tmp_path / "test-0.csv").read_text().split("\n\n")[:2]
+    units = (unit.replace("000000", f"{number:06}") for number in range(count))
+    (tmp_path / "test-0.csv").write_text("\n\n".join([header, *units, ""]))
     tracemalloc.start()
     try:
-        merge(tmp_path, TABLE, DIGEST)
+        merge(tmp_path, TABLE)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -88,3 +90,12 @@ def test_the_same_maps_give_the_same_bytes(tmp_path):
     assert file_checksum(tmp_path / "none.npz") == ""
     with np.load(tmp_path / "maps.npz", allow_pickle=False) as file:
         assert np.array_equal(file["maps"], maps)
+
+
+def test_another_table_is_refused_and_stays(tmp_path):
+    append(tmp_path, 0, [("a", [1])])
+    (tmp_path / "test.csv").write_text("file,value\n\na,1\n\n")
+    for refused in (lambda: merge(tmp_path, TABLE), lambda: list(recorded(tmp_path, TABLE))):
+        with pytest.raises(UsageError, match=r"test\.csv is another table, with other columns: move it away"):
+            refused()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test-0.csv", "test.csv"]

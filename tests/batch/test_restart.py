@@ -12,7 +12,8 @@ import pytest
 
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch import parameters, store
-from holistic_cam_plugin.batch.parameters import claim
+from holistic_cam_plugin.batch.journal import Journal
+from holistic_cam_plugin.batch.parameters import claimed
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
 
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
@@ -144,8 +145,7 @@ def test_folders_of_something_else_are_refused(run, tmp_path):
 def test_two_runs_in_one_folder_are_refused(run, tmp_path, monkeypatch):
     pytest.importorskip("fcntl")
     run()
-    _, lock = claim(tmp_path / "output", json.loads((tmp_path / "output" / "parameters.json").read_text()), 1)
-    with lock:
+    with claimed(tmp_path / "output", json.loads((tmp_path / "output" / "parameters.json").read_text()), 1):
         assert "another run is at work in" in run()[2]
     assert run()[0] == 0
 
@@ -184,6 +184,19 @@ def test_a_full_disk_stops_the_run_and_a_restart_goes_on(run, tmp_path, monkeypa
         assert path.read_bytes() == tree(tmp_path / "whole")[path.relative_to(tmp_path / "output").as_posix()]
     run()
     assert tree(tmp_path / "output") == tree(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_has_no_room_for_a_row(run, monkeypatch):
+    def opened(journal, *arguments, real=Journal.__init__):
+        real(journal, *arguments)
+        journal._file.close()
+        journal._file = Path("/dev/full").open("wb")  # noqa: SIM115
+
+    monkeypatch.setattr(Journal, "__init__", opened)
+    code, _, err = run()
+    assert code == 3
+    assert "the disk is full" in err
 
 
 def test_other_trouble_with_the_disk_is_named(run, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from benchmarks.harness.table_file import Row, TableFile, read_rows
 from holistic_cam_plugin.errors import UsageError
 
+ROOT = Path(__file__).parents[2]
 COLUMNS = ("image", "value")
-BLOCKS: list[list[Row]] = [
+UNITS: list[list[Row]] = [
     [{"image": "a, b", "value": 1 / 3}, {"image": "a, b", "value": float("nan")}],
     [],
     [{"image": "c", "value": 1e-9}],
@@ -19,10 +21,10 @@ BLOCKS: list[list[Row]] = [
 
 
 def written(path: Path) -> bytes:
-    """Append the blocks that the file does not hold yet."""
+    """Append the units that the file does not hold yet."""
     with TableFile(path, COLUMNS, {"seed": 0}) as table:
-        for block in BLOCKS[table.blocks :]:
-            table.append(block)
+        for unit in UNITS[table.units :]:
+            table.append(unit)
     return path.read_bytes()
 
 
@@ -55,9 +57,35 @@ def test_other_parameters_do_not_mix(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
-def test_a_table_whose_parameters_are_unknown_starts_anew(tmp_path: Path) -> None:
+def test_a_table_whose_parameters_are_unknown_is_refused_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    whole = written(path)
-    (tmp_path / "t.json").unlink()
     path.write_bytes(b"image,value\n\nforeign,1\n\n")
-    assert written(path) == whole
+    with pytest.raises(UsageError, match=r"t\.csv is there, but not t\.json, .* choose another --output"):
+        written(path)
+    assert path.read_bytes() == b"image,value\n\nforeign,1\n\n"
+    assert not (tmp_path / "t.json").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]"])
+def test_parameters_that_can_not_be_read_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(UsageError, match=r"t\.json can't be read: .* Choose another --output"):
+        written(tmp_path / "t.csv")
+    assert (tmp_path / "t.json").read_text() == text
+
+
+def test_parameters_without_a_table_are_those_of_a_run_that_was_killed_before_it_began(tmp_path: Path) -> None:
+    whole = written(tmp_path / "t.csv")
+    (tmp_path / "t.csv").unlink()
+    with pytest.raises(UsageError, match=r"other values of seed: delete it and t\.json to start anew"):
+        TableFile(tmp_path / "t.csv", COLUMNS, {"seed": 1})
+    assert written(tmp_path / "t.csv") == whole
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").rglob("*.csv")), ids=str)
+def test_committed_tables_are_read_whole(path: Path) -> None:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    if b"\n\n" in path.read_bytes():  # those that grew by units
+        assert read_rows(path) == rows
