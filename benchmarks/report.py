@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments.tables and not arguments.rewrite:
         parser.error("name a TABLE.csv, or --rewrite FILE.md")
     for path in arguments.rewrite:
-        path.write_text(made_anew(path.read_text(encoding="utf-8")), encoding="utf-8")
+        path.write_text(made_anew(path.read_text(encoding="utf-8"), ROOT), encoding="utf-8")
     if arguments.tables:
         print_report(arguments.tables, arguments.model, arguments.reference, arguments.common)
 
