@@ -1,4 +1,4 @@
-"""What the experiments share: arguments, data, models, methods, candidates, measures, the resumable run, tables, figures.
+"""What the experiments share: arguments, data, models, methods, candidates, measures, the resumable run, tables.
 
 It imports no experiment.
 """
