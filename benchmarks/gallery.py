@@ -11,12 +11,13 @@ from functools import partial
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.candidates import candidate_maps
 from benchmarks.harness.data import load
 from benchmarks.harness.figures import save_panels
-from benchmarks.harness.methods import NO_LAYER, explained
+from benchmarks.harness.methods import NO_LAYER, maps_by_method
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import command, prepared
-from benchmarks.table2 import variants
+from benchmarks.table2 import VARIANTS
 from holistic_cam_plugin.classifiers.images import shown
 
 
@@ -30,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.samples = 4
     tasks = prepared(arguments)
     classifier = load_model(arguments)
-    explain = partial(explained, classifier.model, arguments.layers, arguments.methods)
+    explain = partial(maps_by_method, classifier.model, arguments.layers, arguments.methods)
     if arguments.ablation:
-        explain = partial(variants, classifier.model, arguments.layers)
+        explain = partial(candidate_maps, classifier.model, arguments.layers, VARIANTS)
     for task in tasks:
         if arguments.names and not any(part in task.sample.name for part in arguments.names):
             continue

@@ -22,12 +22,15 @@ from torch import Tensor
 
 from benchmarks.harness.arguments import experiment_parser
 from benchmarks.harness.data import load
+from benchmarks.harness.intervals import bootstrap
+from benchmarks.harness.markdown import table_text
 from benchmarks.harness.models import load_model
-from benchmarks.harness.report import bootstrap
 from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
 from benchmarks.harness.table_file import Row, read_rows
-from benchmarks.stages import pyramid_stages
+from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.classifiers.models import Classifier
+
+__all__ = ["channel_variances", "variance_table"]
 
 PERCENTILES = (10, 50, 90)
 VALUES = [f"{kind}_p{percentile}" for kind in ("variance", "relative") for percentile in PERCENTILES]
@@ -57,24 +60,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = experiment_parser(__doc__, samples=48).parse_args(argv)
     path = run(make, arguments, prepared(arguments), COLUMNS, "gradient_variance")
     rows = read_rows(path)
-    print("| layer | variance, median channel | relative variance, median channel |\n|---|---|---|")
-    for layer in arguments.layers:
+    print(variance_table(rows))
+    _plot(rows, arguments.layers).savefig(arguments.output / "gradient_variance.png")
+
+
+def variance_table(rows: Sequence[dict[str, str]]) -> str:
+    """The median channel's variance and relative variance, means over the images with intervals; a row a layer."""
+    lines = []
+    for layer in dict.fromkeys(row["layer"] for row in rows):
         raw, relative = (
             bootstrap([float(row[key]) for row in rows if row["layer"] == layer])
             for key in ("variance_p50", "relative_p50")
         )
-        print(f"| {layer} | {raw.mean:.3g} [{raw.low:.3g}, {raw.high:.3g}] ", end="")
-        print(f"| {relative.mean:.3f} [{relative.low:.3f}, {relative.high:.3f}] |")
-    _plot(rows, arguments.layers).savefig(arguments.output / "gradient_variance.png")
+        scientific = f"{raw.mean:.3g} [{raw.low:.3g}, {raw.high:.3g}]"
+        lines.append([layer, scientific, f"{relative.mean:.3f} [{relative.low:.3f}, {relative.high:.3f}]"])
+    return table_text(["layer", "variance, median channel", "relative variance, median channel"], lines)
 
 
 def _measured(task: Task, classifier: Classifier, layers: Sequence[str]) -> list[Row]:
-    target = ClassifierOutputTarget(task.sample.label)
-    stages = pyramid_stages(classifier.model, layers, load(task.sample, classifier).image, target, num_scales=1)
+    modules = [classifier.model.get_submodule(name) for name in layers]
+    cam = HolisticCAM(classifier.model, modules, weighting="gradient", fsd=False, num_scales=1)
+    image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
     levels = torch.tensor(PERCENTILES, dtype=torch.float64) / 100
     rows: list[Row] = []
-    for layer in layers:
-        raw, relative = channel_variances(stages.gradients[layer][0].cpu())
+    for layer, (record,) in zip(layers, cam.intermediates(image, [target]), strict=True):
+        raw, relative = channel_variances(record.weights[0].cpu())
         values = [float(value) for kind in (raw, relative) for value in kind.quantile(levels)] if len(raw) else []
         known = {"image": task.sample.name, "class_index": task.sample.label, "layer": layer, "channels": len(raw)}
         rows.append(known | dict(zip(VALUES, values, strict=False)))

@@ -23,9 +23,19 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from benchmarks.harness.procedures import BFLOAT16, FLOORS, PROCEDURES, TARGETS, Setting, Timed, autocast, synchronize
+from benchmarks.harness.procedures import (
+    BFLOAT16,
+    FLOORS,
+    PROCEDURES,
+    TARGETS,
+    Fused,
+    Setting,
+    autocast,
+    holistic,
+    synchronize,
+)
 from benchmarks.harness.runner import command
-from benchmarks.latency_report import COLUMNS, HOLISTIC, print_latency
+from benchmarks.latency_report import COLUMNS, HOLISTIC, latency_tables
 from holistic_cam_plugin import pyramid_sizes
 from holistic_cam_plugin.classifiers.models import chosen_device, load_classifier
 from holistic_cam_plugin.errors import UsageError
@@ -41,7 +51,7 @@ SIDE = 224
 SIZES = [height for height, _ in pyramid_sizes(SIDE, SIDE)]
 STATUS = Path("/proc/self/status")
 
-Row = dict[str, object]
+Measurement = dict[str, object]  # the columns of the table but for those of the whole run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             _append(table, arguments, batch, _correlations(settings, arguments.precisions))
         if not arguments.no_memory:
             _append(table, arguments, batch, _memory_rows(arguments, device, batch))
-    print_latency([table])
+    print(latency_tables([table]))
 
 
-def timed_round(settings: Sequence[Setting], procedures: Sequence[str], precisions: Sequence[str]) -> list[Row]:
+def timed_round(settings: Sequence[Setting], procedures: Sequence[str], precisions: Sequence[str]) -> list[Measurement]:
     """Every procedure once in every layer, in seconds; the floors, which know no layer, in the first alone."""
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     for precision in precisions:
         for place, setting in enumerate(settings):
             for name in procedures:
@@ -85,9 +95,9 @@ def timed_round(settings: Sequence[Setting], procedures: Sequence[str], precisio
                     result = PROCEDURES[name](setting)
                     synchronize(setting.images.device)
                     seconds = time.perf_counter() - start
-                row: Row = {"layer": "-" if floor else setting.layer, "precision": precision}
+                row: Measurement = {"layer": "-" if floor else setting.layer, "precision": precision}
                 rows.append(row | {"procedure": name, "measure": "seconds", "value": seconds})
-                if name == HOLISTIC and isinstance(result, Timed):
+                if name == HOLISTIC and isinstance(result, Fused):
                     rows.append(row | {"procedure": name, "measure": "fusion seconds", "value": result.fusion_seconds})
     return rows
 
@@ -122,8 +132,8 @@ def _status(key: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _memory_rows(arguments: argparse.Namespace, device: torch.device, batch: int) -> list[Row]:
-    rows: list[Row] = []
+def _memory_rows(arguments: argparse.Namespace, device: torch.device, batch: int) -> list[Measurement]:
+    rows: list[Measurement] = []
     layers = _layers(arguments)
     for name in tqdm(arguments.procedures, desc="memory", disable=None):
         for layer in layers[:1] if name in FLOORS else layers:
@@ -138,15 +148,15 @@ def _memory_rows(arguments: argparse.Namespace, device: torch.device, batch: int
     return rows
 
 
-def _correlations(settings: Sequence[Setting], precisions: Sequence[str]) -> list[Row]:
+def _correlations(settings: Sequence[Setting], precisions: Sequence[str]) -> list[Measurement]:
     """Spearman's correlation of Holistic-CAM's map in each lower precision with the one in float32."""
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     lower = [precision for precision in precisions if precision != "float32"]
     for setting in settings if lower else ():
         maps = {}
         for precision in ["float32", *lower]:
             with autocast(setting.images.device, precision):
-                maps[precision] = Timed(setting.model, [setting.module], sizes=SIZES)(setting.images)
+                maps[precision] = holistic(setting).maps
         for precision in lower:
             value = float(spearmanr(maps["float32"].ravel(), maps[precision].ravel()).statistic)
             row = {"layer": setting.layer, "precision": precision, "procedure": HOLISTIC}
@@ -176,7 +186,7 @@ def _layers(arguments: argparse.Namespace) -> list[str]:
     return list(arguments.layers or LAYERS[arguments.model])
 
 
-def _append(path: Path, arguments: argparse.Namespace, batch: int, rows: Sequence[Row]) -> None:
+def _append(path: Path, arguments: argparse.Namespace, batch: int, rows: Sequence[Measurement]) -> None:
     """Add one round to the table."""
     known = sum(1 for _ in path.open(encoding="utf-8")) if path.exists() else 0
     with path.open("a", newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Tables of `latency.csv`: `python -m benchmarks.latency_report latency.csv [latency.csv ...]`.
+"""Cost tables of `latency.csv`: `python -m benchmarks.latency_report latency.csv [latency.csv ...]`.
 
 Times are medians with quartiles, ratios medians of the rounds' own ratios with quartiles.
 """
@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.harness.markdown import Labels, Source, table_text
 from benchmarks.harness.procedures import FLOORS, TARGETS
 from benchmarks.harness.runner import command
 
-__all__ = ["COLUMNS", "HOLISTIC", "print_latency"]
+__all__ = ["COLUMNS", "HOLISTIC", "cost_table", "latency_tables"]
 
 COLUMNS = ("model", "layer", "batch", "precision", "procedure", "measure", "round", "value")
 HOLISTIC = "Holistic-CAM"
@@ -54,22 +55,48 @@ class _Model:
         return min(found, key=lambda pair: pair[0])[1] if found else {}
 
 
-def print_latency(paths: Sequence[Path]) -> None:
-    """Print the tables of one or several files as Markdown."""
+def latency_tables(paths: Sequence[Path]) -> str:
+    """The tables of one or several files, each under its heading, in Markdown."""
+    parts = []
+    for name, model in _read(paths).items():
+        batches = sorted({key.batch for key in model.values})
+        layers = list(dict.fromkeys(key.layer for key in model.values if key.layer != "-"))
+        for batch in batches:
+            parts += [f"**{name}, batch {batch}**", _times(model, layers, batch)]
+        parts += [f"**{name}, ratios**", _ratios(model, layers, batches)]
+    return "\n\n".join(parts)
+
+
+def cost_table(source: Source, labels: Labels) -> str:
+    """One table of medians: a row a layer, a column a procedure.
+
+    Args:
+        source: its options are `rows=MODEL:LAYER,...` and `columns=PROCEDURE,...` (`floor` is the faster of the two
+            memory formats), and may be `batch=` (1) and `measure=bytes`, which gives megabytes instead of seconds.
+        labels: free; the defaults are those names.
+    """
+    options = source.options
+    rows, columns = (options[key].split(",") for key in ("rows", "columns"))
+    measure = options.get("measure", "seconds")
+    models = _read(source.paths)
+    body = []
+    for name, layer in (row.split(":") for row in rows):
+        found = [models[name].get(layer, int(options.get("batch", "1")), column, measure) for column in columns]
+        body.append([_median(list(values.values()), measure) for values in found])
+    names = labels.rows if len(labels.rows) == len(rows) else [row.replace(":", ", ") for row in rows]
+    header = labels.columns if len(labels.columns) == len(columns) else columns
+    return table_text([labels.corner, *header], [[name, *cells] for name, cells in zip(names, body, strict=True)])
+
+
+def _read(paths: Sequence[Path]) -> dict[str, _Model]:
+    """The measurements of every model."""
     models: dict[str, _Model] = defaultdict(_Model)
     for path in paths:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 key = _Key(row["layer"], int(row["batch"]), row["precision"], row["procedure"], row["measure"])
                 models[row["model"]].values[key][int(row["round"])] = float(row["value"])
-    for name, model in models.items():
-        batches = sorted({key.batch for key in model.values})
-        layers = list(dict.fromkeys(key.layer for key in model.values if key.layer != "-"))
-        for batch in batches:
-            print(f"\n**{name}, batch {batch}**\n")
-            print(_times(model, layers, batch))
-        print(f"\n**{name}, ratios**\n")
-        print(_ratios(model, layers, batches))
+    return models
 
 
 def _times(model: _Model, layers: Sequence[str], batch: int) -> str:
@@ -79,7 +106,7 @@ def _times(model: _Model, layers: Sequence[str], batch: int) -> str:
         seconds, size = (
             model.values.get(_Key(layer, batch, precision, procedure, m), {}) for m in ("seconds", "bytes")
         )
-        memory = f"{np.median(list(size.values())) / 1e6:.0f}" if size else ""
+        memory = _median(list(size.values()), "bytes")
         lines.append(f"| {procedure} | {layer} | {precision} | {_cell(seconds.values())} | {memory} |")
     return "\n".join(lines)
 
@@ -121,6 +148,12 @@ def _ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str
     return "\n".join(lines)
 
 
+def _median(values: Sequence[float], measure: str) -> str:
+    if not values:
+        return ""
+    return f"{np.median(values) / 1e6:.0f}" if measure == "bytes" else f"{np.median(values):.3g}"
+
+
 def _paired(above: _Values, below: _Values) -> list[float]:
     """The ratios of the same rounds; of the medians where no round has both (memory is measured by itself)."""
     shared = [above[number] / below[number] for number in above if number in below]
@@ -141,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="+", type=Path, metavar="latency.csv")
-    print_latency(parser.parse_args(argv).tables)
+    print(latency_tables(parser.parse_args(argv).tables))
 
 
 if __name__ == "__main__":

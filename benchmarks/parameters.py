@@ -11,44 +11,45 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.candidates import Candidate, Mask, candidate_maps
 from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
-from benchmarks.harness.methods import Explained
+from benchmarks.harness.methods import MapsByMethod
 from benchmarks.harness.report import HEADINGS, means, print_report
 from benchmarks.harness.runner import Evaluate, command, prepared, run
-from benchmarks.stages import fused_maps, holistic_map, kernel_sizes, pyramid_stages
-from holistic_cam_plugin import fundamental_scale_denoising, min_max_normalize
+from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.method.low_pass_wrap import BLUR_SIZE_AT_224, KSIZE_AT_224
-from holistic_cam_plugin.passes.targets import Target
+from holistic_cam_plugin.method.weighting import WEIGHTINGS
 
 BLURS = (3, 27, 51, 75)
 BOXES = (3, 47, 91, 135)
 SCALES = (1, 3, 5, 7, 9)
 EPSILONS = (0.0, 1e-9, 1e-7, 1e-5, 1e-3)
-
-
-def settings(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> Explained:
-    """The maps of every setting in every layer, by layer and setting."""
-    found: Explained = {}
-    pyramids = {scales: pyramid_stages(model, layers, image, target, scales) for scales in (7, *SCALES)}
-    stages = pyramids[7]
-    for layer in layers:
-        primary, base = fused_maps(stages, layer)
-        for blur, box in itertools.product(BLURS, BOXES):
-            kernels = kernel_sizes(stages.size, blur, box)
-            found[layer, wrap_name(blur, box)] = min_max_normalize(fundamental_scale_denoising(primary, base, *kernels))
-        for scales in SCALES:
-            found[layer, f"scales={scales}"] = holistic_map(pyramids[scales], layer)
-        for eps in EPSILONS:
-            found[layer, f"eps={eps:g}"] = holistic_map(pyramids[7], layer, eps=eps)
-    return found
+PGE = WEIGHTINGS["pge"].weigh
 
 
 def wrap_name(blur: int, box: int) -> str:
     """How a pair of kernel sizes is named in the table."""
     return f"blur_size={blur} ksize={box}"
+
+
+SETTINGS = {
+    **{wrap_name(blur, box): Candidate(PGE, Mask(blur, box)) for blur, box in itertools.product(BLURS, BOXES)},
+    **{f"eps={eps:g}": Candidate(PGE, eps=eps) for eps in EPSILONS},
+}
+
+
+def settings(model: nn.Module, layers: Sequence[str], image: Tensor, target: ClassifierOutputTarget) -> MapsByMethod:
+    """The maps of every setting in every layer, by layer and setting."""
+    found = candidate_maps(model, layers, SETTINGS, image, target)
+    modules = [model.get_submodule(name) for name in layers]
+    for scales in SCALES:
+        maps = HolisticCAM(model, modules, num_scales=scales).compute_cam_per_layer(image, [target])
+        found |= {(layer, f"scales={scales}"): own[0, 0] for layer, own in zip(layers, maps, strict=True)}
+    return {key: found[key] for layer in layers for key in found if key[0] == layer}
 
 
 def make(arguments: argparse.Namespace) -> Evaluate:

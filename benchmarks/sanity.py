@@ -18,7 +18,8 @@ from torch import nn
 from benchmarks.harness.arguments import experiment_parser
 from benchmarks.harness.data import load
 from benchmarks.harness.figures import save_strip, save_trends
-from benchmarks.harness.methods import NO_LAYER, Explained, explained
+from benchmarks.harness.markdown import table_text
+from benchmarks.harness.methods import NO_LAYER, MapsByMethod, maps_by_method
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
 from benchmarks.harness.table_file import Row, read_rows
@@ -30,6 +31,8 @@ from holistic_cam_plugin.metrics import (
     parameter_layers,
     similarity,
 )
+
+__all__ = ["similarity_table"]
 
 COLUMNS = ("image", "class_index", "layer", "method", "kind", "randomized", "ssim", "spearman")
 
@@ -57,16 +60,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         for kind in KINDS:
             found = [row for row in rows if row["layer"] == layer and row["kind"] == kind]
             print(f"\n**{arguments.model}, {layer}, {kind}**: mean similarity to the untouched model's map\n")
-            print(_table(found))
+            print(similarity_table(found))
             save_trends(arguments.output / f"sanity_{layer}_{kind}.png", found, ("ssim", "spearman"))
+
+
+def similarity_table(rows: Sequence[dict[str, str]]) -> str:
+    """Mean over the images of Spearman's correlation, then SSIM in brackets: one column a randomised module.
+
+    One row a layer, kind and method, of which the label holds those that are not the same everywhere.
+    """
+    steps = list(dict.fromkeys(row["randomized"] for row in rows))
+    fields = [field for field in ("layer", "kind", "method") if len({row[field] for row in rows}) > 1] or ["method"]
+    lines = []
+    for key in dict.fromkeys(tuple(row[field] for field in fields) for row in rows):
+        cells = []
+        for step in steps:
+            own = [r for r in rows if tuple(r[field] for field in fields) == key and r["randomized"] == step]
+            ranks, structure = ([float(row[name]) for row in own if row[name]] for name in ("spearman", "ssim"))
+            cells.append(f"{np.mean(ranks):.2f} ({np.mean(structure):.2f})" if ranks else "constant")
+        lines.append([", ".join(key), *cells])
+    return table_text([", ".join(fields), *steps], lines)
 
 
 def _checked(task: Task, classifier: Classifier, arguments: argparse.Namespace) -> list[Row]:
     """One row a kind, randomised module, layer and method."""
     image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
 
-    def maps(model: nn.Module) -> Explained:
-        return explained(model, arguments.layers, arguments.methods, image, target)
+    def maps(model: nn.Module) -> MapsByMethod:
+        return maps_by_method(model, arguments.layers, arguments.methods, image, target)
 
     names = arguments.randomize or parameter_layers(classifier.model)
     untouched = maps(classifier.model)
@@ -83,20 +104,6 @@ def _checked(task: Task, classifier: Classifier, arguments: argparse.Namespace) 
             path = arguments.output / "strips" / f"{task.sample.name.replace('/', '_')}_{layer}_{kind}.png"
             save_strip(path, shown(image, classifier), steps, layer)
     return rows
-
-
-def _table(rows: Sequence[dict[str, str]]) -> str:
-    """Mean over the images of Spearman's correlation, then SSIM in brackets: one row a method, one column a step."""
-    steps, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("randomized", "method"))
-    lines = ["| method | " + " | ".join(steps) + " |", "|---" * (len(steps) + 1) + "|"]
-    for method in methods:
-        cells = []
-        for step in steps:
-            own = [row for row in rows if row["method"] == method and row["randomized"] == step]
-            ranks, structure = ([float(row[key]) for row in own if row[key]] for key in ("spearman", "ssim"))
-            cells.append(f"{np.mean(ranks):.2f} ({np.mean(structure):.2f})" if ranks else "constant")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

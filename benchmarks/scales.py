@@ -10,24 +10,25 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.candidates import scale_probabilities
 from benchmarks.harness.data import load
 from benchmarks.harness.figures import save_panels
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
 from benchmarks.harness.table_file import Row
-from benchmarks.stages import Stages, holistic_map, pyramid_stages
-from holistic_cam_plugin import fuse, min_max_normalize, positive_gradient_weights
+from holistic_cam_plugin import HolisticCAM, fuse, min_max_normalize, pyramid_sizes
 from holistic_cam_plugin.classifiers.images import shown
 from holistic_cam_plugin.classifiers.models import Classifier
+from holistic_cam_plugin.holistic_cam import Intermediates
 
 COLUMNS = ("image", "class_index", "height", "width", "probability")
 
 
-def scale_map(stages: Stages, layer: str, scale: int) -> NDArray[np.float32]:
-    """The map of one scale alone, `(H, W)` in [0, 1]."""
-    activation, gradient = stages.activations[layer][scale], stages.gradients[layer][scale]
-    weights = positive_gradient_weights(activation[None], gradient[None])[0]
-    return min_max_normalize(fuse([activation], [weights], stages.size).cpu().numpy())
+def scale_maps(record: Intermediates) -> list[NDArray[np.float32]]:
+    """The map of each scale alone, `(H, W)` in [0, 1]."""
+    size = record.fused.shape
+    maps = [fuse([a], [w], size) for a, w in zip(record.activations, record.weights, strict=True)]
+    return [min_max_normalize(one.cpu().numpy()) for one in maps]
 
 
 def make(arguments: argparse.Namespace) -> Evaluate:
@@ -45,19 +46,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _drawn(task: Task, classifier: Classifier, arguments: argparse.Namespace) -> list[Row]:
     """One row a scale; one row of panels a layer."""
     image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
-    stages = pyramid_stages(classifier.model, arguments.layers, image, target)
+    cam = HolisticCAM(classifier.model, [classifier.model.get_submodule(name) for name in arguments.layers])
+    sizes = pyramid_sizes(image.shape[-2], image.shape[-1])
+    probabilities = scale_probabilities(classifier.model, image, task.sample.label)
+    labels = [f"{w} px, p = {p:.2f}" for (_, w), p in zip(sizes, probabilities, strict=True)]
     picture = shown(image, classifier)
     rows = []
-    for layer in arguments.layers:
-        labels = [f"{w} px, p = {p:.2f}" for (_, w), p in zip(stages.sizes, stages.probabilities, strict=True)]
-        maps = [scale_map(stages, layer, scale) for scale in range(len(stages.sizes))]
-        fused = [("fused", holistic_map(stages, layer, fsd=False)), ("fused, denoised", holistic_map(stages, layer))]
-        rows.append((layer, picture, [*zip(labels, maps, strict=True), *fused]))
+    for layer, (record,) in zip(arguments.layers, cam.intermediates(image, [target]), strict=True):
+        fused = [("fused", min_max_normalize(record.fused)), ("fused, denoised", record.saliency_map)]
+        rows.append((layer, picture, [*zip(labels, scale_maps(record), strict=True), *fused]))
     save_panels(arguments.output / "scales" / f"{task.sample.name.replace('/', '_')}.png", rows)
     known = {"image": task.sample.name, "class_index": task.sample.label}
     return [
         known | {"height": height, "width": width, "probability": probability}
-        for (height, width), probability in zip(stages.sizes, stages.probabilities, strict=True)
+        for (height, width), probability in zip(sizes, probabilities, strict=True)
     ]
 
 

@@ -19,14 +19,14 @@ from collections.abc import Sequence
 
 from benchmarks.harness.arguments import experiment_parser
 from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
-from benchmarks.harness.methods import explained
+from benchmarks.harness.methods import maps_by_method
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, command, prepared, run
 
 
 def make(arguments: argparse.Namespace) -> Evaluate:
     """The evaluation of one image, with the model loaded."""
-    return evaluation(arguments, explained, arguments.methods)
+    return evaluation(arguments, maps_by_method, arguments.methods)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,33 +11,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from torch import Tensor, nn
-
 from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.candidates import Candidate, candidate_maps
 from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
-from benchmarks.harness.methods import Explained
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, command, prepared, run
-from benchmarks.stages import holistic_map, pyramid_stages
-from holistic_cam_plugin.passes.targets import Target
+from holistic_cam_plugin.method.weighting import WEIGHTINGS
 
 # P and F, on or off; "P F" is Holistic-CAM.
-VARIANTS = {"- -": ("gradient", False), "P -": ("pge", False), "- F": ("gradient", True), "P F": ("pge", True)}
-
-
-def variants(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> Explained:
-    """The maps of the four variants in every layer, by layer and variant."""
-    stages = pyramid_stages(model, layers, image, target)
-    return {
-        (layer, name): holistic_map(stages, layer, weights=weights, fsd=fsd)
-        for layer in layers
-        for name, (weights, fsd) in VARIANTS.items()
-    }
+VARIANTS = {
+    "- -": Candidate(WEIGHTINGS["gradient"].weigh, None),
+    "P -": Candidate(WEIGHTINGS["pge"].weigh, None),
+    "- F": Candidate(WEIGHTINGS["gradient"].weigh),
+    "P F": Candidate(WEIGHTINGS["pge"].weigh),
+}
 
 
 def make(arguments: argparse.Namespace) -> Evaluate:
     """The evaluation of one image, with the model loaded."""
-    return evaluation(arguments, variants)
+    return evaluation(arguments, candidate_maps, VARIANTS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,9 +1,14 @@
 """Holistic-CAM for the pytorch-grad-cam library: high-resolution class-activation maps from shallow to deep layers."""
 
 from holistic_cam_plugin.baselines.cameras import CAMERAS
-from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.holistic_cam import HolisticCAM, Intermediates
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
-from holistic_cam_plugin.method.low_pass_wrap import fundamental_scale_denoising, kernel_size, low_pass_wrap
+from holistic_cam_plugin.method.low_pass_wrap import (
+    denoising_mask,
+    fundamental_scale_denoising,
+    kernel_size,
+    low_pass_wrap,
+)
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import positive_gradient_weights
 from holistic_cam_plugin.method.pyramid import pyramid_sizes, resize_image
@@ -13,6 +18,8 @@ from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_r
 __all__ = [
     "CAMERAS",
     "HolisticCAM",
+    "Intermediates",
+    "denoising_mask",
     "fundamental_scale_denoising",
     "fuse",
     "fuse_principal",

@@ -1,12 +1,13 @@
 """Holistic-CAM as a class of the pytorch-grad-cam library.
 
-    image -> pyramid -> capture -> pge -> fuse -> low_pass_wrap -> map
+    image -> pyramid -> capture -> weighting -> fuse -> low_pass_wrap -> map
 
 Paper: "Holistic-CAM: Ultra-lucid and Sanity Preserving Visual Interpretation in Holistic Stage of CNNs", ACM MM 2024.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -18,12 +19,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
-from holistic_cam_plugin.method.low_pass_wrap import (
-    KSIZE_AT_224,
-    check_kernel,
-    check_power,
-    fundamental_scale_denoising,
-)
+from holistic_cam_plugin.method.low_pass_wrap import check_kernel, check_power, denoising_mask
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import (
@@ -33,26 +29,38 @@ from holistic_cam_plugin.method.pyramid import (
     check_pyramid,
     pyramid_sizes,
 )
-from holistic_cam_plugin.method.weighting import WEIGHTS, check_weights
+from holistic_cam_plugin.method.signs import split_signs
+from holistic_cam_plugin.method.weighting import weighting_by_name
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
-from holistic_cam_plugin.passes.outputs import Outputs, check_outputs, is_dense, joined
+from holistic_cam_plugin.passes.one_scale import native_pass
+from holistic_cam_plugin.passes.outputs import Outputs, joined
 from holistic_cam_plugin.passes.stacks import Stack, pyramid_stacks
-from holistic_cam_plugin.passes.targets import Target, Targets, predicted_targets, targets_of_images
+from holistic_cam_plugin.passes.targets import Target, Targets, targets_of_images
 
-__all__ = ["HolisticCAM"]
+__all__ = ["HolisticCAM", "Intermediates"]
 
 Maps = NDArray[np.float32]
 
 
-class _Mask(NamedTuple):
-    """The mask's box filter in pixels at 224 px, and its power."""
+class Intermediates(NamedTuple):
+    """What lies between the stages for one target of one image in one layer; of volumes with a depth D.
 
-    ksize_at_224: int
-    power: float
+    Attributes:
+        activations: A_t, one `(C, h_t, w_t)` tensor a scale, float32.
+        weights: W_t in the same shapes (paper, eq. 8), of signed activations W+ - W- (see `split_signs`); with
+            `weighting="gradient"` the gradients.
+        fused: the primary map M_PHR, `(H, W)`, float32, in the product's units (eq. 12).
+        base: the base scale's map M0 likewise (eq. 13); None with `fsd=False`.
+        mask: what the fused map is multiplied with, `(H, W)`, float64 (eq. 16); None likewise.
+        saliency_map: the result, `(H, W)`, float32, in [0, 1] (eq. 17).
+    """
 
-
-_PAPERS_MASK = _Mask(KSIZE_AT_224, 1.0)
-_TIGHT_MASK = _Mask(31, 4.0)  # of the gated weights, chosen with them: benchmarks/README.md
+    activations: list[Tensor]
+    weights: list[Tensor]
+    fused: Maps
+    base: Maps | None
+    mask: NDArray[np.float64] | None
+    saliency_map: Maps
 
 
 class HolisticCAM(BaseCAM):
@@ -73,20 +81,21 @@ class HolisticCAM(BaseCAM):
         max_size: zeta_T, in pixels (eq. 9).
         sizes: shorter sides of the pyramid in pixels instead of the formula; the first is the base scale.
         eps: the constant of the positive gradient enhancement (eq. 8).
-        weights: what the activations are weighed by: `"pge"`, the paper's positive gradients (eq. 6, 8);
+        weighting: what the activations are weighed by: `"pge"`, the paper's positive gradients (eq. 6, 8);
             `"gated"`, positive or raw gradients, as the gradient varies over the positions or not (see
             `gated_weights`), with a tighter mask; `"gradient"`, the raw ones (the ablation without PGE).
         fsd: mask the fused map with the base scale's (eq. 13-16); off, the result is the primary map (eq. 12).
         blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 at 224 px, and
             in proportion to the shorter side.
-        ksize: window of the mask's box filter likewise. None: 91 at 224 px, 31 with gated weights.
-        mask_power: of the mask. None: 1, 4 with gated weights.
+        ksize: window of the mask's box filter likewise. None: 91 at 224 px, 31 with the gated weighting.
+        mask_power: of the mask. None: 1, 4 with the gated weighting.
         interpolation: how the image is enlarged, `"bilinear"` or `"bicubic"`.
         tiles: for models that take no other size than the input's: enlarged images are covered by overlapping windows
             of that size, whose activations and gradients are put together.
         batch_size: images whose pyramids are held together; can be set later. It bounds the memory whatever the
             number of images; larger values pay on a GPU. Their large scales go through the model a few at a time.
         progress: wraps the iteration over the scales, for example `tqdm.tqdm`.
+        weights: the former name of `weighting`, deprecated.
 
     Attributes:
         outputs: the model's output for the untouched images of the last call, detached.
@@ -109,7 +118,7 @@ class HolisticCAM(BaseCAM):
         max_size: int = 1000,
         sizes: Sequence[int] | None = None,
         eps: float = 1e-5,
-        weights: str = "pge",
+        weighting: str = "pge",
         fsd: bool = True,
         blur_size: int | None = None,
         ksize: int | None = None,
@@ -118,6 +127,7 @@ class HolisticCAM(BaseCAM):
         tiles: bool = False,
         batch_size: int = 1,
         progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+        weights: str | None = None,
     ) -> None:
         model = unwrapped(model)
         check_target_layers(model, target_layers)
@@ -125,7 +135,7 @@ class HolisticCAM(BaseCAM):
         self.max_size = max_size
         self.sizes = sizes
         self.eps = eps
-        self.weights = weights
+        self.weighting = weighting if weights is None else _renamed(weights)
         self.fsd = fsd
         self.blur_size = blur_size
         self.ksize = ksize
@@ -186,12 +196,10 @@ class HolisticCAM(BaseCAM):
         self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False
     ) -> Maps:
         """`__call__` with augmentations: all of them explain the class of the untouched image."""
-        images = check_images(input_tensor, self.device, volumes=True)
-        targets_of_images(targets, len(images))
-        outputs = self._untouched_outputs(images)
-        targets = predicted_targets(outputs) if targets is None else targets
-        maps: Maps = super().forward_augmentation_smoothing(images, targets, eigen_smooth)
-        self.outputs = outputs
+        images, chosen = self._checked(input_tensor, targets)
+        native = native_pass(self._capture, images, chosen)
+        maps: Maps = super().forward_augmentation_smoothing(images, native.targets, eigen_smooth)
+        self.outputs = native.outputs
         return maps
 
     def compute_cam_per_layer(
@@ -202,27 +210,37 @@ class HolisticCAM(BaseCAM):
 
         The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
         """
-        self._check_parameters()
-        images = check_images(input_tensor, self.device, volumes=True)
-        chosen = targets_of_images(targets, len(images))
-        outputs: list[Outputs] = []
-        maps: list[list[Maps]] = [[] for _ in self.target_layers]
-        with torch.inference_mode(False), torch.enable_grad():
-            for first in range(0, len(images), self.batch_size):
-                some = slice(first, first + self.batch_size)
-                output, stacks = self._pyramid(images[some], None if chosen is None else chosen[some])
-                outputs.append(output)
-                for layer_maps, layer_stacks in zip(maps, stacks, strict=True):
-                    for stack in layer_stacks:
-                        layer_maps.extend(self._maps(stack, tuple(images.shape[2:]), eigen_smooth))
-        self.outputs = joined(outputs)
-        return [np.stack(layer_maps)[:, None] for layer_maps in maps]
+        layers: list[list[Maps]] = [[] for _ in self.target_layers]
+        for layer, step in self._steps(input_tensor, targets, eigen_smooth):
+            layers[layer].append(step.saliency_map)
+        return [np.stack(maps)[:, None] for maps in layers]
+
+    def intermediates(
+        self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False
+    ) -> list[list[Intermediates]]:
+        """What lies between the stages of one call: for every target layer, one record a map.
+
+        Arguments and errors are those of the call. All of the images' scales are held at once.
+        """
+        layers: list[list[Intermediates]] = [[] for _ in self.target_layers]
+        for layer, step in self._steps(input_tensor, targets, eigen_smooth):
+            layers[layer].append(step)
+        return layers
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Maps]) -> Maps:
         """Mean over the layers' maps, scaled to [0, 1]: `(B, H, W)`, float32."""
         if len(cam_per_target_layer) == 1:
             return cam_per_target_layer[0][:, 0]
         return np.stack([min_max_normalize(m) for m in np.concatenate(cam_per_target_layer, axis=1).mean(axis=1)])
+
+    @property
+    def weights(self) -> str:
+        """The former name of `weighting`."""
+        return self.weighting
+
+    @weights.setter
+    def weights(self, name: str) -> None:
+        self.weighting = _renamed(name)
 
     @property
     def activations_and_grads(self) -> Capture:
@@ -252,64 +270,68 @@ class HolisticCAM(BaseCAM):
         for context in reversed(getattr(self, "_contexts", [])):  # none if the constructor refused its arguments
             context.close()
 
-    def _pyramid(self, images: Tensor, targets: list[list[Target]] | None) -> tuple[Outputs, list[list[Stack]]]:
-        """The output for the untouched images; for every target layer, the stack of scales of every image."""
-        native = tuple(images.shape[2:])
-        if self.tiles and len(native) == 3:
+    def _checked(self, input_tensor: Tensor, targets: Targets | None) -> tuple[Tensor, list[list[Target]] | None]:
+        """The border: images on the model's device, and a list of targets for each of them, if there are any."""
+        self._check_parameters()
+        images = check_images(input_tensor, self.device, volumes=True)
+        if self.tiles and images.ndim == 5:
             raise ValueError("tiles=True covers images; volumes need a model that takes any size, or num_scales=1")
-        depth = native[0] if len(native) == 3 else None
-        sizes = pyramid_sizes(native[-2], native[-1], self.num_scales, self.max_size, self.sizes, depth)
-        untouched = None if sizes[0] == native else self._untouched_outputs(images)
-        if untouched is not None and targets is None:
-            targets = [[target] for target in predicted_targets(untouched)]
-        extent = tuple(untouched.shape[2:]) if untouched is not None and is_dense(untouched) else None
-        outputs, stacks = pyramid_stacks(
-            self._capture,
-            images,
-            targets,
-            sizes,
-            self._weights,
-            self.interpolation,
-            self.progress,
-            extent=extent,
-            tiles=self.tiles,
-        )
-        return outputs if untouched is None else untouched, stacks
+        return images, targets_of_images(targets, len(images))
+
+    def _steps(
+        self, input_tensor: Tensor, targets: Targets | None, eigen_smooth: bool
+    ) -> Iterator[tuple[int, Intermediates]]:
+        """Every layer's maps with what they are made of, a batch at a time, in the order of the targets in each."""
+        images, chosen = self._checked(input_tensor, targets)
+        height, width = images.shape[-2:]
+        depth = images.shape[2] if images.ndim == 5 else None
+        sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth)
+        outputs: list[Outputs] = []
+        for first in range(0, len(images), self.batch_size):
+            some = slice(first, first + self.batch_size)
+            with torch.inference_mode(False), torch.enable_grad():
+                output, stacks = pyramid_stacks(
+                    self._capture,
+                    images[some],
+                    None if chosen is None else chosen[some],
+                    sizes,
+                    self._weights,
+                    self.interpolation,
+                    self.progress,
+                    tiles=self.tiles,
+                )
+            outputs.append(output)
+            for layer, layer_stacks in enumerate(stacks):
+                for stack in layer_stacks:
+                    for step in self._maps(stack, tuple(images.shape[2:]), eigen_smooth):
+                        yield layer, step
+        self.outputs = joined(outputs)
 
     def _weights(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Element-wise weights at one scale, `(B, C, h, w)`."""
-        return WEIGHTS[self.weights](activations, gradients, self.eps)
+        return weighting_by_name(self.weighting).weights(activations, gradients, self.eps)
 
-    def _maps(self, stack: Stack, size: tuple[int, ...], eigen_smooth: bool) -> Iterator[Maps]:
-        """One map a target, `(H, W)` or `(D, H, W)` in [0, 1], of one image in one target layer."""
+    def _maps(self, stack: Stack, size: tuple[int, ...], eigen_smooth: bool) -> Iterator[Intermediates]:
+        """One map a target, `(H, W)` or `(D, H, W)`, of one image in one target layer."""
+        splits = weighting_by_name(self.weighting).splits
         for weights in stack.weights:
-            fused = (fuse_principal if eigen_smooth else fuse)(stack.activations, weights, size)
-            primary = _as_numpy(fused)
-            if self.fsd:
-                base = _as_numpy(fuse(stack.activations[:1], weights[:1], size))
-                yield min_max_normalize(self._denoised(primary, base))
-            else:
-                yield min_max_normalize(primary)
+            scales = split_signs(stack.activations, weights) if splits else (stack.activations, weights)
+            fused = _as_numpy((fuse_principal if eigen_smooth else fuse)(*scales, size))
+            base = _as_numpy(fuse(scales[0][:1], scales[1][:1], size)) if self.fsd else None
+            mask = None if base is None else self._mask(base)
+            saliency_map = min_max_normalize(fused if mask is None else fused.astype(np.float64) * mask)
+            yield Intermediates(stack.activations, weights, fused, base, mask, saliency_map)
 
-    def _denoised(self, primary: Maps, base: Maps) -> NDArray[np.float64]:
-        """The primary map under the mask that goes with the weights."""
-        mask = _TIGHT_MASK if self.weights == "gated" else _PAPERS_MASK
-        power = mask.power if self.mask_power is None else self.mask_power
-        return fundamental_scale_denoising(
-            primary, base, self.blur_size, self.ksize, ksize_at_224=mask.ksize_at_224, power=power
-        )
-
-    def _untouched_outputs(self, images: Tensor) -> Outputs:
-        """The model's output for the images as they are, detached."""
-        with eval_mode(self.model), torch.inference_mode(False), torch.no_grad():
-            chunks = images.split(self.batch_size)
-            outputs = [check_outputs(self.model(some), len(some), detections=True) for some in chunks]
-        return joined(outputs)
+    def _mask(self, base: Maps) -> NDArray[np.float64]:
+        """The mask that goes with the weighting."""
+        weighting = weighting_by_name(self.weighting)
+        power = weighting.mask_power if self.mask_power is None else self.mask_power
+        return denoising_mask(base, self.blur_size, self.ksize, ksize_at_224=weighting.ksize_at_224, power=power)
 
     def _check_parameters(self) -> None:
         check_pyramid(self.num_scales, self.max_size, self.sizes)
         check_eps(self.eps)
-        check_weights(self.weights)
+        weighting_by_name(self.weighting)
         check_kernel("blur_size", self.blur_size)
         check_kernel("ksize", self.ksize)
         check_power(self.mask_power)
@@ -320,3 +342,12 @@ class HolisticCAM(BaseCAM):
 def _as_numpy(fused: Tensor) -> Maps:
     array: Maps = torch.nan_to_num(fused).cpu().numpy()
     return array
+
+
+def _renamed(weights: str) -> str:
+    warnings.warn(
+        f"weights= is now called weighting=, and goes with the next minor version: pass weighting={weights!r}",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return weights

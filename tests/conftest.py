@@ -172,6 +172,9 @@ def reference_maps(
             scaled = F.interpolate(image, size=size, mode=interpolation, align_corners=False)
             on_canvas = []
             for activations, gradients in hooked_pass(model, layers, scaled, category):
+                if weights == "pge":  # both signs as channels of their own
+                    activations = torch.cat([activations.relu(), (-activations).relu()], dim=1)
+                    gradients = torch.cat([gradients, -gradients], dim=1)
                 weighed = LITERAL_WEIGHTS[weights](activations, gradients, eps)
                 on_canvas.append([to_canvas(x, (height, width)) for x in (activations, weighed)])
             scales.append(on_canvas)

@@ -89,9 +89,9 @@ def test_the_mask_of_a_segmentation_lies_on_the_native_output(make_images):
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1)).eval()
     mask = np.zeros((64, 64), np.float32)
     mask[16:32, 40:56] = 1
-    cam = HolisticCAM(model, [model[1]], sizes=[80, 128], weights="gradient", fsd=False)
-    _, stacks = cam._pyramid(make_images(1), [[SemanticSegmentationTarget(1, mask)]])
-    for side, weights in zip((80, 128), stacks[0][0].weights[0], strict=True):
+    cam = HolisticCAM(model, [model[1]], sizes=[80, 128], weighting="gradient", fsd=False)
+    ((steps,),) = cam.intermediates(make_images(1), [SemanticSegmentationTarget(1, mask)])
+    for side, weights in zip((80, 128), steps.weights, strict=True):
         scale = side / 64
         expected = model[2].weight[1, :, 0, 0].detach()
         np.testing.assert_allclose(weights.sum(dim=(1, 2)), expected * mask.sum(), rtol=1e-3)
@@ -278,7 +278,7 @@ def test_transformers_that_take_any_size(name, shape):
     sizes = [64, 96, 104]
     # Positive weights of a random net may meet negative activations alone: raw gradients give a map in any case. Not in
     # front of a LayerNorm, though, to which a larger activation is no other one.
-    cam = HolisticCAM(model, [layer_of(model)], transform, sizes=sizes, weights="gradient")
+    cam = HolisticCAM(model, [layer_of(model)], transform, sizes=sizes, weighting="gradient")
     checked(cam(image, [ClassifierOutputTarget(3)]), (1, *shape))
     capture = Capture(model, [layer_of(model)], transform)
     stride = 32 if "swin_v2" in name or "timm swin" in name else 16
@@ -303,7 +303,7 @@ def test_a_vit_of_fixed_size_has_its_tiles():
     image = picture(224, 224)
     with pytest.raises(ValueError, match=r"not at the pyramid's 1081x1081 px .*needs tiles=True"):
         HolisticCAM(model, [layer], vit_reshape_transform)(image)
-    cam = HolisticCAM(model, [layer], vit_reshape_transform, tiles=True, sizes=[224, 366], weights="gradient")
+    cam = HolisticCAM(model, [layer], vit_reshape_transform, tiles=True, sizes=[224, 366], weighting="gradient")
     checked(cam(image), (1, 224, 224))
 
 
@@ -329,7 +329,7 @@ def test_any_head_and_any_callable_to_a_scalar(classes, target):
     model = seeded(resnet18, weights=None, num_classes=classes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a random net may hold no evidence for one of the two classes
-        maps = HolisticCAM(model, [model.layer3], sizes=[64, 96], weights="gated")(picture(64, 64), [target])
+        maps = HolisticCAM(model, [model.layer3], sizes=[64, 96], weighting="gated")(picture(64, 64), [target])
     assert maps.shape == (1, 64, 64)
     assert np.isfinite(maps).all()
 
@@ -385,7 +385,7 @@ class Score(nn.Module):
 def test_every_weight_takes_volumes(weights):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), Score()).eval()
-    maps = HolisticCAM(model, [model[0]], sizes=[16, 20], weights=weights)(picture(6, 16, 18, channels=1))
+    maps = HolisticCAM(model, [model[0]], sizes=[16, 20], weighting=weights)(picture(6, 16, 18, channels=1))
     checked(maps, (1, 6, 16, 18))
 
 
@@ -404,8 +404,8 @@ def other_devices() -> list[str]:
 @pytest.mark.parametrize("weights", ["pge", "gated"])
 def test_other_devices_give_the_cpus_maps(weights):
     model, image = seeded(resnet18, weights=None), picture(64, 64)
-    expected = HolisticCAM(model, [model.layer2, model.layer4], sizes=[64, 96], weights=weights)(image)
+    expected = HolisticCAM(model, [model.layer2, model.layer4], sizes=[64, 96], weighting=weights)(image)
     for device in other_devices():
         model.to(device)
-        maps = HolisticCAM(model, [model.layer2, model.layer4], sizes=[64, 96], weights=weights)(image)
+        maps = HolisticCAM(model, [model.layer2, model.layer4], sizes=[64, 96], weighting=weights)(image)
         np.testing.assert_allclose(maps, expected, atol=1e-3)

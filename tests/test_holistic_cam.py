@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from holistic_cam_plugin import CAMERAS, HolisticCAM
+from holistic_cam_plugin import CAMERAS, HolisticCAM, fundamental_scale_denoising, fuse, min_max_normalize
 
 # Before the wrap only rounding differs; the wrap quantises to 8 bits.
 TOLERANCE = {False: 1e-4, True: 1 / 255}
@@ -60,7 +61,7 @@ def test_any_shape(any_net, make_images, reference, shape, fsd):
 )
 def test_every_option(any_net, images, reference, options, weights, fsd):
     expected = reference(any_net, ["layer2"], images, weights=weights, fsd=fsd, **options)
-    maps = HolisticCAM(any_net, [any_net.layer2], weights=weights, fsd=fsd, **options)(images)
+    maps = HolisticCAM(any_net, [any_net.layer2], weighting=weights, fsd=fsd, **options)(images)
     np.testing.assert_allclose(maps, expected, atol=TOLERANCE[fsd])
 
 
@@ -90,7 +91,7 @@ def test_cameras_is_raw_gradients_at_its_own_sizes(net, images, reference, seen)
 
 
 def test_every_argument_of_cameras_can_be_given(net, images):
-    cam = CAMERAS(net, [net.layer2], None, weights="pge", sizes=[64, 80], fsd=True, interpolation="bilinear")
+    cam = CAMERAS(net, [net.layer2], None, weighting="pge", sizes=[64, 80], fsd=True, interpolation="bilinear")
     assert np.array_equal(cam(images), HolisticCAM(net, [net.layer2], sizes=[64, 80])(images))
 
 
@@ -106,10 +107,10 @@ def test_the_mask_that_goes_with_the_weights_can_be_replaced(net, images):
     given = {"blur_size": 15, "ksize": 27, "mask_power": 1.0}  # the paper's at 64 px
     paper = HolisticCAM(net, [net.layer2], **SMALL)(images)
     assert np.array_equal(HolisticCAM(net, [net.layer2], **given, **SMALL)(images), paper)
-    gated = HolisticCAM(net, [net.layer2], weights="gated", **SMALL)(images)
+    gated = HolisticCAM(net, [net.layer2], weighting="gated", **SMALL)(images)
     tight = {"ksize": 9, "mask_power": 4}  # 31 at 224 px
-    assert np.array_equal(HolisticCAM(net, [net.layer2], weights="gated", **tight, **SMALL)(images), gated)
-    assert np.abs(HolisticCAM(net, [net.layer2], weights="gated", **given, **SMALL)(images) - gated).max() > 0.05
+    assert np.array_equal(HolisticCAM(net, [net.layer2], weighting="gated", **tight, **SMALL)(images), gated)
+    assert np.abs(HolisticCAM(net, [net.layer2], weighting="gated", **given, **SMALL)(images) - gated).max() > 0.05
 
 
 def test_the_class_is_decided_once_on_the_untouched_image(net, images, reference):
@@ -143,7 +144,7 @@ def test_outputs_are_those_of_the_untouched_images(net, images):
         ({"ksize": 257}, ValueError, "ksize must be odd and from 1 to 255"),
         ({"ksize": True}, TypeError, "ksize must be an odd integer or None"),
         ({"interpolation": "nearest"}, ValueError, "interpolation must be one of bilinear, bicubic"),
-        ({"weights": "raw"}, ValueError, "weights must be one of 'pge', 'gated', 'gradient', got 'raw'"),
+        ({"weighting": "raw"}, ValueError, "weighting must be one of 'pge', 'gated', 'gradient', got 'raw'"),
         ({"mask_power": 0}, ValueError, "mask_power must be a finite number above 0 or None, got 0"),
         ({"mask_power": True}, ValueError, "mask_power must be a finite number above 0 or None, got True"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
@@ -167,3 +168,44 @@ def test_unknown_parameters_are_refused_and_ours_are_keywords_only(net):
         HolisticCAM(net, [net.layer2], num_scale=3)
     with pytest.raises(TypeError, match="positional arguments"):
         HolisticCAM(net, [net.layer2], None, False, True, None, True, 7)
+
+
+def test_weights_is_the_former_name_of_weighting(net, images):
+    with pytest.warns(
+        DeprecationWarning, match=r"weights= is now called weighting=.*pass weighting='gradient'"
+    ) as caught:
+        cam = HolisticCAM(net, [net.layer2], weights="gradient", **SMALL)
+    assert caught[0].filename == __file__
+    expected = HolisticCAM(net, [net.layer2], weighting="gradient", **SMALL)(images)
+    assert np.array_equal(cam(images), expected)
+    with pytest.warns(DeprecationWarning, match="weights="):
+        cam.weights = "pge"
+    assert cam.weights == cam.weighting == "pge"
+
+
+@pytest.mark.parametrize("weighting", ["pge", "gated", "gradient"])
+def test_intermediates_are_what_the_map_is_made_of(net, images, weighting):
+    cam = HolisticCAM(net, [net.layer1, net.layer3], weighting=weighting, batch_size=2, **SMALL)
+    targets = [[ClassifierOutputTarget(1), ClassifierOutputTarget(2)], [ClassifierOutputTarget(0)]]
+    maps = cam.compute_cam_per_layer(images, targets)
+    for layer_maps, steps in zip(maps, cam.intermediates(images, targets), strict=True):
+        assert len(steps) == 3
+        for saliency_map, step in zip(layer_maps[:, 0], steps, strict=True):
+            assert len(step.activations) == len(step.weights) == SMALL["num_scales"]
+            np.testing.assert_array_equal(step.fused, fuse(step.activations, step.weights, (64, 64)).numpy())
+            np.testing.assert_array_equal(step.base, fuse(step.activations[:1], step.weights[:1], (64, 64)).numpy())
+            np.testing.assert_array_equal(min_max_normalize(step.fused * step.mask), saliency_map)
+            np.testing.assert_array_equal(step.saliency_map, saliency_map)
+            if weighting == "pge":
+                expected = fundamental_scale_denoising(step.fused, step.base)
+                np.testing.assert_array_equal(step.fused * step.mask, expected)
+
+
+def test_intermediates_with_raw_gradients_hold_them(net, images):
+    ((step, _),) = HolisticCAM(net, [net.layer2], weighting="gradient", fsd=False, **SMALL).intermediates(images)
+    assert step.base is None
+    assert step.mask is None
+    activations = net.layer2(net.layer1(images[:1])).detach().requires_grad_()
+    (gradients,) = torch.autograd.grad(net.head(net.layer3(activations)).max(), activations)
+    torch.testing.assert_close(step.activations[0], activations.detach()[0])
+    torch.testing.assert_close(step.weights[0], gradients[0])

@@ -1,12 +1,14 @@
-"""The README's Python examples run as they are written, and what it refers to exists."""
+"""The READMEs' Python examples run as they are written, and what the READMEs refer to exists."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import timm
 import torch
 from torch import nn
@@ -18,7 +20,8 @@ from holistic_cam_plugin.demo import load_demo_model
 # The snippets' pyramids, small.
 SMALL = holistic_cam_plugin.HolisticCAM.__init__.__kwdefaults__ | {"sizes": [64, 96]}
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+TUTORIALS = ROOT / "benchmarks" / "tutorials" / "README.md"
 
 
 def segmenter() -> nn.Module:
@@ -42,38 +45,80 @@ def transformer() -> nn.Module:
 MODELS = {"SemanticSegmentationTarget": segmenter, "FasterRCNN": detector, "vit_reshape_transform": transformer}
 
 
-def test_snippets_run_in_order(monkeypatch):
+def snippets(readme: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def executed(readme: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names that a README's snippets leave behind, run in order, each README by itself."""
     monkeypatch.setattr(holistic_cam_plugin.HolisticCAM.__init__, "__kwdefaults__", SMALL)
-    snippets = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(snippets) >= 6
-    assert all(any(word in snippet for snippet in snippets) for word in MODELS)
     torch.manual_seed(0)
-    names = {
+    names: dict[str, Any] = {
         "torch": torch,
         "model": load_demo_model(),
         "input_tensor": torch.randn(1, 3, 64, 64),
         "picture": np.random.default_rng(0).random((64, 64, 3), dtype=np.float32),
     }
-    for snippet in snippets:
+    for snippet in snippets(readme):
         for word, build in MODELS.items():
             if word in snippet:
-                own = names | {"model": build()}
+                names["model"] = build()
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # random networks lose their boxes, or find no evidence
-                    exec(snippet, own)
-                assert own["maps"].shape == (1, 64, 64)
+                    exec(snippet, names)
+                assert names["maps"].shape == (1, 64, 64)
+                names["model"] = load_demo_model()
                 break
         else:
             exec(snippet, names)
+    return names
+
+
+def test_the_readmes_snippets_run_in_order(monkeypatch):
+    names = executed(README, monkeypatch)
     assert names["maps"].shape == (1, 64, 64)
     assert names["overlay"].shape == (64, 64, 3)
     for score in ("over_all", "inside", "road", "drop"):
         assert names[score].shape == (1,), score
 
 
-def test_links_and_names_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
-    stages = README[README.index("Each stage is a pure function") :].split("\n\n")[0]
+def test_the_tutorials_snippets_run_in_order(monkeypatch):
+    assert executed(TUTORIALS, monkeypatch)["maps"].shape == (1, 64, 64)
+
+
+def test_every_kind_of_model_has_its_snippet():
+    assert len(snippets(README) + snippets(TUTORIALS)) >= 6
+    assert all(any(word in snippet for snippet in snippets(TUTORIALS)) for word in MODELS)
+
+
+ROOMS = ROOT / "benchmarks", ROOT / "holistic_cam_plugin"
+PAGES = [README, *sorted(page for room in ROOMS for page in room.rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_headings_lead_to_one(page):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", page.read_text(encoding="utf-8")):
+        text = (page.parent / target if target else page).read_text(encoding="utf-8")
+        headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
+
+
+def test_stages_that_the_readme_names_are_exported():
+    text = README.read_text(encoding="utf-8")
+    stages = text[text.index("Each stage is a pure function") :].split("\n\n")[0]
     for name in re.findall(r"`(\w+)`", stages):
         assert hasattr(holistic_cam_plugin, name), name
+
+
+def test_every_command_is_in_the_table_of_the_benchmarks():
+    folder = ROOT / "benchmarks"
+    commands = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__main__.py")}
+    table = (folder / "README.md").read_text(encoding="utf-8").split("\n\n## ")[0]
+    named = set(re.findall(r"^\| \[?`(\w+)`", table, flags=re.MULTILINE))
+    assert named == commands - {"__init__"}

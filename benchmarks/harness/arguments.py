@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.harness.methods import DEFAULT_METHODS, METHODS
+from benchmarks.harness.methods import DEFAULT_METHODS, EXPLAINERS, WRAP
 
 __all__ = ["HALVES", "experiment_parser"]
 
@@ -29,7 +29,8 @@ def experiment_parser(description: str | None, samples: int | None = None) -> ar
     add("--boxes", type=Path, metavar="FOLDER", help="ImageNet's XML files of boxes")
     add("--grid", action="store_true", help="localise in 2x2 grids of the images, where there are no boxes")
     add("--layers", nargs="+", metavar="NAME", help="target layers (the last layer of each stage)")
-    add("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="NAME", help=", ".join(METHODS) + ", NAME+LPW")
+    known = ", ".join([*EXPLAINERS, f"NAME{WRAP}"])
+    add("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="NAME", help=known)
     add("--samples", type=int, default=samples, metavar="N", help=f"images ({samples or 'all; 200 scenes of digits'})")
     half = "every other image: tuned to decide on, reported to report on; digits: training or held-out scenes (all)"
     add("--half", choices=HALVES, help=half)

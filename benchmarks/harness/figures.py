@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
-from benchmarks.harness.methods import Explained
+from benchmarks.harness.methods import MapsByMethod
 
 __all__ = ["save_panels", "save_strip", "save_trends"]
 
@@ -45,7 +45,7 @@ def save_panels(path: Path, rows: Sequence[tuple[str, Picture, Sequence[tuple[st
     figure.savefig(path)
 
 
-def save_strip(path: Path, picture: Picture, steps: Mapping[str, Explained], layer: str) -> None:
+def save_strip(path: Path, picture: Picture, steps: Mapping[str, MapsByMethod], layer: str) -> None:
     """One row a method, one column a step: the maps of one layer."""
     methods = [method for where, method in next(iter(steps.values())) if where == layer]
     save_panels(path, [(m, picture, [(step, cams[layer, m]) for step, cams in steps.items()]) for m in methods])

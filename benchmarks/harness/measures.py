@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.harness.data import Loaded, load
 from benchmarks.harness.grids import load_grid
-from benchmarks.harness.methods import Explained
+from benchmarks.harness.methods import MapsByMethod
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task
 from benchmarks.harness.table_file import Row
@@ -32,7 +32,7 @@ COLUMNS = ("image", "class_index", "probability", "layer", "method", *VALUES)
 
 TOP = 100
 
-Explain = Callable[[Tensor, ClassifierOutputTarget], Explained]
+Explain = Callable[[Tensor, ClassifierOutputTarget], MapsByMethod]
 Values = dict[str, NDArray[np.float64]]
 
 
@@ -62,7 +62,7 @@ def measured(task: Task, classifier: Classifier, explain: Explain, arguments: ar
     metrics = arguments.metrics
     fidelity = set(metrics) - {"epg"}
     on_image = bool(fidelity) or task.grid is None
-    maps: Explained = {}
+    maps: MapsByMethod = {}
     values: Values = {}
     if on_image:
         maps = explain(loaded.image, target)
@@ -83,7 +83,7 @@ def measured(task: Task, classifier: Classifier, explain: Explain, arguments: ar
     ]
 
 
-def evaluation(arguments: argparse.Namespace, explain: Callable[..., Explained], *settings: object) -> Evaluate:
+def evaluation(arguments: argparse.Namespace, explain: Callable[..., MapsByMethod], *settings: object) -> Evaluate:
     """The evaluation of one image, with the model loaded.
 
     Args:
@@ -96,7 +96,7 @@ def evaluation(arguments: argparse.Namespace, explain: Callable[..., Explained],
 
 def _fidelity(
     loaded: Loaded,
-    maps: Explained,
+    maps: MapsByMethod,
     target: ClassifierOutputTarget,
     classifier: Classifier,
     arguments: argparse.Namespace,
@@ -114,5 +114,5 @@ def _fidelity(
     return values
 
 
-def _stacked(maps: Explained) -> NDArray[np.float32]:
+def _stacked(maps: MapsByMethod) -> NDArray[np.float32]:
     return np.stack(list(maps.values()))

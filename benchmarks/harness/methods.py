@@ -19,10 +19,10 @@ from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.metrics import CenteredGaussian
 from holistic_cam_plugin.passes.targets import Target
 
-__all__ = ["DEFAULT_METHODS", "METHODS", "NO_LAYER", "WRAP", "Explained", "check_methods", "explained"]
+__all__ = ["DEFAULT_METHODS", "EXPLAINERS", "NO_LAYER", "WRAP", "MapsByMethod", "check_methods", "maps_by_method"]
 
 Map = NDArray[np.float32]
-Explained = dict[tuple[str, str], Map]  # by layer and method
+MapsByMethod = dict[tuple[str, str], Map]  # by layer and method
 
 NO_LAYER = "-"  # the layer of a method that looks at none
 WRAP = "+LPW"  # after a method's name: its maps with the low-pass wrap of themselves
@@ -33,23 +33,23 @@ DEFAULT_METHODS = (
 )
 
 
-def explained(
+def maps_by_method(
     model: nn.Module, layers: Sequence[str], methods: Sequence[str], image: Tensor, target: Target
-) -> Explained:
+) -> MapsByMethod:
     """Every method's map of one image in every layer; what is shared is computed once.
 
     Args:
         layers: names of modules of `model`, shallow to deep.
-        methods: names in `METHODS`, also with "+LPW" behind.
+        methods: names in `EXPLAINERS`, also with "+LPW" behind.
         image: `(1, 3, H, W)`, on the model's device.
 
     Returns:
         Maps `(H, W)` in [0, 1], layer by layer in the order of `methods`; methods without a layer come last.
     """
-    found: Explained = {}
+    found: MapsByMethod = {}
     for name in dict.fromkeys(method.removesuffix(WRAP) for method in methods):
-        where = [NO_LAYER] if METHODS[name] is _gaussian else layers
-        for layer, saliency_map in zip(where, METHODS[name](model, layers, image, target), strict=True):
+        where = [NO_LAYER] if EXPLAINERS[name] in _BLIND else layers
+        for layer, saliency_map in zip(where, EXPLAINERS[name](model, layers, image, target), strict=True):
             found[layer, name] = saliency_map
             if name + WRAP in methods:
                 found[layer, name + WRAP] = min_max_normalize(fundamental_scale_denoising(saliency_map, saliency_map))
@@ -59,8 +59,8 @@ def explained(
 def check_methods(names: Sequence[str]) -> None:
     """Raise UsageError for a name that is no method."""
     for name in names:
-        if name.removesuffix(WRAP) not in METHODS:
-            raise UsageError(f"no method {name!r}{near_matches(name, METHODS)}; known: {', '.join(METHODS)}")
+        if name.removesuffix(WRAP) not in EXPLAINERS:
+            raise UsageError(f"no method {name!r}{near_matches(name, EXPLAINERS)}; known: {', '.join(EXPLAINERS)}")
 
 
 def _single(
@@ -107,11 +107,19 @@ def _gaussian(model: nn.Module, layers: Sequence[str], image: Tensor, target: Ta
     return [_float(CenteredGaussian(model)(image, [target]))]
 
 
+def _uniform(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> list[Map]:
+    """The same everywhere: its energy in the box is the box's share of the image."""
+    return [np.ones(image.shape[-2:], np.float32)]
+
+
 def _float(maps: Any) -> Map:
     return np.asarray(maps[0], dtype=np.float32)
 
 
-METHODS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target], list[Map]]] = {
+_BLIND = (_gaussian, _uniform)  # controls that look at no layer
+
+# By name: the maps of one image in every layer.
+EXPLAINERS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target], list[Map]]] = {
     "Grad-CAM": partial(_single, library.GradCAM),
     "Grad-CAM++": partial(_single, library.GradCAMPlusPlus),
     "XGrad-CAM": partial(_single, library.XGradCAM),
@@ -122,6 +130,7 @@ METHODS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target], list[Map
     "SESS": _sess,
     "RefineCAM": _refine,
     "Holistic-CAM": partial(_pyramid, HolisticCAM),
-    "Holistic-CAM gated": partial(_pyramid, partial(HolisticCAM, weights="gated")),
+    "Holistic-CAM gated": partial(_pyramid, partial(HolisticCAM, weighting="gated")),
     "Gaussian": _gaussian,
+    "Uniform": _uniform,
 }

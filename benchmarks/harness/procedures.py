@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_grad_cam as library
 import torch
+from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holistic_cam_plugin import HolisticCAM
-from holistic_cam_plugin.holistic_cam import Maps
 
-__all__ = ["BFLOAT16", "FLOORS", "PROCEDURES", "Setting", "Timed"]
+__all__ = ["BFLOAT16", "FLOORS", "PROCEDURES", "TARGETS", "Fused", "Setting", "autocast", "holistic", "synchronize"]
 
 TARGETS = 4
 
@@ -37,17 +38,16 @@ class Setting(NamedTuple):
         return self.model.get_submodule(self.layer)
 
 
-class Timed(HolisticCAM):
-    """Holistic-CAM that tells how long fusion and wrap took, in `fusion_seconds`."""
+class Fused(NamedTuple):
+    """What Holistic-CAM tells of itself.
 
-    fusion_seconds = 0.0
+    Attributes:
+        maps: `(B, H, W)`.
+        fusion_seconds: from the last scale's pass through the model to the maps: fusion and wrap.
+    """
 
-    def _maps(self, *args: Any) -> Iterator[Maps]:
-        synchronize(self.device)
-        start = time.perf_counter()
-        maps = list(super()._maps(*args))
-        self.fusion_seconds += time.perf_counter() - start
-        return iter(maps)
+    maps: NDArray[np.float32]
+    fusion_seconds: float
 
 
 def synchronize(device: torch.device) -> None:
@@ -63,11 +63,27 @@ def _floor(memory_format: torch.memory_format, setting: Setting) -> None:
             setting.model(scaled.contiguous(memory_format=memory_format))
 
 
-def _holistic(setting: Setting, scales: int | None = None, targets: int = 1) -> HolisticCAM:
-    cam = Timed(setting.model, [setting.module], sizes=setting.sizes[:scales])
+def holistic(setting: Setting, scales: int | None = None, targets: int = 1) -> Fused:
+    """Holistic-CAM of the first classes over the first scales; None: all."""
+    moments: list[float] = []  # of the passes' end, then of the maps', image by image
+
+    def watched(sizes: Iterable[Any]) -> Iterator[Any]:
+        if moments:
+            moments.append(_now(setting.images.device))
+        yield from sizes
+        moments.append(_now(setting.images.device))
+
+    cam = HolisticCAM(setting.model, [setting.module], sizes=setting.sizes[:scales], progress=watched)
     chosen = [ClassifierOutputTarget(category) for category in setting.classes[:targets]]
-    cam(setting.images, [chosen] * len(setting.images))
-    return cam
+    maps = cam(setting.images, [chosen] * len(setting.images))
+    moments.append(_now(setting.images.device))
+    ends = zip(moments[::2], moments[1::2], strict=True)
+    return Fused(maps, sum(made - passed for passed, made in ends))
+
+
+def _now(device: torch.device) -> float:
+    synchronize(device)
+    return time.perf_counter()
 
 
 def _cameras(setting: Setting) -> list[Tensor]:
@@ -123,10 +139,10 @@ FLOORS = ("floor, NCHW", "floor, channels last")
 PROCEDURES: dict[str, Callable[[Setting], Any]] = {
     FLOORS[0]: partial(_floor, torch.contiguous_format),
     FLOORS[1]: partial(_floor, torch.channels_last),
-    "Holistic-CAM": _holistic,
-    f"Holistic-CAM, {TARGETS} targets": partial(_holistic, targets=TARGETS),
-    "Holistic-CAM, 4 scales": partial(_holistic, scales=4),
-    "Holistic-CAM, first image": lambda setting: _holistic(setting._replace(images=setting.images[:1])),
+    "Holistic-CAM": holistic,
+    f"Holistic-CAM, {TARGETS} targets": partial(holistic, targets=TARGETS),
+    "Holistic-CAM, 4 scales": partial(holistic, scales=4),
+    "Holistic-CAM, first image": lambda setting: holistic(setting._replace(images=setting.images[:1])),
     "CAMERAS procedure": _cameras,
     "Grad-CAM": partial(_library, library.GradCAM),
     "Layer-CAM": partial(_library, library.LayerCAM),

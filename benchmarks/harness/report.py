@@ -6,18 +6,14 @@ import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.harness.intervals import Interval, bootstrap
 from benchmarks.harness.methods import NO_LAYER
 from benchmarks.harness.table_file import read_rows
 
-__all__ = ["HEADINGS", "Interval", "bootstrap", "means", "print_report"]
-
-RESAMPLES = 10_000
-LEVELS = (2.5, 97.5)
+__all__ = ["HEADINGS", "Values", "cell", "difference", "means", "print_report", "read_values", "restricted"]
 
 HEADINGS = {
     "ins": "Ins ↑",
@@ -36,36 +32,18 @@ Methods = Mapping[str, Found]  # by method
 Values = dict[tuple[str, str], Found]  # by layer and method
 
 
-class Interval(NamedTuple):
-    """A mean, and where it would fall in 95 % of the samples like this one."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def bootstrap(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -> Interval:
-    """The mean and its 95 % percentile interval over 10,000 resamples of the images."""
-    sample = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    # A thousand resamples at a time: 10,000 of 5,000 images would take 400 MB.
-    means = [rng.choice(sample, (RESAMPLES // 10, len(sample))).mean(axis=1) for _ in range(10)]
-    low, high = np.percentile(np.concatenate(means), LEVELS)
-    return Interval(float(sample.mean()), float(low), float(high))
-
-
 def print_report(paths: Sequence[Path], model: str, reference: str, common: bool = False) -> None:
     """Print the means, the paper's figures beside them, and the differences to `reference`, as Markdown.
 
     Args:
-        paths: tables of one model.
-        model: its name.
+        paths: tables of the same model.
+        model: its name, for the headings and the paper's figures.
         reference: a method.
-        common: take only the images for which the reference has a value too.
+        common: leave out images for which the reference has no value.
     """
-    values = _read(paths)
+    values = read_values(paths)
     if common:
-        values = _restricted(values, reference)
+        values = restricted(values, reference)
     paper = _paper(model)
     for layer in dict.fromkeys(layer for layer, _ in values):
         methods = {method: found for (where, method), found in values.items() if where == layer}
@@ -79,7 +57,7 @@ def print_report(paths: Sequence[Path], model: str, reference: str, common: bool
 
 def means(path: Path) -> dict[tuple[str, str, str], float]:
     """The mean of every layer, method and metric of one table."""
-    values = _read([path])
+    values = read_values([path])
     return {
         (*key, metric): float(np.mean(list(found[metric].values())))
         for key, found in values.items()
@@ -87,18 +65,19 @@ def means(path: Path) -> dict[tuple[str, str, str], float]:
     }
 
 
-def _read(paths: Sequence[Path]) -> Values:
+def read_values(paths: Sequence[Path]) -> Values:
+    """All the values of several tables of the same model; the first table that has one wins."""
     values: Values = {}
     for path in paths:
         for row in read_rows(path):
             found = values.setdefault((row["layer"], row["method"]), defaultdict(dict))
             for metric in HEADINGS:
-                if row[metric]:
-                    found[metric].setdefault(row["image"], float(row[metric]))  # the first table that has it
+                if row.get(metric):
+                    found[metric].setdefault(row["image"], float(row[metric]))
     return values
 
 
-def _restricted(values: Values, reference: str) -> Values:
+def restricted(values: Values, reference: str) -> Values:
     """Every method's values of the images of which the reference has the same metric in some layer."""
     known: dict[str, set[str]] = defaultdict(set)
     for (_, method), found in values.items():
@@ -112,6 +91,23 @@ def _restricted(values: Values, reference: str) -> Values:
             if own := {image: value for image, value in found[metric].items() if image in known[metric]}:
                 kept[key][metric] = own
     return kept
+
+
+def cell(found: Found, metric: str, intervals: bool = True) -> str:
+    """A mean in percent with its interval; empty where there are no values."""
+    if metric not in found:
+        return ""
+    sample = list(found[metric].values())
+    return _cell(bootstrap(sample)) if intervals else f"{100 * np.mean(sample):.1f}"
+
+
+def difference(own: Found, other: Found, metric: str, intervals: bool = True) -> str:
+    """The mean of the first minus the second on the same images, likewise, with its sign."""
+    shared = [image for image in own.get(metric, {}) if image in other.get(metric, {})]
+    if not shared:
+        return ""
+    gaps = [own[metric][image] - other[metric][image] for image in shared]
+    return _cell(bootstrap(gaps), sign="+") if intervals else f"{100 * np.mean(gaps):+.1f}"
 
 
 def _paper(model: str) -> dict[str, dict[str, dict[str, str]]]:
@@ -136,9 +132,9 @@ def _means(methods: Methods, paper: Mapping[str, Mapping[str, str]]) -> str:
     for method, found in methods.items():
         cells = []
         for metric in metrics:
-            cell = _cell(bootstrap(list(found[metric].values()))) if metric in found else ""
             published = paper.get(method, {}).get(metric, "")
-            cells.append(f"{cell} (paper {published})" if published else cell)
+            own = cell(found, metric)
+            cells.append(f"{own} (paper {published})" if published else own)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -148,14 +144,9 @@ def _differences(methods: Methods, reference: str) -> str:
     metrics = [metric for metric in HEADINGS if metric in own and metric != "tied"]
     lines = ["| method | " + " | ".join(HEADINGS[m][:-2] for m in metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
     for method, found in methods.items():
-        if method == reference:
-            continue
-        cells = []
-        for metric in metrics:
-            shared = [image for image in own[metric] if image in found.get(metric, {})]
-            gaps = [own[metric][image] - found[metric][image] for image in shared]
-            cells.append(_cell(bootstrap(gaps), sign="+") if gaps else "")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        if method != reference:
+            cells = [difference(own, found, metric) for metric in metrics]
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

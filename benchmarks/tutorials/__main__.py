@@ -31,20 +31,20 @@ from pytorch_grad_cam.utils.model_targets import (
 from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
 from torch import Tensor, nn
 
-from benchmarks.energy_in_box import energy_in_box
 from benchmarks.tutorials.models import TASKS, Samples, draw_samples, train
 from benchmarks.tutorials.quality import digits_found, mean_iou
 from holistic_cam_plugin import HolisticCAM, vit_reshape_transform
 from holistic_cam_plugin.demo import SCENE_SIZE, Box
+from holistic_cam_plugin.metrics import energy_pointing_game
 
-__all__ = ["Case", "Layer", "Row", "draw", "explain", "main"]
+__all__ = ["Case", "Explanation", "Layer", "draw", "explain", "main"]
 
 Maps = NDArray[np.float32]
 # The bundled classifier recognises little in larger images: they would only add noise, and miss the objects.
 SIZES = (224, 280, 336, 392, 448)
 
 BASELINES = {"Grad-CAM": GradCAM, "Eigen-CAM": EigenCAM}
-WEIGHTS = {"HolisticCAM": "pge", 'HolisticCAM(weights="gated")': "gated"}
+OURS = {"HolisticCAM": "pge", 'HolisticCAM(weighting="gated")': "gated"}
 
 
 class Output(nn.Module):
@@ -142,13 +142,13 @@ def explain(case: Case, image: Tensor, sizes: Sequence[int] | None = None) -> di
     for layer in case.layers:
         where = case.model, [layer.module], layer.reshape_transform
         maps[layer.name, layer.baseline] = BASELINES[layer.baseline](*where)(image, [case.target])[0]
-        for name, weights in WEIGHTS.items():
-            maps[layer.name, name] = HolisticCAM(*where, sizes=sizes, weights=weights)(image, [case.target])[0]
+        for name, weighting in OURS.items():
+            maps[layer.name, name] = HolisticCAM(*where, sizes=sizes, weighting=weighting)(image, [case.target])[0]
     return maps
 
 
-class Row(NamedTuple):
-    """What the figure shows of a task: the box is that of the explained digit, the picture `(H, W, 3)` in [0, 1]."""
+class Explanation(NamedTuple):
+    """What a row of the figure shows: the box is that of the explained digit, the picture `(H, W, 3)` in [0, 1]."""
 
     case: Case
     picture: Maps
@@ -156,40 +156,45 @@ class Row(NamedTuple):
     maps: dict[tuple[str, str], Maps]
 
 
-def _row(task: str, model: nn.Module, samples: Samples, index: Tensor, sizes: Sequence[int]) -> Row:
+def _explanation(task: str, model: nn.Module, samples: Samples, index: Tensor, sizes: Sequence[int]) -> Explanation:
     image, scene = samples.batch(index[None])
     x0, y0, x1, y1 = scene.boxes[0, 0].int().tolist()
     case = CASES[task](model, image, int(scene.labels[0, 0]))
     picture = (scene.images[0] / 255).permute(1, 2, 0).numpy()
-    return Row(case, picture, (x0, y0, x1, y1), explain(case, image, sizes))
+    return Explanation(case, picture, (x0, y0, x1, y1), explain(case, image, sizes))
 
 
-def draw(path: Path, rows: Mapping[str, Row]) -> None:
+def draw(path: Path, explanations: Mapping[str, Explanation]) -> None:
     """Write the figure: a row a task; the prediction, and every method's map of the shallow and of the deep layer."""
     widths = [1, 0.03, 1, 1, 1, 0.03, 1, 1, 1]
     figure = Figure(
-        figsize=(11, 1.72 * len(rows)),
+        figsize=(11, 1.72 * len(explanations)),
         dpi=110,
         layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02, wspace=0, hspace=0),
     )
-    grid = figure.subplots(len(rows), len(widths), width_ratios=widths, squeeze=False)
+    grid = figure.subplots(len(explanations), len(widths), width_ratios=widths, squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     for axes in grid[:, [1, 5]].flat:
         axes.set_visible(False)
-    for axes_row, (task, (case, picture, box, maps)) in zip(grid, rows.items(), strict=True):
+    for axes_row, (task, (case, picture, box, maps)) in zip(grid, explanations.items(), strict=True):
         axes_row[0].imshow(picture)
         axes_row[0].set_ylabel(task, fontsize=9)
         case.draw(axes_row[0])
         for axes, ((layer, method), cam) in zip(axes_row[[2, 3, 4, 6, 7, 8]], maps.items(), strict=True):
             axes.imshow(show_cam_on_image(picture, cam, use_rgb=True))
             _box(axes, box, "white", linestyle=":")
-            where = layer if method in ("Grad-CAM", *WEIGHTS) else f"{method}, {layer}"
+            where = layer if method in ("Grad-CAM", *OURS) else f"{method}, {layer}"
             axes.set_xlabel(f"{where}, {energy_in_box(cam, box):.0%}", fontsize=7, labelpad=2)
             if axes in grid[0]:
                 axes.set_title(method, fontsize=7, pad=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def energy_in_box(saliency_map: Maps, box: Box) -> float:
+    """Share of the map's sum that lies inside the box, in [0, 1]."""
+    return float(energy_pointing_game(saliency_map[None], [box])[0])
 
 
 def _note(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
@@ -221,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     samples = draw_samples("train", options.scenes, options.size)
     held_out = draw_samples("held-out", options.held_out, options.size)
-    rows = {}
+    drawn = {}
     for task in TASKS:
         start = time.perf_counter()
         model = train(task, samples, options.steps, options.seed)
@@ -231,14 +236,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{task}: finds {found.float().mean():.1%} of the digits of {len(found)} held-out scenes{iou}")
         # The scenes with most digits found come first, in their order: the first of them is drawn.
         order = found.sum(dim=1).argsort(descending=True, stable=True)[: options.explained]
-        explained = [_row(task, model, held_out, index, options.sizes) for index in order]
-        rows[task] = explained[0]
+        explained = [_explanation(task, model, held_out, index, options.sizes) for index in order]
+        drawn[task] = explained[0]
         print(f"{task}: mean share of the map in the digit's box, {len(explained)} scenes")
         for layer, method in explained[0].maps:
-            shares = [energy_in_box(row.maps[layer, method], row.box) for row in explained]
+            shares = [energy_in_box(one.maps[layer, method], one.box) for one in explained]
             print(f"    {layer:16} {method:30} {np.mean(shares):.1%}")
     path = options.output / "tutorials.png"
-    draw(path, rows)
+    draw(path, drawn)
     print(path)
 
 

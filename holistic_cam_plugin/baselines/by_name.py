@@ -46,7 +46,7 @@ def _library_methods() -> dict[str, type]:
 
 class _GatedHolisticCAM(HolisticCAM):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, weights="gated", **kwargs)
+        super().__init__(*args, weighting="gated", **kwargs)
 
 
 METHODS: dict[str, type] = {

@@ -24,7 +24,7 @@ class CAMERAS(HolisticCAM):
 
     def __init__(self, model: nn.Module, target_layers: Sequence[nn.Module], *args: Any, **kwargs: Any) -> None:
         own: dict[str, Any] = {
-            "weights": "gradient",
+            "weighting": "gradient",
             "fsd": False,
             "sizes": range(224, 1000, 100),
             "interpolation": "bicubic",

@@ -53,6 +53,15 @@ class Scene(NamedTuple):
     boxes: tuple[Box, ...]
     backdrop: Array
 
+    @property
+    def masks(self) -> tuple[NDArray[np.bool_], ...]:
+        """The pixels of each digit's strokes, `(size, size)`."""
+        strokes = (self.image != self.backdrop).any(axis=0)
+        masks = tuple(np.zeros_like(strokes) for _ in self.boxes)
+        for mask, (x0, y0, x1, y1) in zip(masks, self.boxes, strict=True):
+            mask[y0:y1, x0:x1] = strokes[y0:y1, x0:x1]
+        return masks
+
 
 def make_scene(
     seed: int | Sequence[int] | np.random.Generator, split: Split, size: int = SCENE_SIZE, digits: int = 1

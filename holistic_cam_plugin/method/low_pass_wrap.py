@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fundamental_scale_denoising", "kernel_size", "low_pass_wrap"]
+__all__ = ["denoising_mask", "fundamental_scale_denoising", "kernel_size", "low_pass_wrap"]
 
 BLUR_SIZE_AT_224 = 51
 KSIZE_AT_224 = 91
@@ -43,25 +43,46 @@ def fundamental_scale_denoising(
     Args:
         primary_map: M_PHR, `(H, W)`, float32; of a volume `(D, H, W)`.
         base_map: M0 in the same shape.
+        blur_size, ksize, ksize_at_224, power: as in `denoising_mask`.
+
+    Returns:
+        In the same shape, float64 (both factors may be 1e-20).
+    """
+    mask = denoising_mask(base_map, blur_size, ksize, ksize_at_224=ksize_at_224, power=power)
+    return primary_map.astype(np.float64) * mask
+
+
+def denoising_mask(
+    base_map: NDArray[np.float32],
+    blur_size: int | None = None,
+    ksize: int | None = None,
+    *,
+    ksize_at_224: int = KSIZE_AT_224,
+    power: float = 1.0,
+) -> NDArray[np.float64]:
+    """What FSD multiplies the fused map with: the low-pass wrap, or a power of it.
+
+    Args:
+        base_map: M0, `(H, W)`, float32; of a volume `(D, H, W)`.
         blur_size, ksize, ksize_at_224: as in `low_pass_wrap`.
         power: of the wrap, which is in units of its own maximum where that is not 1 (the paper's); 2 dims what lies
             beside the hot spots more, without moving their border.
 
     Returns:
-        In the same shape, float64 (both factors may be 1e-20). Where the median erases the base map's only hot spot and
-        nothing is left of the mask, the primary map comes back unmasked, with a warning.
+        In the same shape, float64. Where the median erases the base map's only hot spot and nothing is left of the
+        wrap, it is 1 everywhere, with a warning.
     """
     wrap = low_pass_wrap(base_map, blur_size, ksize, ksize_at_224=ksize_at_224).astype(np.float64)
     if not wrap.any() and base_map.any():
         warnings.warn(
             "the low-pass wrap is zero everywhere: the hot spot of the base scale's map is smaller than half of the "
             "median filter's window. The map is not masked; a smaller blur_size keeps the mask",
-            stacklevel=2,
+            stacklevel=3,
         )
-        return primary_map.astype(np.float64)
+        return np.ones_like(wrap)
     if power != 1 and wrap.any():  # 1e-20 to a power would be nothing
         wrap = (wrap / wrap.max()) ** power
-    return primary_map.astype(np.float64) * wrap
+    return wrap
 
 
 def low_pass_wrap(

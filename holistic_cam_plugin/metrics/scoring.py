@@ -108,6 +108,14 @@ def check_maps(cams: Any) -> NDArray[np.floating]:
     return maps
 
 
+def check_nonnegative(cams: Any) -> NDArray[np.floating]:
+    """`check_maps`; ValueError also where a map is negative: shares of its sum or maximum would mean nothing."""
+    maps = check_maps(cams)
+    if (maps < 0).any():
+        raise ValueError(f"a map's energy can't be negative, but cams go down to {maps.min():g}")
+    return maps
+
+
 def model_device(model: nn.Module, default: Tensor) -> torch.device:
     """The device of the model's parameters; of `default` where the model has none."""
     parameter = next(model.parameters(), None)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from holistic_cam_plugin.passes.records import Record, ReshapeError, Reshaping, holds_tensors, like, tensors_of
 
 __all__ = ["Capture", "LayerError", "check_target_layers", "eval_mode", "refusal_explained", "unwrapped"]
+
+T = TypeVar("T")
 
 
 class LayerError(ValueError):
@@ -47,8 +49,7 @@ class Capture:
         self.model = model
         self.target_layers = target_layers
         self.reshape_transform = reshape_transform
-        # Whether the model takes images with the channels last in memory, as far as has been tried.
-        self.channels_last = True
+        self._channels_last: bool | None = None  # whether the model takes them so in memory; None: not tried yet
         self._reshaping = Reshaping(reshape_transform)
         self._size: tuple[int, ...] = ()  # of the images of the last call
         self._records: dict[nn.Module, Record] = {}
@@ -76,6 +77,28 @@ class Capture:
             if layer not in self._records:
                 raise LayerError(f"target layer {self._name(layer)} did not run in the model's forward pass")
         return outputs
+
+    def laid_out(self, images: Tensor, run: Callable[[Tensor], T]) -> T:
+        """`run(images)`, with the images in the memory format that suits the device and the model.
+
+        On a CPU the channels come last, which convolutions are faster with. `view` and custom operators may insist on
+        the usual order: the first run finds out, and the model keeps what it takes.
+        """
+        if images.device.type != "cpu":
+            return run(images)
+        last = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+        if self._channels_last is None:
+            try:
+                result = run(images.contiguous(memory_format=last))
+            except (AssertionError, RuntimeError, ValueError) as error:
+                if isinstance(error, (LayerError, torch.OutOfMemoryError)):
+                    raise
+                result = run(images.contiguous())
+                self._channels_last = False
+            else:
+                self._channels_last = True
+            return result
+        return run(images.contiguous(memory_format=last) if self._channels_last else images.contiguous())
 
     @property
     def activations(self) -> list[Tensor]:

@@ -8,21 +8,31 @@ before a target sees them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard, overload
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Outputs", "check_outputs", "detached", "is_dense", "joined", "native_outputs"]
+__all__ = ["Detection", "Outputs", "check_outputs", "detached", "is_dense", "joined", "native_outputs"]
 
-# A tensor with a row an image, or a list with a dict of tensors an image (detection).
-Outputs: TypeAlias = Any
+# What a detector finds in one image: boxes, labels, scores and whatever else it names.
+Detection: TypeAlias = dict[str, Any]
+# A tensor with a row an image, or one detection an image.
+Outputs: TypeAlias = Tensor | list[Detection]
 
 _WRAPPER = """wrap the model so that it returns the tensor to explain:
     class Wrapped(torch.nn.Module):
         def __init__(self, model): super().__init__(); self.model = model
         def forward(self, x): return self.model(x){pick}"""
+
+
+@overload
+def check_outputs(outputs: Any, images: int, detections: Literal[False] = False) -> Tensor: ...
+
+
+@overload
+def check_outputs(outputs: Any, images: int, detections: bool) -> Outputs: ...
 
 
 def check_outputs(outputs: Any, images: int, detections: bool = False) -> Outputs:
@@ -84,7 +94,7 @@ def native_outputs(
     return F.interpolate(outputs, size=extent, mode="bilinear", align_corners=False, antialias=True)
 
 
-def is_dense(outputs: Outputs) -> bool:
+def is_dense(outputs: Outputs) -> TypeGuard[Tensor]:
     """Whether this is an image or volume of scores for each image, `(B, C, h, w)` or `(B, C, d, h, w)`."""
     return isinstance(outputs, Tensor) and outputs.ndim in (4, 5)
 
@@ -99,11 +109,11 @@ def detached(outputs: Outputs) -> Outputs:
 def joined(parts: Sequence[Outputs]) -> Outputs:
     """Outputs of several batches as those of one."""
     if isinstance(parts[0], Tensor):
-        return torch.cat(list(parts))
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
     return [found for part in parts for found in part]
 
 
-def _native_detections(found: dict[str, Any], size: tuple[int, ...], native: tuple[int, ...]) -> dict[str, Any]:
+def _native_detections(found: Detection, size: tuple[int, ...], native: tuple[int, ...]) -> Detection:
     down, across = (new / old for new, old in zip(native, size, strict=True))
     result = dict(found)
     if "boxes" in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["Record", "ReshapeError", "Reshaping", "holds_tensors", "like", "tensors_of"]
 
 # One tensor or, for a reshape transform to join, several: a dict (feature pyramids), list or tuple of tensors.
-Record: TypeAlias = Any
+Record: TypeAlias = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
 
 
 class ReshapeError(ValueError):
@@ -78,16 +78,19 @@ def tensors_of(record: Record) -> list[Tensor]:
     """The tensors of a record, in order."""
     if isinstance(record, Tensor):
         return [record]
-    return list(record.values() if isinstance(record, dict) else record)
+    return list(record.values() if isinstance(record, Mapping) else record)
 
 
 def like(record: Record, tensors: Sequence[Tensor]) -> Record:
     """The tensors in the places of the record's own, in a structure of its type."""
     if isinstance(record, Tensor):
         return tensors[0]
-    if isinstance(record, dict):
-        return type(record)(zip(record, tensors, strict=True))
-    return type(record)(*tensors) if hasattr(record, "_fields") else type(record)(tensors)
+    structure: Any = type(record)
+    if isinstance(record, Mapping):
+        made: Record = structure(zip(record, tensors, strict=True))
+    else:
+        made = structure(*tensors) if hasattr(record, "_fields") else structure(tensors)
+    return made
 
 
 def _has_parameter(function: Callable[..., Any], name: str) -> bool:

@@ -9,11 +9,14 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
+from holistic_cam_plugin.passes.outputs import Outputs
+
 __all__ = [
     "Target",
     "Targets",
     "check_dependence",
     "check_targets",
+    "decided_targets",
     "predicted_targets",
     "scores",
     "target_score",
@@ -62,7 +65,12 @@ def targets_of_images(targets: Targets | None, images: int) -> list[list[Target]
     return None if targets is None else [[target] for target in targets]  # type: ignore[list-item]
 
 
-def predicted_targets(outputs: Any) -> list[Target]:
+def decided_targets(targets: Sequence[Sequence[Target]] | None, outputs: Outputs) -> Sequence[Sequence[Target]]:
+    """The targets of each image; None: its best-scoring class in these outputs, those of the untouched images."""
+    return [[target] for target in predicted_targets(outputs)] if targets is None else targets
+
+
+def predicted_targets(outputs: Outputs) -> list[Target]:
     """The best-scoring class of each image: what `targets=None` means.
 
     Args:

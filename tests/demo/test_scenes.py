@@ -86,6 +86,11 @@ def test_scenes_are_as_promised(split, digits, size):
             assert inside.mean() > 0.1
             assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
         assert not changed[~strokes].any()
+        # Every changed pixel is a stroke of one digit: that in whose box it lies.
+        assert np.array_equal(np.sum(scene.masks, axis=0), changed)
+        for mask, (x0, y0, x1, y1) in zip(scene.masks, scene.boxes, strict=True):
+            assert mask.dtype == bool
+            assert np.array_equal(mask[y0:y1, x0:x1], changed[y0:y1, x0:x1])
 
 
 def test_all_classes_and_both_photographs_occur():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from holistic_cam_plugin.method.weighting import WEIGHTS, check_weights, gated_weights, gradient_variation
+from holistic_cam_plugin.method.weighting import WEIGHTINGS, gated_weights, gradient_variation, weighting_by_name
 
 
 def literal_variation(gradients: Tensor) -> float:
@@ -92,11 +92,11 @@ def test_gradients_without_evidence_are_left_alone(gradients):
 def test_the_gradients_are_not_changed(generator):
     activations, gradients = torch.randn(2, 1, 3, 4, 4, generator=generator)
     before = gradients.clone()
-    for weigh in WEIGHTS.values():
+    for _, weigh, *_ in WEIGHTINGS.values():
         weigh(activations, gradients, 1e-5)
     assert torch.equal(gradients, before)
 
 
-def test_unknown_weights_are_named():
-    with pytest.raises(ValueError, match="weights must be one of 'pge', 'gated', 'gradient', got 'raw'"):
-        check_weights("raw")
+def test_an_unknown_weighting_is_named():
+    with pytest.raises(ValueError, match="weighting must be one of 'pge', 'gated', 'gradient', got 'raw'"):
+        weighting_by_name("raw")

@@ -13,7 +13,7 @@ from holistic_cam_plugin.method.pyramid import resize_image
 from holistic_cam_plugin.passes.capture import Capture
 from holistic_cam_plugin.passes.stacks import pyramid_stacks
 
-MODULE = importlib.import_module("holistic_cam_plugin.passes.stacks")
+MODULE = importlib.import_module("holistic_cam_plugin.passes.one_scale")
 SIZES = [(64, 64), (80, 80), (96, 96)]
 SMALL = {"sizes": [64, 80, 96]}
 

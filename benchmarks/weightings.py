@@ -1,0 +1,177 @@
+"""Candidates for the weights, the mask and the fusion, all of them made of one pyramid an image.
+
+A candidate is one line of `CANDIDATES`. The older ones each vary one thing of one setting ("square, box 31, power 3").
+Decide on `--half tuned`, then report once on `--half reported` with table1. For the bundled digits, tuned scenes are
+made of the digits and photographs that the model was trained on.
+
+  python -m benchmarks.weightings --model squeezenet1_0 --weights squeezenet1_0.pth --images photos --grid --half tuned
+
+--figure draws Fig. 4 instead: what weights add to the activations of the untouched image. Their plain sum, one weight a
+channel (the mean of its gradient, as in Grad-CAM), one weight an element (the positive gradient weight, eq. 8).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor
+
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.candidates import Candidate, Mask, Pyramid, Weigh, candidate_maps, mean_of_maps
+from benchmarks.harness.data import load
+from benchmarks.harness.figures import save_panels
+from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
+from benchmarks.harness.models import load_model
+from benchmarks.harness.report import print_report
+from benchmarks.harness.runner import Evaluate, command, prepared, run
+from holistic_cam_plugin.classifiers.images import shown
+from holistic_cam_plugin.errors import UsageError, near_matches
+from holistic_cam_plugin.method.weighting import WEIGHTINGS, gradient_variation, largest_magnitude
+
+__all__ = ["CANDIDATES", "CENTRE", "CHOSEN", "FIGURE"]
+
+
+def ones(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """No weights: the plain sum of the activations."""
+    return torch.ones_like(activations)
+
+
+def channel_means(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """One weight a channel, as in Grad-CAM."""
+    return gradients.mean(dim=(-2, -1), keepdim=True).expand_as(gradients)
+
+
+def relu(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """The positive gradients as they are."""
+    return gradients.clamp(min=0)
+
+
+def gated_by_channel(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """The gate of every channel by itself."""
+    return _mixed(gradients, gradient_variation(gradients.transpose(0, 1)).view(1, -1, 1, 1), _power(gradients, 2))
+
+
+def gated_over_all_positions(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """The gate over all the positions, those that the gradient does not reach included."""
+    scaled = gradients / largest_magnitude(gradients)
+    constant = scaled.mean(dim=(-2, -1)).square().sum() * scaled[0, 0].numel()
+    return _mixed(gradients, (1 - constant / scaled.square().sum()).nan_to_num(0), _power(gradients, 2))
+
+
+def gated_pge(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """The paper's positive gradients behind the gate."""
+    return _mixed(gradients, gradient_variation(gradients), PGE(activations, gradients, eps))
+
+
+def gated_power(power: int) -> Weigh:
+    """Another power of the positive gradients behind the gate."""
+    return lambda activations, gradients, eps: _mixed(
+        gradients, gradient_variation(gradients), _power(gradients, power)
+    )
+
+
+def equal_gradients(pyramid: Pyramid) -> list[float]:
+    """Scales whose gradients are small count as much as the others."""
+    return [1 / (float(gradients.abs().mean()) or 1.0) for gradients in pyramid.gradients]
+
+
+def by_probability(pyramid: Pyramid) -> list[float]:
+    """Scales count as the model is sure of the class in them."""
+    return pyramid.probabilities()
+
+
+def _mixed(gradients: Tensor, variation: Tensor, positive: Tensor) -> Tensor:
+    share = torch.nan_to_num(gradients.abs().double().sum() / positive.double().sum(), posinf=0.0)
+    return (positive * share).float() * variation + gradients * (1 - variation)
+
+
+def _power(gradients: Tensor, power: int) -> Tensor:
+    return (gradients / largest_magnitude(gradients)).clamp(min=0) ** power
+
+
+PGE, GRADIENT, GATED = (WEIGHTINGS[name].weigh for name in ("pge", "gradient", "gated"))
+TIGHT = Mask(box=31, power=3.0)
+CENTRE = "square, box 31, power 3"
+CHOSEN = "power 4"  # what `HolisticCAM(weighting="gated")` is, by what this study showed
+CANDIDATES = {
+    "pge, paper's mask": Candidate(PGE),
+    "gradient, paper's mask": Candidate(GRADIENT),
+    "gated, paper's mask": Candidate(GATED),
+    CENTRE: Candidate(GATED, TIGHT),
+    "pge": Candidate(PGE, TIGHT),
+    "gradient": Candidate(GRADIENT, TIGHT),
+    "linear": Candidate(gated_power(1), TIGHT),
+    "cube": Candidate(gated_power(3), TIGHT),
+    "pge behind the gate": Candidate(gated_pge, TIGHT),
+    "gate by channel": Candidate(gated_by_channel, TIGHT),
+    "gate over all positions": Candidate(gated_over_all_positions, TIGHT),
+    "box 61": Candidate(GATED, Mask(box=61, power=3.0)),
+    "box 91": Candidate(GATED, Mask(box=91, power=3.0)),
+    "power 0.5": Candidate(GATED, Mask(box=31, power=0.5)),
+    "power 1": Candidate(GATED, Mask(box=31, power=1.0)),
+    "power 2": Candidate(GATED, Mask(box=31, power=2.0)),
+    CHOSEN: Candidate(GATED, Mask(box=31, power=4.0)),
+    "blur 27": Candidate(GATED, Mask(27, 31, 3.0)),
+    "blur 75": Candidate(GATED, Mask(75, 31, 3.0)),
+    "mask of gradients": Candidate(GATED, TIGHT, base=GRADIENT),
+    "mask of pge": Candidate(GATED, TIGHT, base=PGE),
+    "scales of equal gradients": Candidate(GATED, TIGHT, shares=equal_gradients),
+    "scales by probability": Candidate(GATED, TIGHT, shares=by_probability),
+    "relu, paper's mask": Candidate(relu),
+    "relu, no mask": Candidate(relu, None),
+    "relu, mean of maps": Candidate(relu, Mask(power=0.5), fusion=mean_of_maps),
+    "relu, three scales": Candidate(relu, scales=3),
+    "relu, split signs": Candidate(relu, split=True),
+}
+FIGURE = {
+    "activation sum": Candidate(ones, None, scales=1),
+    "channel-wise": Candidate(channel_means, None, scales=1),
+    "element-wise": Candidate(PGE, None, scales=1),
+}
+
+
+def make(arguments: argparse.Namespace) -> Evaluate:
+    """The evaluation of one image, with the model loaded."""
+    return evaluation(arguments, candidate_maps, {name: CANDIDATES[name] for name in arguments.candidates})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment, or draw one PNG an image into the folder `weightings`."""
+    parser = experiment_parser(__doc__)
+    parser.add_argument("--metrics", nargs="+", default=["ins", "del", "epg"], help=", ".join(METRICS))
+    parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), metavar="NAME", help="; ".join(CANDIDATES))
+    parser.add_argument("--figure", action="store_true", help="draw Fig. 4, of 4 images if --samples names no number")
+    arguments = parser.parse_args(argv)
+    check_metrics(arguments.metrics)
+    for name in arguments.candidates:
+        if name not in CANDIDATES:
+            raise UsageError(f"no candidate {name!r}{near_matches(name, CANDIDATES)}; known: {'; '.join(CANDIDATES)}")
+    if arguments.figure:
+        _draw(arguments)
+        return
+    path = run(make, arguments, prepared(arguments), COLUMNS, "weightings")
+    print_report([path], arguments.model, reference=arguments.candidates[0])
+
+
+def _draw(arguments: argparse.Namespace) -> None:
+    """One row of panels a layer."""
+    if arguments.samples is None:
+        arguments.samples = 4
+    tasks = prepared(arguments)
+    classifier = load_model(arguments)
+    for task in tasks:
+        image = load(task.sample, classifier).image
+        target = ClassifierOutputTarget(task.sample.label)
+        maps = candidate_maps(classifier.model, arguments.layers, FIGURE, image, target)
+        picture = shown(image, classifier)
+        rows = [(layer, picture, [(name, maps[layer, name]) for name in FIGURE]) for layer in arguments.layers]
+        path = arguments.output / "weightings" / f"{task.sample.name.replace('/', '_')}.png"
+        save_panels(path, rows)
+        print(path)
+
+
+if __name__ == "__main__":
+    command(main)

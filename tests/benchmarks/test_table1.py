@@ -1,0 +1,161 @@
+"""Table 1, and what all experiments share: the resumed run, halves, refusals, methods by name."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+from pytorch_grad_cam import GradCAM
+
+from benchmarks import table1
+from benchmarks.harness import methods
+from benchmarks.harness.table_file import read_rows
+from holistic_cam_plugin import CAMERAS, HolisticCAM
+from holistic_cam_plugin.demo import make_scene
+from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.metrics import CenteredGaussian, low_pass_wrapped
+
+IMAGES = 6  # of the fixture
+FEW = ["--methods", "Grad-CAM", "Layer-CAM+LPW", "Gaussian"]
+
+
+def test_table1_has_every_value_of_every_readable_image(common, rows, capsys):
+    table1.main([*common, *FEW])
+    found = rows("table1")
+    captured = capsys.readouterr()
+    assert len(found) == IMAGES * 5
+    assert [row["layer"] for row in found[:5]] == ["0", "0", "1", "1", "-"]  # shallow to deep
+    assert all(row[column] for row in found for column in row)
+    assert all(0 <= float(row[column]) <= 1 for row in found for column in ("ins", "del", "epg", "epg_top100", "tied"))
+    assert "| Layer-CAM+LPW | " in captured.out
+    assert "skipped 1 unreadable images" in captured.err
+
+
+def test_table1_measures_localisation_on_grids(common, rows):
+    table1.main([*common, "--methods", "Gaussian", "--metrics", "epg", "--grid"])
+    found = rows("table1")
+    assert found
+    assert all(float(row["epg"]) == pytest.approx(0.25) for row in found)  # symmetric: a quarter for each tile
+
+
+def test_on_the_scenes_of_digits_a_uniform_map_scores_the_true_boxs_share(rows, output):
+    names = ["--methods", "Uniform", "Layer-CAM", "--layers", "layer2", "layer4"]
+    table1.main(
+        [
+            "--model",
+            "digits",
+            "--images",
+            "digits",
+            "--metrics",
+            "epg",
+            "--samples",
+            "2",
+            *names,
+            "--output",
+            str(output),
+        ]
+    )
+    found = rows("table1")
+    assert len(found) == 2 * 3
+    boxes = [make_scene((0, number), "held-out").boxes[0] for number in range(2)]
+    shares = [(x1 - x0) * (y1 - y0) / 224**2 for x0, y0, x1, y1 in boxes]
+    uniform = [float(row["epg"]) for row in found if row["method"] == "Uniform"]
+    assert uniform == pytest.approx(shares, rel=1e-5)
+    assert all(0 <= float(row["epg"]) <= 1 for row in found)
+    assert {row["class_index"] for row in found} == {str(make_scene((0, n), "held-out").labels[0]) for n in range(2)}
+
+
+def test_a_torn_table_is_completed_to_the_same_bytes(common, output):
+    command = [*common, *FEW, "--metrics", "ins", "del", "epg"]
+    table1.main(command)
+    path = output / "table1.csv"
+    whole = path.read_bytes()
+    random.seed(0)
+    for length in random.sample(range(len(whole)), 4):
+        path.write_bytes(whole[:length])
+        table1.main(command)
+        assert path.read_bytes() == whole, length
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(common, output, tmp_path):
+    own = [*FEW, "--metrics", "ins", "del"]
+    undisturbed = tmp_path / "undisturbed"
+    command = [sys.executable, "-m", "benchmarks.table1", *common, *own, "--workers", "2"]
+    path = output / "table1.csv"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (path.exists() and path.read_bytes().count(b"\n\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    torn = path.read_bytes()
+    table1.main([*common, *own])
+    table1.main([*common[:-1], str(undisturbed), *own])
+    whole = (undisturbed / "table1.csv").read_bytes()
+    assert path.read_bytes() == whole
+    assert whole.startswith(torn[: torn.rfind(b"\n\n")])
+
+
+def test_a_table_is_not_continued_with_other_arguments(common):
+    command = [*common, "--methods", "Gaussian", "--metrics", "epg", "--samples"]
+    table1.main([*command, "3"])
+    with pytest.raises(UsageError, match="other values of chosen, samples"):
+        table1.main([*command, "2"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--methods", "Grad-CAMM"], "did you mean Grad-CAM"),
+        (["--metrics", "iou"], "no metric 'iou'; known: ins"),
+        (["--model", "own_model:missing"], "has no attribute"),
+        (["--model", "own_model:number"], "returned a int"),
+        (["--layers", "9"], "no layer '9'"),
+        (["--min-confidence", "1"], "lower --min-confidence"),
+    ],
+)
+def test_arguments_that_can_not_work(common, extra, message):
+    with pytest.raises(UsageError, match=message):
+        table1.main([*common, *extra])
+
+
+def test_the_two_halves_are_all_the_images_and_their_grids(common, tmp_path):
+    values = {}
+    for half in ("tuned", "reported", None):
+        own = [] if half is None else ["--half", half]
+        folder = ["--output", str(tmp_path / str(half))]
+        table1.main([*common, *folder, *own, "--methods", "Grad-CAM", "--metrics", "epg", "--grid"])
+        values[half] = {row["image"]: row["epg"] for row in read_rows(tmp_path / str(half) / "table1.csv")}
+    assert values["tuned"]
+    assert values["reported"]
+    assert not values["tuned"].keys() & values["reported"].keys()
+    assert values["tuned"] | values["reported"] == values[None]
+
+
+def test_methods_give_the_maps_of_their_classes(subject):
+    model, image, target = subject
+    classes: dict[str, Callable[..., object]] = {
+        "Grad-CAM": GradCAM,
+        "Grad-CAM+LPW": low_pass_wrapped(GradCAM),
+        "CAMERAS": CAMERAS,
+        "Holistic-CAM": HolisticCAM,
+        "Holistic-CAM gated": partial(HolisticCAM, weighting="gated"),
+    }
+    names = [*classes, "Gaussian", "Uniform", "SESS", "RefineCAM"]
+    found = methods.maps_by_method(model, ["0", "1"], names, image, target)
+    for (layer, name), cam in found.items():
+        if name in classes:
+            expected = classes[name](model, [model.get_submodule(layer)])(image, [target])[0]
+            np.testing.assert_allclose(cam, expected, atol=1e-5)
+    assert np.array_equal(found[methods.NO_LAYER, "Gaussian"], CenteredGaussian(model)(image)[0])
+    assert np.array_equal(found[methods.NO_LAYER, "Uniform"], np.ones((32, 32)))
+    assert len(found) == 2 * 7 + 2
+    assert not any(module._forward_hooks for module in model.modules())
