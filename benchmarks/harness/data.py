@@ -6,24 +6,26 @@ import argparse
 import csv
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2.functional import resize
+from torchvision.tv_tensors import BoundingBoxes
 
 from benchmarks.harness.models import DIGITS, SQUASHED
-from holistic_cam_plugin.classifiers.images import preprocessed, read_image
+from holistic_cam_plugin.classifiers.images import cropped, normalized, read_image
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.demo.scenes import SCENE_SIZE, Scene, make_scene
 from holistic_cam_plugin.demo.sources import Split
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["Box", "Loaded", "Sample", "candidates", "confidence", "load", "taken", "through_crop"]
+__all__ = ["Box", "Loaded", "Sample", "candidates", "confidence", "load", "taken"]
 
 Box = tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels
 
@@ -129,45 +131,25 @@ def load(sample: Sample, classifier: Classifier) -> Loaded:
         image = (pixels.to(classifier.mean.device) - classifier.mean) / classifier.std
         return Loaded(image[None], sample.boxes)
     picture = read_image(sample.source)
-    if classifier.resize == SQUASHED:
-        return _squashed(picture, sample.boxes, classifier)
-    boxes = through_crop(sample.boxes, picture.size, classifier.resize, classifier.size)
-    return Loaded(preprocessed(picture, classifier), boxes)
-
-
-def through_crop(boxes: Sequence[Box], size: tuple[int, int], resize: int, crop: int) -> tuple[Box, ...]:
-    """Boxes after the image's shorter side is resized to `resize` and its centre of `crop` x `crop` is cut out.
-
-    Args:
-        boxes: in pixels of the image.
-        size: its width and height.
-        resize, crop: in pixels, as torchvision's `Resize` and `CenterCrop` take them.
-
-    Returns:
-        What of them lies inside the crop; fewer boxes, where some lie outside.
-    """
-    shorter = min(size)
-    width, height = (resize * side // shorter for side in size)
-    left, top = round((width - crop) / 2), round((height - crop) / 2)
-    inside = []
-    for x0, y0, x1, y1 in boxes:
-        xs = np.clip(np.array([x0, x1]) * width / size[0] - left, 0, crop)
-        ys = np.clip(np.array([y0, y1]) * height / size[1] - top, 0, crop)
-        if xs[0] < xs[1] and ys[0] < ys[1]:
-            inside.append((float(xs[0]), float(ys[0]), float(xs[1]), float(ys[1])))
-    return tuple(inside)
+    corners = torch.tensor(sample.boxes, dtype=torch.float64).reshape(-1, 4)
+    boxes = BoundingBoxes(corners, format="XYXY", canvas_size=picture.size[::-1])
+    if classifier.resize == SQUASHED:  # the whole picture, its aspect not kept
+        seen = partial(resize, size=[classifier.size, classifier.size])
+    else:
+        seen = partial(cropped, resize=classifier.resize, crop=classifier.size)
+    image = normalized(torch.from_numpy(np.array(seen(picture)))[None], classifier)
+    return Loaded(image, _visible(seen(boxes)))
 
 
 def _scene(key: SceneKey, size: int = SCENE_SIZE) -> Scene:
     return make_scene((key.seed, key.number), key.split, size)
 
 
-def _squashed(picture: Image.Image, boxes: Sequence[Box], classifier: Classifier) -> Loaded:
-    """The whole picture at the model's size, its aspect not kept, and the boxes with it."""
-    square = picture.resize((classifier.size, classifier.size), Image.Resampling.BILINEAR)
-    across, down = (classifier.size / side for side in picture.size)
-    scaled = tuple((x0 * across, y0 * down, x1 * across, y1 * down) for x0, y0, x1, y1 in boxes)
-    return Loaded(preprocessed(square, classifier._replace(resize=classifier.size)), scaled)
+def _visible(boxes: BoundingBoxes) -> tuple[Box, ...]:
+    """Those of which a part is inside the picture."""
+    # torchvision scales by ratios of single precision: an edge in the middle of a pixel must stay there.
+    corners = boxes.round(decimals=4).tolist()
+    return tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in corners if x0 < x1 and y0 < y1)
 
 
 def _folder(images: Path, labels: Path | None, boxes: Path | None) -> list[Sample]:

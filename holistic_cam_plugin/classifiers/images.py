@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import functional as TF
+from torchvision.transforms.v2 import functional as TF
 
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError, check_file
 
 __all__ = ["cropped", "normalized", "preprocessed", "read_image", "shown", "upright_rgb"]
+
+Pictured = TypeVar("Pictured")  # an image, or what lies in it
 
 # A JPEG file with more than twice this on both sides is decoded at a half, a quarter or an eighth, never below it:
 # several times what any classifier sees, in a fraction of the time and memory.
@@ -56,11 +59,13 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return upright.convert("RGB")
 
 
-def cropped(image: Image.Image, resize: int, crop: int | None) -> Image.Image:
-    """The part that the model sees: the shorter side resized, then the centre `crop` x `crop`; None: all of it."""
-    resized = TF.resize(image, [resize], antialias=True)
-    picture: Image.Image = resized if crop is None else TF.center_crop(resized, [crop])
-    return picture
+def cropped(image: Pictured, resize: int, crop: int | None) -> Pictured:
+    """The part that the model sees: the shorter side resized, then the centre `crop` x `crop`; None: all of it.
+
+    Boxes and masks of an image (`torchvision.tv_tensors`) follow it.
+    """
+    resized: Pictured = TF.resize(image, [resize], antialias=True)
+    return resized if crop is None else TF.center_crop(resized, [crop])
 
 
 def normalized(pixels: Tensor, classifier: Classifier) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.harness.data import Sample, candidates, load, taken, through_crop
+from benchmarks.harness.data import Sample, candidates, load, taken
 from benchmarks.harness.grids import compose, load_grid
 from benchmarks.harness.models import SQUASHED
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.demo.scenes import make_scene
 from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.metrics.pointing_game import region_mask
 
 ANNOTATION = """<annotation><filename>{name}</filename>{objects}</annotation>"""
 OBJECT = """<object><name>{synset}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax>
@@ -103,8 +105,35 @@ def test_a_box_follows_its_object_through_resize_and_crop(tmp_path: Path, size: 
         assert np.allclose(loaded.boxes[0], seen, atol=1.01)
 
 
-def test_boxes_outside_of_the_crop_are_gone() -> None:
-    assert through_crop([(0, 0, 20, 20), (90, 40, 110, 60)], (200, 100), 100, 50) == ((15, 15, 35, 35),)
+def test_boxes_outside_of_the_crop_are_gone(tmp_path: Path) -> None:
+    boxes = ((0, 0, 20, 20), (90, 40, 110, 60))
+    sample = Sample("a", 0, picture(tmp_path / "a.png", size=(200, 100)), boxes)
+    assert load(sample, classifier(size=50, resize=100)).boxes == ((15, 15, 35, 35),)
+
+
+def test_boxes_are_scaled_shifted_and_cut_as_by_hand(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        size = rng.integers(30, 500, 2)
+        corners = np.sort(rng.integers(0, size + 1, (20, 2, 2)), axis=1).astype(float)  # box, corner, axis
+        boxes = tuple(map(tuple, corners.reshape(-1, 4).tolist()))
+        sample = Sample("a", 0, picture(tmp_path / "a.png", size=(int(size[0]), int(size[1]))), boxes)
+        for crop, resize in ((224, 256), (224, 224), (200, 232), (64, SQUASHED)):
+            resized = np.array([crop, crop]) if resize == SQUASHED else resize * size // size.min()
+            expected = np.clip(corners * resized / size - np.rint((resized - crop) / 2), 0, crop)
+            expected = expected[(expected[:, 0] < expected[:, 1]).all(axis=1)].reshape(-1, 4)
+            found = load(sample, classifier(crop, resize)).boxes
+            assert len(found) == len(expected)
+            for box, by_hand in zip(found, expected, strict=True):
+                assert box == pytest.approx(tuple(by_hand), abs=1e-4), number
+                assert np.array_equal(inside(box, crop), inside(by_hand, crop))
+
+
+def inside(box: Sequence[float], size: int) -> np.ndarray:
+    try:
+        return region_mask([box], size, size)
+    except ValueError:  # between the centres of two pixels
+        return np.zeros((size, size), bool)
 
 
 def test_taken_are_confident_and_readable(tmp_path: Path) -> None:
