@@ -31,7 +31,7 @@ class CAM(LayerAttribution):
 
     The target layer is the one that is averaged, such as a ResNet's `layer4`. Nets that classify every position with a
     1 x 1 convolution and average then, with or without a ReLU in between, have the form as well: of a SqueezeNet it is
-    `features.12`. Cut off at 0, the map is Grad-CAM's in this layer up to scaling (Selvaraju et al., ICCV 2017, 3.1).
+    `features.12`. Cut off at 0, the map is Grad-CAM's in this layer up to scaling (Selvaraju et al., ICCV 2017).
 
     Args:
         model, target_layers, reshape_transform: as in the library.

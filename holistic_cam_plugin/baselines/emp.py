@@ -5,8 +5,8 @@ $$\min_{m \in [0, 1]^\Lambda} \lambda_1 \lVert 1 - m \rVert_1 + \lambda_2 \sum_u
 
 where $\Phi$ keeps the image where the mask is 1 and blurs it where it is 0. The map is 1 - m.
 
-Paper: Fong and Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful Perturbation", ICCV 2017, eq. 6 with
-the values of section 4.3.
+Paper: Fong and Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful Perturbation", ICCV 2017,
+section 4, with the values of section 4.3.
 """
 
 from __future__ import annotations

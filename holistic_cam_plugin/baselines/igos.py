@@ -9,7 +9,7 @@ gradient sees the saturated score alone. Every step is the longest of a backtrac
 The map is 1 - M.
 
 Paper: Qi, Khorram and Li, "Visualizing Deep Networks by Optimizing with Integrated Gradients", AAAI 2020; the values
-are those of the authors' demonstration for a mask of 28 x 28 cells.
+are those of the authors' code for a mask of 28 x 28 cells.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ $$S(\lambda) = \frac{1}{\mathbb{E}[M] \, N} \sum_{i=1}^N f(I \odot M_i) \, M_i(\
 A mask is a grid of h x w cells that are 1 with probability p and 0 else, enlarged bilinearly to (h + 1) x (w + 1) cells
 of the image's own and cut to its size at a random place within one cell.
 
-Paper: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018, eq. 6
-and section 3.2.
+Paper: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018,
+section 3.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class RISE(Perturbation):
 
     @torch.no_grad()
     def image_saliency(self, image: Tensor, target: Target) -> Tensor:
-        """S, `(H, W)`, of one image `(1, C, H, W)`: the expected score where a pixel is kept (eq. 6)."""
+        """S, `(H, W)`, of one image `(1, C, H, W)`: the expected score where a pixel is kept."""
         # Drawn on the CPU and all at once: the same masks on every device and for every batch size.
         generator = torch.Generator().manual_seed(self.seed)
         grids = (torch.rand(self.num_masks, 1, self.cells, self.cells, generator=generator) < self.probability).float()
@@ -80,7 +80,7 @@ class RISE(Perturbation):
 
 
 def shifted_masks(grids: Tensor, shifts: Tensor, size: Sequence[int]) -> Tensor:
-    """Grids enlarged by one cell more than the image has room for, and cut to the image (the paper's section 3.2).
+    """Grids enlarged by one cell more than the image has room for, and cut to the image.
 
     Args:
         grids: `(N, 1, h, w)`, 0 or 1.
