@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
+from holistic_cam_plugin.baselines.cam import CAM
 from holistic_cam_plugin.baselines.cameras import CAMERAS
+from holistic_cam_plugin.baselines.emp import EMP
+from holistic_cam_plugin.baselines.igos import IGOS
+from holistic_cam_plugin.baselines.msg_cam import MSGCAM
+from holistic_cam_plugin.baselines.normgrad import NormGrad
+from holistic_cam_plugin.baselines.perturbation import Perturbation
+from holistic_cam_plugin.baselines.rise import RISE
 from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.passes.targets import Target
@@ -30,6 +37,8 @@ _DISPLAY_NAMES = {
     "eigencam": "Eigen-CAM",
     "holisticcam": "Holistic-CAM",
     "holisticcamgated": "Holistic-CAM gated",
+    "igos": "I-GOS",
+    "msgcam": "MSG-CAM",
 }
 
 
@@ -51,7 +60,7 @@ class _GatedHolisticCAM(HolisticCAM):
 
 METHODS: dict[str, type] = {
     **dict(sorted(_library_methods().items())),
-    "cameras": CAMERAS,
+    **{_normalized(c.__name__): c for c in (CAM, CAMERAS, EMP, IGOS, MSGCAM, NormGrad, RISE)},
     "holisticcam": HolisticCAM,
     "holisticcamgated": _GatedHolisticCAM,
 }
@@ -94,7 +103,8 @@ def layer_maps(
         sizes: shorter sides of the pyramid in pixels, for the methods that have one; None: their own.
 
     Returns:
-        For every layer `(targets of all images, H, W)`, those of the first image first.
+        For every layer `(targets of all images, H, W)`, those of the first image first; the same maps in every layer of
+        a method that looks at none.
 
     Raises:
         UsageError: the method has no test-time augmentation.
@@ -110,12 +120,14 @@ def layer_maps(
     if aug_smooth and not issubclass(cam_class, BaseCAM):
         raise UsageError(f"{method} has no test-time augmentation: leave out --aug-smooth or {method}")
     options = {"aug_smooth": aug_smooth} if issubclass(cam_class, BaseCAM) else {}
-    cams = [cam_class(model, [layer]) for layer in layers]
+    no_layer = issubclass(cam_class, Perturbation)
+    cams = [cam_class(model)] if no_layer else [cam_class(model, [layer]) for layer in layers]
     # One image and target at a time: some of the library's methods mix the images of a batch (FullGrad, SESS).
     pairs = [(image[None], [target]) for image, some in zip(images, targets, strict=True) for target in some]
-    return [
+    maps = [
         np.stack([cam(image, target, eigen_smooth=eigen_smooth, **options)[0] for image, target in pairs]).astype(
             np.float32
         )
         for cam in cams
     ]
+    return maps * len(layers) if no_layer else maps
