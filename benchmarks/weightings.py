@@ -14,7 +14,7 @@ channel (the mean of its gradient, as in Grad-CAM), one weight an element (the p
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -90,6 +90,21 @@ def rms(k: float) -> Weigh:
     return weigh
 
 
+def by_positions(pyramid: Pyramid) -> list[float]:
+    """Gradients shrink with the number of positions; its root makes up for half of it."""
+    return [gradients[0].numel() ** 0.5 for gradients in pyramid.gradients]
+
+
+def equal_norms(pyramid: Pyramid) -> list[float]:
+    """Every scale's gradient has the same norm."""
+    return [1 / (float(gradients.norm()) or 1.0) for gradients in pyramid.gradients]
+
+
+def constancy(factor: float) -> Callable[[Pyramid], float]:
+    """What of the base scale's gradient does not vary over the positions: nothing in shallow layers, all in deep ones."""
+    return lambda pyramid: factor * (1 - float(gradient_variation(pyramid.gradients[0][None])))
+
+
 def share(evidence: Map, against: Map, power: float) -> Map:
     """The evidence times a power of its share in all the evidence, for and against."""
     total = np.maximum(evidence + against, np.finfo(np.float32).tiny)
@@ -155,16 +170,25 @@ CANDIDATES = {
     "S relu, no mask": Candidate(relu, None, split=True),
     "S relu, half mask": Candidate(relu, Mask(power=0.5), split=True),
     "S relu, own mask": Candidate(relu, OWN, split=True),
+    "S relu, own mask, positions": Candidate(relu, OWN, split=True, shares=by_positions),
+    "S relu, own mask, equal norms": Candidate(relu, OWN, split=True, shares=equal_norms),
     "S relu, mean of maps": Candidate(relu, Mask(power=0.5), split=True, fusion=mean_of_maps),
     "S rms 1": Candidate(rms(1), split=True),
     "S rms 10": Candidate(rms(10), split=True),
     "S rms 100": Candidate(rms(100), split=True),
     "S rms 10, mean of maps": Candidate(rms(10), Mask(power=0.5), split=True, fusion=mean_of_maps),
     "S minus 1/2, own mask": Candidate(relu, OWN, split=True, against=0.5, outweighed=difference),
-    "S share": Candidate(relu, split=True, against=1, outweighed=share),
     "S share, own mask": Candidate(relu, OWN, split=True, against=1, outweighed=share),
     "S share squared, own mask": Candidate(relu, OWN, split=True, against=2, outweighed=share),
-    "S share, own mask, three scales": Candidate(relu, OWN, split=True, against=1, outweighed=share, scales=3),
+    "S deep share, own mask, positions": Candidate(
+        relu, OWN, split=True, against=constancy(1), outweighed=share, shares=by_positions
+    ),
+    "S deep share squared, own mask, positions": Candidate(
+        relu, OWN, split=True, against=constancy(2), outweighed=share, shares=by_positions
+    ),
+    "S deep share squared, own mask, positions, three scales": Candidate(
+        relu, OWN, split=True, against=constancy(2), outweighed=share, shares=by_positions, scales=3
+    ),
 }
 STUDY = ["pge, paper's mask", CHOSEN, "pge, split signs", *(name for name in CANDIDATES if name.startswith("S "))]
 FIGURE = {

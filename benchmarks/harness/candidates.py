@@ -68,7 +68,8 @@ class Candidate(NamedTuple):
         shares: the weight of each scale, up to a factor; None: all alike.
         scales: so many of the pyramid's, the smallest.
         split: every channel is taken as two, `relu(A)` with G and `relu(-A)` with -G.
-        against: by how much the evidence against the class counts, in the way that `outweighed` says.
+        against: by how much the evidence against the class counts, in the way that `outweighed` says; or a function
+            that tells it of the pyramid.
         outweighed: makes a map of the evidence for the class, that against it (the same of -G), and `against`.
         eps: for weights that have one.
     """
@@ -80,7 +81,7 @@ class Candidate(NamedTuple):
     shares: Callable[[Pyramid], Sequence[float]] | None = None
     scales: int = NUM_SCALES
     split: bool = False
-    against: float = 0.0
+    against: float | Callable[[Pyramid], float] = 0.0
     outweighed: Callable[[Map, Map, float], Map] | None = None
     eps: float = 1e-5
 
@@ -118,7 +119,8 @@ class Pyramid:
         evidence = self._evidence(alone, 1)
         if candidate.outweighed is None:
             return evidence
-        return candidate.outweighed(evidence, self._evidence(alone, -1), candidate.against)
+        against = candidate.against(self) if callable(candidate.against) else candidate.against
+        return candidate.outweighed(evidence, self._evidence(alone, -1), against)
 
     def _evidence(self, candidate: Candidate, sign: int) -> Map:
         """The fused map; with sign -1 that of the evidence against the class."""
