@@ -26,8 +26,8 @@ from benchmarks.harness.intervals import bootstrap
 from benchmarks.harness.markdown import table_text
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
-from benchmarks.harness.table_file import Row, read_rows
 from holistic_cam_plugin import HolisticCAM
+from holistic_cam_plugin.batch.journal import Row, read_rows
 from holistic_cam_plugin.classifiers.models import Classifier
 
 __all__ = ["channel_variances", "variance_table"]

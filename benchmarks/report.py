@@ -20,10 +20,10 @@ from benchmarks.gradient_variance import variance_table
 from benchmarks.harness.markdown import Labels, Source, method_table, rewritten
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import command
-from benchmarks.harness.table_file import read_rows
 from benchmarks.latency_report import cost_table, latency_tables
 from benchmarks.sanity import similarity_table
 from benchmarks.throughput import table as throughput_table
+from holistic_cam_plugin.batch.journal import read_rows
 
 __all__ = ["made_anew"]
 

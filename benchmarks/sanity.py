@@ -22,7 +22,7 @@ from benchmarks.harness.markdown import table_text
 from benchmarks.harness.methods import NO_LAYER, MapsByMethod, maps_by_method
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
-from benchmarks.harness.table_file import Row, read_rows
+from holistic_cam_plugin.batch.journal import Row, read_rows
 from holistic_cam_plugin.classifiers.images import shown
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.metrics import (

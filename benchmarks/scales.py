@@ -15,8 +15,8 @@ from benchmarks.harness.data import load
 from benchmarks.harness.figures import save_panels
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
-from benchmarks.harness.table_file import Row
 from holistic_cam_plugin import HolisticCAM, fuse, min_max_normalize, pyramid_sizes
+from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.classifiers.images import shown
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.holistic_cam import Intermediates

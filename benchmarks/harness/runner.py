@@ -23,7 +23,8 @@ from benchmarks.harness.data import Sample, candidates, taken
 from benchmarks.harness.grids import Grid, compose
 from benchmarks.harness.methods import check_methods
 from benchmarks.harness.models import DIGITS, load_model, target_layers
-from benchmarks.harness.table_file import Row, TableFile
+from benchmarks.harness.table_file import TableFile
+from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Evaluate", "Task", "command", "prepared", "run"]

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from holistic_cam_plugin.batch.journal import Journal, Row, read_rows
+from holistic_cam_plugin.batch.journal import Journal
 from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["Row", "TableFile", "read_rows"]
+__all__ = ["TableFile"]
 
 
 class TableFile(Journal):

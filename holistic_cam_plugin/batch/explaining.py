@@ -17,7 +17,7 @@ from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 
-__all__ = ["Explained", "Explainer", "check_amp", "explain"]
+__all__ = ["Explainer", "Explanation", "check_amp", "explain"]
 
 
 class Explainer(NamedTuple):
@@ -30,7 +30,7 @@ class Explainer(NamedTuple):
     amp: bool  # bfloat16 where PyTorch holds it safe
 
 
-class Explained(NamedTuple):
+class Explanation(NamedTuple):
     """One image."""
 
     maps: NDArray[np.float32]  # (methods, layers, targets, H, W), in [0, 1]
@@ -48,7 +48,7 @@ def check_amp(methods: Sequence[str]) -> None:
         raise UsageError(f"--amp works with holisticcam and cameras: leave out {', '.join(unfit)}, or --amp")
 
 
-def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[int, ...]]) -> list[Explained]:
+def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[int, ...]]) -> list[Explanation]:
     """The maps of images `(B, 3, H, W)` on the model's device.
 
     Args:
@@ -68,7 +68,7 @@ def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[
     stacked = np.stack(maps)  # (methods, layers, targets of all images, H, W)
     ends = np.cumsum([len(some) for some in chosen])[:-1]
     return [
-        Explained(
+        Explanation(
             image_maps,
             some,
             best,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from holistic_cam_plugin.batch.explaining import Explained, Explainer, explain
+from holistic_cam_plugin.batch.explaining import Explainer, Explanation, explain
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import JobImages, Loaded, image_loader
 from holistic_cam_plugin.batch.manifest import MANIFEST, recorded
@@ -78,9 +78,9 @@ def run(
                     failed += 1
             if any(one.pixels is not None for one in wanted):
                 for same in _by_size(loaded):
-                    for one, explained in zip(same, _explained(plan, explainer, same), strict=True):
+                    for one, explanation in zip(same, _explanations(plan, explainer, same), strict=True):
                         if one.job in missing:
-                            failed += not writer.store(one, explained)
+                            failed += not writer.store(one, explanation)
             progress(len(wanted))
     kept = sum(map(len, plan.batches(rank, world))) - len(todo)
     seconds, processor = time.perf_counter() - start, time.process_time() - used
@@ -110,7 +110,7 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _explained(plan: Plan, explainer: Explainer, images: Sequence[Loaded]) -> list[Explained]:
+def _explanations(plan: Plan, explainer: Explainer, images: Sequence[Loaded]) -> list[Explanation]:
     pixels = torch.from_numpy(np.stack([one.pixels for one in images if one.pixels is not None]))
     targets = [plan.inputs.jobs[one.job].targets for one in images]
     return explain(explainer, normalized(pixels, explainer.classifier), targets)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from holistic_cam_plugin.batch.explaining import Explained, Explainer
+from holistic_cam_plugin.batch.explaining import Explainer, Explanation
 from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.batch.loading import Loaded
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST
@@ -48,30 +48,30 @@ class Writer:
             name = self.plan.inputs.jobs[index].name
             self._errors.append([{"file": name, "reason": reason, "parameters": self.plan.digest}])
 
-    def store(self, image: Loaded, explained: Explained) -> bool:
+    def store(self, image: Loaded, explanation: Explanation) -> bool:
         """Write an image's maps, then its rows; false if its name is too long for a file of maps."""
         name = self.plan.inputs.jobs[image.job].name
-        maps = explained.maps.astype(self.plan.dtype)
-        data = map_bytes(maps, self.explainer.methods, self.explainer.layers, explained.targets, explained.scores)
+        maps = explanation.maps.astype(self.plan.dtype)
+        data = map_bytes(maps, self.explainer.methods, self.explainer.layers, explanation.targets, explanation.scores)
         with writing(self.plan.folder):
             try:
                 if self.plan.overlays:
                     assert image.pixels is not None
-                    write_whole(self.plan.folder, overlay_name(name), [overlay_bytes(image.pixels, explained.maps)])
+                    write_whole(self.plan.folder, overlay_name(name), [overlay_bytes(image.pixels, explanation.maps)])
                 write_whole(self.plan.folder, map_name(name), [data])
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
                 self.fail(image.job, "file name too long to add the ending of the maps")
                 return False
-            self._manifest.append(self._rows(image, explained, checksum(data)))
+            self._manifest.append(self._rows(image, explanation, checksum(data)))
         return True
 
-    def _rows(self, image: Loaded, explained: Explained, map_checksum: str) -> Iterator[Row]:
+    def _rows(self, image: Loaded, explanation: Explanation, map_checksum: str) -> Iterator[Row]:
         """One row a map, in the order of the array."""
         name = self.plan.inputs.jobs[image.job].name
-        of_targets = list(zip(explained.targets, explained.scores, explained.probabilities, strict=True))
-        for method, seconds in zip(self.explainer.methods, explained.seconds, strict=True):
+        of_targets = list(zip(explanation.targets, explanation.scores, explanation.probabilities, strict=True))
+        for method, seconds in zip(self.explainer.methods, explanation.seconds, strict=True):
             for layer in self.explainer.layers:
                 for target, score, probability in of_targets:
                     yield {
@@ -81,7 +81,7 @@ class Writer:
                         "bytes": image.size,
                         "target": target,
                         "class": self.explainer.classifier.classes[target],
-                        "predicted": explained.predicted,
+                        "predicted": explanation.predicted,
                         "score": score,
                         "probability": probability,
                         "layer": layer,

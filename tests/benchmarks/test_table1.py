@@ -17,8 +17,8 @@ from pytorch_grad_cam import GradCAM
 
 from benchmarks import table1
 from benchmarks.harness import methods
-from benchmarks.harness.table_file import read_rows
 from holistic_cam_plugin import CAMERAS, HolisticCAM
+from holistic_cam_plugin.batch.journal import read_rows
 from holistic_cam_plugin.demo import make_scene
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import CenteredGaussian, low_pass_wrapped

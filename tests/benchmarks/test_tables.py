@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.table_file import Row, TableFile, read_rows
+from benchmarks.harness.table_file import TableFile
+from holistic_cam_plugin.batch.journal import Row, read_rows
 from holistic_cam_plugin.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
