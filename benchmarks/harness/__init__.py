@@ -1,4 +1,4 @@
-"""What the experiments share: arguments, data, models, methods, measures, the resumable run, tables and figures.
+"""What the experiments share: arguments, data, models, methods, candidates, measures, the resumable run, tables.
 
 It imports no experiment.
 """

@@ -88,7 +88,7 @@ class Pyramid:
         self.activations, self.gradients = record.activations, record.weights
         self.size: Size = (record.fused.shape[0], record.fused.shape[1])
         self.probabilities = probabilities
-        self._fused = cache(self._fuse)
+        self._maps: dict[Candidate, Map] = {}  # fused, by candidates without a mask
 
     def map(self, candidate: Candidate) -> Map:
         """The candidate's map, `(H, W)` in [0, 1]."""
@@ -99,6 +99,11 @@ class Pyramid:
         weigh = candidate.base or candidate.weigh
         base = self._fused(unmasked._replace(weigh=weigh, fusion=fuse, shares=None, scales=1))
         return min_max_normalize(fused.astype(np.float64) * candidate.mask.of(base))
+
+    def _fused(self, candidate: Candidate) -> Map:
+        if candidate not in self._maps:
+            self._maps[candidate] = self._fuse(candidate)
+        return self._maps[candidate]
 
     def _fuse(self, candidate: Candidate) -> Map:
         activations, gradients = self.activations[: candidate.scales], self.gradients[: candidate.scales]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import resize
-from torchvision.tv_tensors import BoundingBoxes
+from torchvision.tv_tensors import BoundingBoxes, Mask
 
 from benchmarks.harness.models import DIGITS, SQUASHED
 from holistic_cam_plugin.classifiers.images import cropped, normalized, read_image
@@ -52,12 +54,14 @@ class Sample(NamedTuple):
         label: class index, the target that is explained.
         source: the file, or a scene of digits.
         boxes: of the objects of this class, in pixels of the file; empty where none are known.
+        mask: file with a mask of the object, of the whole picture whatever its own size; None where none is known.
     """
 
     name: str
     label: int
     source: Path | SceneKey
     boxes: tuple[Box, ...] = ()
+    mask: Path | None = None
 
 
 class Loaded(NamedTuple):
@@ -66,10 +70,12 @@ class Loaded(NamedTuple):
     Attributes:
         image: `(1, 3, H, W)`, normalised, on the model's device.
         boxes: in its pixels.
+        mask: `(H, W)`, the object's pixels; None where they are not known.
     """
 
     image: Tensor
     boxes: tuple[Box, ...]
+    mask: NDArray[np.bool_] | None = None
 
 
 def candidates(arguments: argparse.Namespace) -> Iterator[Sample]:
@@ -86,6 +92,8 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Sample]:
             scene = _scene(source)
             yield Sample(f"scene {number}", scene.labels[0], source, (scene.boxes[0],))
     samples = _folder(Path(arguments.images), arguments.labels, arguments.boxes)
+    if arguments.masks is not None:
+        samples = [sample._replace(mask=arguments.masks / f"{Path(sample.name).stem}.png") for sample in samples]
     for index in np.random.default_rng(arguments.seed).permutation(len(samples)):
         yield samples[index]
 
@@ -127,9 +135,9 @@ def load(sample: Sample, classifier: Classifier) -> Loaded:
         UsageError: the file can't be read as an image.
     """
     if isinstance(sample.source, SceneKey):
-        pixels = torch.from_numpy(_scene(sample.source, classifier.size).image)
-        image = (pixels.to(classifier.mean.device) - classifier.mean) / classifier.std
-        return Loaded(image[None], sample.boxes)
+        scene = _scene(sample.source, classifier.size)
+        image = (torch.from_numpy(scene.image).to(classifier.mean.device) - classifier.mean) / classifier.std
+        return Loaded(image[None], sample.boxes, scene.masks[0])
     picture = read_image(sample.source)
     corners = torch.tensor(sample.boxes, dtype=torch.float64).reshape(-1, 4)
     boxes = BoundingBoxes(corners, format="XYXY", canvas_size=picture.size[::-1])
@@ -138,11 +146,18 @@ def load(sample: Sample, classifier: Classifier) -> Loaded:
     else:
         seen = partial(cropped, resize=classifier.resize, crop=classifier.size)
     image = normalized(torch.from_numpy(np.array(seen(picture)))[None], classifier)
-    return Loaded(image, _visible(seen(boxes)))
+    return Loaded(image, _visible(seen(boxes)), None if sample.mask is None else _mask(sample.mask, picture, seen))
 
 
 def _scene(key: SceneKey, size: int = SCENE_SIZE) -> Scene:
     return make_scene((key.seed, key.number), key.split, size)
+
+
+def _mask(path: Path, picture: Image.Image, seen: Callable[[Mask], Mask]) -> NDArray[np.bool_]:
+    """The object's pixels in what the model sees of the picture."""
+    pixels = np.array(read_image(path).resize(picture.size, Image.Resampling.NEAREST).convert("L"))
+    mask: NDArray[np.bool_] = seen(Mask(torch.from_numpy(pixels)[None]))[0].numpy() >= 128
+    return mask
 
 
 def _visible(boxes: BoundingBoxes) -> tuple[Box, ...]:

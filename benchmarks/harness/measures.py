@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 import numpy as np
@@ -20,14 +20,25 @@ from benchmarks.harness.runner import Evaluate, Task
 from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.metrics import OverAll, RelativeROAD, energy_pointing_game, tied_pixels
+from holistic_cam_plugin.metrics import (
+    OverAll,
+    RelativeROAD,
+    average_precision,
+    best_iou,
+    energy_pointing_game,
+    lucidity,
+    region_mask,
+    tied_pixels,
+)
 
 __all__ = ["COLUMNS", "METRICS", "Explain", "check_metrics", "evaluation", "measured"]
 
-METRICS = ("ins", "del", "road", "epg")
+FIDELITY = ("ins", "del", "road")
+LOCALISATION = ("ap", "iou", "lucidity", "epg")
+METRICS = (*FIDELITY, *LOCALISATION)
 # Shares in [0, 1] but for road, the paper's relative form. road_halved is the library's form, epg_top100 looks at the
 # map's 100 highest pixels alone, tied is the share of pixels whose value another one has too.
-VALUES = ("ins", "del", "over_all", "road", "road_halved", "epg", "epg_top100", "tied")
+VALUES = ("ins", "del", "over_all", "road", "road_halved", *LOCALISATION, "epg_top100", "tied")
 COLUMNS = ("image", "class_index", "probability", "layer", "method", *VALUES)
 
 TOP = 100
@@ -46,11 +57,12 @@ def check_metrics(names: Sequence[str]) -> None:
 def measured(task: Task, classifier: Classifier, explain: Explain, arguments: argparse.Namespace) -> list[Row]:
     """One row a layer and method.
 
-    Fidelity is measured on the image, localisation on its grid where there is one, else on the image with its boxes.
+    Fidelity is measured on the image, localisation on its grid where there is one, else on the image with its mask or
+    boxes.
 
     Args:
         explain: the maps of an image for a target.
-        arguments: `metrics`, `seed` and `batch_size` count.
+        arguments: `metrics`, `seed`, `step` and `batch_size` count.
 
     Raises:
         UsageError: the image can't be read.
@@ -59,23 +71,18 @@ def measured(task: Task, classifier: Classifier, explain: Explain, arguments: ar
     loaded = load(task.sample, classifier)
     with torch.inference_mode():
         probability = float(classifier.model(loaded.image).softmax(dim=1)[0, task.sample.label])
-    metrics = arguments.metrics
-    fidelity = set(metrics) - {"epg"}
-    on_image = bool(fidelity) or task.grid is None
+    metrics = set(arguments.metrics)
     maps: MapsByMethod = {}
     values: Values = {}
-    if on_image:
+    if task.grid is None or metrics & set(FIDELITY):
         maps = explain(loaded.image, target)
         values = _fidelity(loaded, maps, target, classifier, arguments)
         values["tied"] = tied_pixels(_stacked(maps))
-    if "epg" in metrics and task.grid is not None:
+    if task.grid is not None and metrics & set(LOCALISATION):
         loaded = load_grid(task.grid, classifier)
         maps = explain(loaded.image, target)
         values.setdefault("tied", tied_pixels(_stacked(maps)))
-    if "epg" in metrics and loaded.boxes:
-        boxes = [np.array(loaded.boxes)] * len(maps)
-        values["epg"] = energy_pointing_game(_stacked(maps), boxes)
-        values["epg_top100"] = energy_pointing_game(_stacked(maps), boxes, top_k=TOP)
+    values |= _localisation(loaded, _stacked(maps), metrics)
     known = {"image": task.sample.name, "class_index": task.sample.label, "probability": probability}
     return [
         known | {"layer": layer, "method": method} | {name: float(value[place]) for name, value in values.items()}
@@ -106,11 +113,28 @@ def _fidelity(
     images = loaded.image.expand(len(maps), -1, -1, -1)
     values: Values = {}
     if "ins" in metrics or "del" in metrics:
-        curves = OverAll(batch_size=batch_size).curves(images, cams, targets, classifier.model)
+        curves = OverAll(step=arguments.step, batch_size=batch_size).curves(images, cams, targets, classifier.model)
         values |= {"ins": curves.insertion.area(), "del": curves.deletion.area(), "over_all": curves.area()}
     if "road" in metrics:
         road = RelativeROAD(seed=seed, batch_size=batch_size).scores(images, cams, targets, classifier.model)
         values |= {"road": road.relative(), "road_halved": road.halved()}
+    return values
+
+
+def _localisation(loaded: Loaded, cams: NDArray[np.float32], metrics: Set[str]) -> Values:
+    """How the maps agree with the object's mask or boxes; the pointing game, the paper's, prefers the boxes."""
+    boxes = np.array(loaded.boxes) if loaded.boxes else None
+    values: Values = {}
+    if (mask := boxes if loaded.mask is None else loaded.mask) is not None:
+        regions = [mask] * len(cams)
+        if not region_mask(mask, *cams.shape[1:]).all():  # where the object is everywhere every order is right
+            values |= {"ap": average_precision(cams, regions)} if "ap" in metrics else {}
+            values |= {"iou": best_iou(cams, regions)} if "iou" in metrics else {}
+        values |= {"lucidity": lucidity(cams, regions)} if "lucidity" in metrics else {}
+    if "epg" in metrics and (box := mask if boxes is None else boxes) is not None:
+        regions = [box] * len(cams)
+        values["epg"] = energy_pointing_game(cams, regions)
+        values["epg_top100"] = energy_pointing_game(cams, regions, top_k=TOP)
     return values
 
 

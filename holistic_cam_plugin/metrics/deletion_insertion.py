@@ -6,7 +6,7 @@ $$\mathrm{Del} = \int_0^1 p\big(x \text{ without its share } s \text{ of most re
 by the trapezoidal rule, $p$ the class's softmax probability; $\text{Over-all} = \mathrm{Ins} - \mathrm{Del}$.
 
 Paper: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018. The baselines
-(0 of the normalised image, a blurred copy) and the step (224 x 8 pixels) are those of the Holistic-CAM paper.
+(0 of the normalised image; a blurred copy) and the step (224 x 8 pixels) are those of the Holistic-CAM paper.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from benchmarks.harness.models import SQUASHED
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.demo.scenes import make_scene
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.metrics.regions import region_mask
+from holistic_cam_plugin.metrics import region_mask
 
 ANNOTATION = """<annotation><filename>{name}</filename>{objects}</annotation>"""
 OBJECT = """<object><name>{synset}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax>

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import latency, latency_report
+from benchmarks import latency
 from benchmarks.harness.procedures import BFLOAT16, PROCEDURES, Setting
 from benchmarks.latency import main, peak_memory, timed_round
-from benchmarks.latency_report import COLUMNS, HOLISTIC, latency_tables
+from benchmarks.latency_report import COLUMNS, HOLISTIC
 from holistic_cam_plugin import CAMERAS
 from holistic_cam_plugin.errors import UsageError
 
@@ -121,23 +121,6 @@ def test_one_procedure_of_a_fresh_process(tmp_path):
     assert json.loads(in_a_fresh_process(code))["bytes"] > 1e6
 
 
-def test_ratios_are_those_of_the_same_round_with_the_faster_floor(tmp_path):
-    table = tmp_path / "latency.csv"
-    rounds = [(1.0, 2.0, 3.0), (1.0, 3.0, 3.0), (5.0, 4.0, 8.0)]  # NCHW, channels last, Holistic-CAM
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for number, values in enumerate(rounds):
-            for layer, procedure, value in zip("--x", BFLOAT16, values, strict=True):
-                writer.writerow(["net", layer, 1, "float32", procedure, "seconds", number, value])
-        for layer, procedure, value in zip("--x", BFLOAT16, (100, 50, 200), strict=True):
-            writer.writerow(["net", layer, 1, "float32", procedure, "bytes", 9, value])
-    lines = latency_tables([table]).splitlines()
-    # NCHW's median is 1, the other's 3.
-    assert "| Holistic-CAM / floor | 3 [2.3, 3] |" in lines
-    assert "| memory: Holistic-CAM / floor | 2 |" in lines
-
-
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -154,13 +137,6 @@ def test_peak_memory_of_a_cpu_needs_linux(setting, monkeypatch, tmp_path):
     monkeypatch.setattr(latency, "STATUS", tmp_path / "none")
     with pytest.raises(UsageError, match="which this system lacks: use --no-memory"):
         peak_memory(setting, HOLISTIC)
-
-
-def test_the_report_reads_files(tmp_path, capsys):
-    table = tmp_path / "latency.csv"
-    table.write_text(",".join(COLUMNS) + "\nnet,x,4,float32,SESS,seconds,1,2.5\n")
-    latency_report.main([str(table)])
-    assert "| SESS | x | float32 | 2.5 |  |" in capsys.readouterr().out
 
 
 def test_bfloat16_agrees(setting):

@@ -254,7 +254,7 @@ def shares(model):
     return {key: np.mean(values) for key, values in found.items()}
 
 
-# Not at layer1 against Layer-CAM: see the README's table of benchmarks.energy_in_box.
+# Not at layer1 against Layer-CAM: see benchmarks/results/digits/README.md.
 @pytest.mark.parametrize(
     ("layer", "rival"),
     [
