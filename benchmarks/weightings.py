@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
@@ -32,6 +34,8 @@ from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.method.weighting import WEIGHTINGS, gradient_variation, largest_magnitude
 
 __all__ = ["CANDIDATES", "CENTRE", "CHOSEN", "FIGURE"]
+
+Map = NDArray[np.float32]
 
 
 def ones(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
@@ -73,6 +77,34 @@ def gated_power(power: int) -> Weigh:
     )
 
 
+def rms(k: float) -> Weigh:
+    """PGE without S, and with an eps that follows the gradient: k times its mean square."""
+
+    def weigh(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+        square = gradients.square()
+        mean = square.mean(dim=tuple(range(1, gradients.ndim)), keepdim=True)
+        tiny = torch.finfo(square.dtype).tiny
+        return gradients.clamp(min=0) * square / (2 * square + k * mean).clamp(min=tiny)
+
+    return weigh
+
+
+def by_positions(pyramid: Pyramid) -> list[float]:
+    """Gradients shrink with the number of positions; its root makes up for half of it."""
+    return [gradients[0].numel() ** 0.5 for gradients in pyramid.gradients]
+
+
+def share(evidence: Map, against: Map, power: float) -> Map:
+    """The evidence times a power of its share in all the evidence, for and against."""
+    total = np.maximum(evidence + against, np.finfo(np.float32).tiny)
+    return np.asarray(evidence * (evidence / total) ** power, dtype=np.float32)
+
+
+def difference(evidence: Map, against: Map, factor: float) -> Map:
+    """The evidence for the class minus a part of that against it."""
+    return np.maximum(evidence - np.float32(factor) * against, 0)
+
+
 def equal_gradients(pyramid: Pyramid) -> list[float]:
     """Scales whose gradients are small count as much as the others."""
     return [1 / (float(gradients.abs().mean()) or 1.0) for gradients in pyramid.gradients]
@@ -94,6 +126,7 @@ def _power(gradients: Tensor, power: int) -> Tensor:
 
 PGE, GRADIENT, GATED = (WEIGHTINGS[name].weigh for name in ("pge", "gradient", "gated"))
 TIGHT = Mask(box=31, power=3.0)
+OWN = Mask(blur=1, own=True)
 CENTRE = "square, box 31, power 3"
 CHOSEN = "power 4"  # what `HolisticCAM(weighting="gated")` is, by what this study showed
 CANDIDATES = {
@@ -125,6 +158,27 @@ CANDIDATES = {
     "relu, mean of maps": Candidate(relu, Mask(power=0.5), fusion=mean_of_maps),
     "relu, three scales": Candidate(relu, scales=3),
     "relu, split signs": Candidate(relu, split=True),
+    # Those of the study of maps that show the object; all but the first two are free of the logits' scale.
+    "pge, split signs": Candidate(PGE, split=True),
+    "gated, tight mask": Candidate(GATED, Mask(box=31, power=4.0)),
+    "S relu": Candidate(relu, split=True),
+    "S relu, no mask": Candidate(relu, None, split=True),
+    "S relu, half mask": Candidate(relu, Mask(power=0.5), split=True),
+    "S relu, own mask": Candidate(relu, OWN, split=True),
+    "S relu, own mask, positions": Candidate(relu, OWN, split=True, shares=by_positions),
+    "S relu, mean of maps": Candidate(relu, Mask(power=0.5), split=True, fusion=mean_of_maps),
+    "S rms 1": Candidate(rms(1), split=True),
+    "S rms 10": Candidate(rms(10), split=True),
+    "S rms 100": Candidate(rms(100), split=True),
+    "S rms 10, mean of maps": Candidate(rms(10), Mask(power=0.5), split=True, fusion=mean_of_maps),
+    "S minus 1/4, own mask": Candidate(relu, OWN, split=True, against=0.25, outweighed=difference),
+    "S minus 1/2, own mask": Candidate(relu, OWN, split=True, against=0.5, outweighed=difference),
+    "S minus 1/2": Candidate(relu, split=True, against=0.5, outweighed=difference),
+    "S share": Candidate(relu, split=True, against=1, outweighed=share),
+    "S share, own mask": Candidate(relu, OWN, split=True, against=1, outweighed=share),
+    "S share squared, own mask": Candidate(relu, OWN, split=True, against=2, outweighed=share),
+    "S share, own mask, positions": Candidate(relu, OWN, split=True, against=1, outweighed=share, shares=by_positions),
+    "S share, own mask, three scales": Candidate(relu, OWN, split=True, against=1, outweighed=share, scales=3),
 }
 FIGURE = {
     "activation sum": Candidate(ones, None, scales=1),

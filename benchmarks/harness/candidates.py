@@ -36,16 +36,23 @@ NUM_SCALES = 7
 
 
 class Mask(NamedTuple):
-    """The low-pass wrap of the base map; kernels in pixels at 224 px."""
+    """A low-pass wrap; kernels in pixels at 224 px.
+
+    Attributes:
+        blur, box: of the median and the box filter; a median of 1 changes nothing.
+        power: of the mask.
+        own: it is made of the fused map itself instead of the base scale's.
+    """
 
     blur: int = BLUR_SIZE_AT_224
     box: int = KSIZE_AT_224
     power: float = 1.0
+    own: bool = False
 
     def of(self, base_map: Map) -> NDArray[np.float64]:
         """What the fused map is multiplied with, in the base map's shape."""
         # The method's own blur has a way beyond OpenCV's largest kernel; another one stops there.
-        blur = min(LARGEST_KERNEL, kernel_size(min(base_map.shape), self.blur))
+        blur = 1 if self.blur == 1 else min(LARGEST_KERNEL, kernel_size(min(base_map.shape), self.blur))
         size = None if self.blur == BLUR_SIZE_AT_224 else blur
         return denoising_mask(base_map, size, ksize_at_224=self.box, power=self.power)
 
@@ -61,6 +68,8 @@ class Candidate(NamedTuple):
         shares: the weight of each scale, up to a factor; None: all alike.
         scales: so many of the pyramid's, the smallest.
         split: every channel is taken as two, `relu(A)` with G and `relu(-A)` with -G.
+        against: by how much the evidence against the class counts, in the way that `outweighed` says.
+        outweighed: makes a map of the evidence for the class, that against it (the same of -G), and `against`.
         eps: for weights that have one.
     """
 
@@ -71,6 +80,8 @@ class Candidate(NamedTuple):
     shares: Callable[[Pyramid], Sequence[float]] | None = None
     scales: int = NUM_SCALES
     split: bool = False
+    against: float = 0.0
+    outweighed: Callable[[Map, Map, float], Map] | None = None
     eps: float = 1e-5
 
 
@@ -96,6 +107,8 @@ class Pyramid:
         fused = self._fused(unmasked)
         if candidate.mask is None:
             return min_max_normalize(fused)
+        if candidate.mask.own:
+            return min_max_normalize(fused.astype(np.float64) * candidate.mask.of(fused))
         weigh = candidate.base or candidate.weigh
         base = self._fused(unmasked._replace(weigh=weigh, fusion=fuse, shares=None, scales=1))
         return min_max_normalize(fused.astype(np.float64) * candidate.mask.of(base))
@@ -106,7 +119,15 @@ class Pyramid:
         return self._maps[candidate]
 
     def _fuse(self, candidate: Candidate) -> Map:
+        evidence = self._evidence(candidate, sign=1)
+        if candidate.outweighed is None:
+            return evidence
+        return candidate.outweighed(evidence, self._evidence(candidate, sign=-1), candidate.against)
+
+    def _evidence(self, candidate: Candidate, sign: int) -> Map:
+        """The fused map; with sign -1 that of the evidence against the class."""
         activations, gradients = self.activations[: candidate.scales], self.gradients[: candidate.scales]
+        gradients = [sign * g for g in gradients]
         if candidate.split:
             activations = [torch.cat([a.clamp(min=0), (-a).clamp(min=0)]) for a in activations]
             gradients = [torch.cat([g, -g]) for g in gradients]

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
+from holistic_cam_plugin.baselines.cam import CAM
 from holistic_cam_plugin.baselines.cameras import CAMERAS
+from holistic_cam_plugin.baselines.emp import EMP
+from holistic_cam_plugin.baselines.igos import IGOS
+from holistic_cam_plugin.baselines.msg_cam import MSGCAM
+from holistic_cam_plugin.baselines.normgrad import NormGrad
+from holistic_cam_plugin.baselines.perturbation import Perturbation
+from holistic_cam_plugin.baselines.rise import RISE
 from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.passes.targets import Target
@@ -32,6 +39,8 @@ _DISPLAY_NAMES = {
     "eigencam": "Eigen-CAM",
     "holisticcam": "Holistic-CAM",
     "holisticcamgated": "Holistic-CAM gated",
+    "igos": "I-GOS",
+    "msgcam": "MSG-CAM",
 }
 
 
@@ -53,7 +62,7 @@ class _GatedHolisticCAM(HolisticCAM):
 
 METHODS: dict[str, type] = {
     **dict(sorted(_library_methods().items())),
-    "cameras": CAMERAS,
+    **{_normalized(c.__name__): c for c in (CAM, CAMERAS, EMP, IGOS, MSGCAM, NormGrad, RISE)},
     "holisticcam": HolisticCAM,
     "holisticcamgated": _GatedHolisticCAM,
 }
@@ -96,7 +105,8 @@ def layer_maps(
         sizes: shorter sides of the pyramid in pixels, for the methods that have one; None: their own.
 
     Returns:
-        For every layer `(targets of all images, H, W)`, those of the first image first.
+        For every layer `(targets of all images, H, W)`, those of the first image first; the same maps in every layer of
+        a method that looks at none.
 
     Raises:
         UsageError: the method has no test-time augmentation.
@@ -108,14 +118,17 @@ def layer_maps(
     if aug_smooth and not issubclass(cam_class, BaseCAM):
         raise UsageError(f"{method} has no test-time augmentation: leave out --aug-smooth or {method}")
     options = {"aug_smooth": aug_smooth} if issubclass(cam_class, BaseCAM) else {}
-    # One image and target at a time: some of the library's methods mix the images of a batch (FullGrad, SESS).
+    no_layer = issubclass(cam_class, Perturbation)
+    layered = [()] if no_layer else [[layer] for layer in layers]
     pairs = [(image[None], [target]) for image, some in zip(images, targets, strict=True) for target in some]
-    maps = []
-    for layer in layers:
-        with _released(cam_class(model, [layer])) as cam:
-            of_layer = [cam(image, target, eigen_smooth=eigen_smooth, **options)[0] for image, target in pairs]
-        maps.append(np.stack(of_layer).astype(np.float32))
-    return maps
+    maps = [_maps(cam_class(model, some), pairs, eigen_smooth=eigen_smooth, **options) for some in layered]
+    return maps * len(layers) if no_layer else maps
+
+
+def _maps(cam: Any, pairs: Iterable[tuple[Tensor, list[Target]]], **options: bool) -> NDArray[np.float32]:
+    """One image and target at a time: some of the library's methods mix the images of a batch (FullGrad, SESS)."""
+    with _released(cam):
+        return np.stack([cam(image, target, **options)[0] for image, target in pairs]).astype(np.float32)
 
 
 def _pyramid_maps(
@@ -138,13 +151,14 @@ def _pyramid_maps(
 
 
 @contextmanager
-def _released(cam: Any) -> Iterator[Any]:
-    """One of the library's objects, without its hooks afterwards: they would store every pass of all that follow.
+def _released(cam: Any) -> Iterator[None]:
+    """A method, afterwards without the hooks that the library's have: they would store every pass of all that follow.
 
-    Its own `with` swallows an IndexError, and RefineCAM has none.
+    The library's own `with` swallows an IndexError, and RefineCAM has none.
     """
     try:
-        yield cam
+        yield
     finally:
         for base in getattr(cam, "base_cam_per_layer", [getattr(cam, "base_cam", cam)]):
-            base.activations_and_grads.release()
+            if isinstance(base, BaseCAM):
+                base.activations_and_grads.release()

@@ -1,0 +1,143 @@
+"""What all the rivals promise: the library's form, no trace on the model, and the same maps again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam.refine_cam import RefineCAM
+from pytorch_grad_cam.sess import SESS
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+
+from holistic_cam_plugin.baselines.normgrad import NormGrad
+from holistic_cam_plugin.baselines.rise import RISE
+from tests.baselines.rivals import QUICK
+
+every_rival = pytest.mark.parametrize("rival", QUICK, ids=lambda rival: rival.__name__)
+
+
+@pytest.fixture
+def net(make_net):
+    """A net that is sure of fine texture and has nothing to say of a flat image."""
+    net = make_net("plain")
+    for module in net.modules():
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)
+    net.head[2].weight.data *= 300
+    return net
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def targets(net, images):
+    return [ClassifierOutputTarget(int(category)) for category in net(images).argmax(dim=1)]
+
+
+def maps_of(rival, net, *arguments, **options):
+    return rival(net, [net.layer3], **QUICK[rival])(*arguments, **options)
+
+
+@every_rival
+class TestForm:
+    def test_maps(self, rival, net, images, targets):
+        maps = maps_of(rival, net, images, targets)
+        assert maps.shape == (2, 64, 48)
+        assert maps.dtype == np.float32
+        assert maps.flags.c_contiguous
+        np.testing.assert_array_equal(maps.min(axis=(1, 2)), 0)
+        np.testing.assert_array_equal(maps.max(axis=(1, 2)), 1)
+
+    def test_same_again_whatever_the_global_seed(self, rival, net, images, targets):
+        before = torch.random.get_rng_state()
+        maps = maps_of(rival, net, images, targets)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        torch.manual_seed(77)
+        np.testing.assert_array_equal(maps_of(rival, net, images, targets), maps)
+
+    def test_an_image_s_map_does_not_depend_on_its_batch(self, rival, net, images, targets):
+        together = maps_of(rival, net, images, targets)
+        for image, target, saliency_map in zip(images.split(1), targets, together, strict=True):
+            np.testing.assert_allclose(maps_of(rival, net, image, [target])[0], saliency_map, atol=1e-4)
+
+    def test_no_targets_means_the_best_class(self, rival, net, images, targets):
+        with rival(net, [net.layer3], **QUICK[rival]) as cam:
+            np.testing.assert_array_equal(cam(images), cam(input_tensor=images, targets=targets))
+
+    def test_refused(self, rival, net, images, targets):
+        cam = rival(net, [net.layer3], **QUICK[rival])
+        with pytest.raises(ValueError, match="got 1 targets for 2 images"):
+            cam(images, targets[:1])
+        with pytest.raises(ValueError, match="must be a batch"):
+            cam(images[0])
+        for option in ({"aug_smooth": True}, {"eigen_smooth": True}):
+            with pytest.raises(ValueError, match=f"{rival.__name__} has neither aug_smooth nor eigen_smooth"):
+                cam(images, targets, **option)
+
+
+@every_rival
+class TestSideEffects:
+    @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+    def test_frozen_models_and_modes(self, rival, net, images, targets, context):
+        expected = maps_of(rival, net, images, targets)
+        net.requires_grad_(False)
+        with context():
+            np.testing.assert_array_equal(maps_of(rival, net, images, targets), expected)
+            np.testing.assert_array_equal(maps_of(rival, net, images.clone(), targets), expected)
+
+    @pytest.mark.filterwarnings("ignore:a saliency map is constant")
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_the_model_is_as_before(self, rival, make_net, images, targets, fails):
+        net = make_net("residual")
+        net.layer2.train()
+        net(images).sum().backward()
+        net.layer1.conv1.weight.requires_grad_(False)
+        state = {name: value.clone() for name, value in net.state_dict().items()}
+        gradients = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone()) for p in net.parameters()]
+        modes = [module.training for module in net.modules()]
+
+        if fails:
+            with pytest.raises(IndexError):
+                maps_of(rival, net, images, [ClassifierOutputTarget(99)] * 2)
+        else:
+            maps_of(rival, net, images, targets)
+
+        assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+        assert [module.training for module in net.modules()] == modes
+        for parameter, required, gradient, values in gradients:
+            assert parameter.requires_grad == required
+            assert parameter.grad is gradient
+            assert gradient is None or torch.equal(gradient, values)
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+class TestLayers:
+    def test_checked(self, net):
+        with pytest.raises(TypeError, match="target_layers must be a list"):
+            NormGrad(net, net.layer3)
+        with pytest.raises(ValueError, match="is not part of the model"):
+            NormGrad(net, [nn.ReLU()])
+
+    def test_nothing_stays_recorded_after_an_error(self, net, images):
+        cam = NormGrad(net, [net.layer3])
+        with pytest.raises(IndexError):
+            cam(images, [ClassifierOutputTarget(99)] * 2)
+        assert cam.activations_and_grads.activations == []
+
+    def test_wrapped_models(self, net, images):
+        parallel = nn.DataParallel(net)
+        np.testing.assert_array_equal(maps_of(NormGrad, net, images), NormGrad(parallel, [net.layer3])(images))
+        np.testing.assert_array_equal(maps_of(RISE, net, images), RISE(parallel, **QUICK[RISE])(images))
+
+    def test_models_without_parameters(self, images):
+        model = nn.Sequential(nn.AvgPool2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        assert NormGrad(model, [model[0]])(images).shape == (2, 64, 48)
+
+    def test_under_the_library_s_meta_methods(self, net, images, targets):
+        assert np.isfinite(SESS(net, [net.layer3], base_method=NormGrad, num_scales=2)(images[:1], targets[:1])).all()
+        product = RefineCAM(net, [net.layer2, net.layer3], base_method=NormGrad)(images[:1], targets[:1])
+        assert product.shape == (1, 64, 48)
