@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -110,24 +112,53 @@ def layer_maps(
         UsageError: the method has no test-time augmentation.
     """
     cam_class: Any = METHODS[method]
-    if issubclass(cam_class, HolisticCAM):  # the targets share the passes through the model, and so may the layers
-        options: dict[str, Any] = {"batch_size": len(images), "progress": progress}
-        options |= {} if sizes is None else {"sizes": sizes}
-        if not aug_smooth:
-            cam = cam_class(model, list(layers), **options)
-            return [maps[:, 0] for maps in cam.compute_cam_per_layer(images, targets, eigen_smooth)]
-        return [cam_class(model, [layer], **options)(images, targets, True, eigen_smooth) for layer in layers]
+    if issubclass(cam_class, HolisticCAM):
+        options = {"batch_size": len(images), "progress": progress} | ({} if sizes is None else {"sizes": sizes})
+        return _pyramid_maps(partial(cam_class, model, **options), layers, images, targets, aug_smooth, eigen_smooth)
     if aug_smooth and not issubclass(cam_class, BaseCAM):
         raise UsageError(f"{method} has no test-time augmentation: leave out --aug-smooth or {method}")
     options = {"aug_smooth": aug_smooth} if issubclass(cam_class, BaseCAM) else {}
     no_layer = issubclass(cam_class, Perturbation)
-    cams = [cam_class(model)] if no_layer else [cam_class(model, [layer]) for layer in layers]
-    # One image and target at a time: some of the library's methods mix the images of a batch (FullGrad, SESS).
+    layered = [()] if no_layer else [[layer] for layer in layers]
     pairs = [(image[None], [target]) for image, some in zip(images, targets, strict=True) for target in some]
-    maps = [
-        np.stack([cam(image, target, eigen_smooth=eigen_smooth, **options)[0] for image, target in pairs]).astype(
-            np.float32
-        )
-        for cam in cams
-    ]
+    maps = [_maps(cam_class(model, some), pairs, eigen_smooth=eigen_smooth, **options) for some in layered]
     return maps * len(layers) if no_layer else maps
+
+
+def _maps(cam: Any, pairs: Iterable[tuple[Tensor, list[Target]]], **options: bool) -> NDArray[np.float32]:
+    """One image and target at a time: some of the library's methods mix the images of a batch (FullGrad, SESS)."""
+    with _released(cam):
+        return np.stack([cam(image, target, **options)[0] for image, target in pairs]).astype(np.float32)
+
+
+def _pyramid_maps(
+    make: Callable[[list[nn.Module]], HolisticCAM],
+    layers: Sequence[nn.Module],
+    images: Tensor,
+    targets: Sequence[Sequence[Target]],
+    aug_smooth: bool,
+    eigen_smooth: bool,
+) -> list[NDArray[np.float32]]:
+    """The targets share the passes through the model, and so do the layers, if each map is of the image alone."""
+    if not aug_smooth:
+        with make(list(layers)) as cam:
+            return [maps[:, 0] for maps in cam.compute_cam_per_layer(images, targets, eigen_smooth)]
+    maps = []
+    for layer in layers:
+        with make([layer]) as cam:
+            maps.append(cam(images, targets, True, eigen_smooth))
+    return maps
+
+
+@contextmanager
+def _released(cam: Any) -> Iterator[None]:
+    """A method, afterwards without the hooks that the library's have: they would store every pass of all that follow.
+
+    The library's own `with` swallows an IndexError, and RefineCAM has none.
+    """
+    try:
+        yield
+    finally:
+        for base in getattr(cam, "base_cam_per_layer", [getattr(cam, "base_cam", cam)]):
+            if isinstance(base, BaseCAM):
+                base.activations_and_grads.release()

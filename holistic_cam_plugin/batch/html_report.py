@@ -63,13 +63,10 @@ def report_page(folder: Path, root: Path | None, limit: int, progress: Progress)
         for row in rows
     ]
     failures = [rows[0] for rows in recorded(folder, ERRORS)]
-    summary = f"{total} images explained, {len(failures)} failed."
-    if count < total:
-        summary += f" {count} of them are shown, at equal distances in the order of their names."
     template = Template(resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(f"Maps in {folder.absolute().name}"),
-        summary=escape(summary),
+        summary=escape(_summary(total, count, len(failures))),
         parameters=escape(", ".join(f"{name}: {_plain(parameters.get(name))}" for name in _SHOWN_PARAMETERS)),
         classes="".join(f"<option>{escape(name)}</option>" for name in _classes(images)),
         heads="".join(map(_head, _COLUMNS)),
@@ -84,6 +81,13 @@ def _parameters(folder: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is no output folder of holistic-cam batch: {error}") from error
     return parameters
+
+
+def _summary(total: int, shown: int, failed: int) -> str:
+    summary = f"{total} images explained, {failed} failed."
+    if shown < total:
+        summary += f" {shown} of them are shown, at equal distances in the order of their names."
+    return summary
 
 
 def _picture(root: Path, file: str, parameters: Mapping[str, Any]) -> NDArray[np.uint8] | None:

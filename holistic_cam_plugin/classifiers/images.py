@@ -1,4 +1,4 @@
-"""Images of the command line: from a file to the model's input and back to something to show."""
+"""Images: from a file to the model's input, and back to something to show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of the command line: torchvision's classifiers with their own weights or a local state dict."""
+"""Models by name: torchvision's classifiers, with their own weights or a local state dict, and the bundled one."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 from tqdm import tqdm
@@ -25,6 +26,8 @@ from holistic_cam_plugin.demo import demo_image
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["explain_demo", "explain_images", "list_layers"]
+
+Maps = NDArray[np.float32]
 
 # Nothing on a screen that is no terminal.
 _progress = partial(tqdm, disable=None, leave=False)
@@ -79,40 +82,68 @@ def _explain(
         probabilities = classifier.model(images)[0].softmax(dim=0)
     predicted = int(probabilities.argmax())
     targets = [predicted] if targets is None else targets
-    modules = find_layers(classifier.model, layers)
-    seconds = dict.fromkeys(arguments.methods, 0.0)
-    rows: dict[tuple[int, str], list[np.ndarray]] = {(target, layer): [] for target in targets for layer in layers}
+    maps: list[list[Maps]] = []
+    seconds: list[str] = []
     for method in arguments.methods:
         start = time.perf_counter()
-        try:
-            maps = layer_maps(
-                method,
-                classifier.model,
-                modules,
-                images,
-                [[ClassifierOutputTarget(target) for target in targets]],
-                aug_smooth=arguments.aug_smooth,
-                eigen_smooth=arguments.eigen_smooth,
-                progress=partial(_progress, desc=f"{display_name(method)}, scales"),
-            )
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise UsageError(f"{display_name(method)} can't explain {', '.join(layers)}: {error}") from error
-        seconds[method] = time.perf_counter() - start
-        for layer, target_maps in zip(layers, maps, strict=True):
-            for target, saliency_map in zip(targets, target_maps, strict=True):
-                rows[target, layer].append(saliency_map)
-                if arguments.save_array:
-                    suffix = f"_{target}" if len(targets) > 1 else ""
-                    np.save(f"{stem}_{method}_{layer}{suffix}.npy", saliency_map)
-    labels = [layer if len(targets) == 1 else f"{layer}\n{classifier.classes[target]}" for target, layer in rows]
-    figure = Path(f"{stem}_holistic_cam.png")
+        maps.append(_maps(classifier, method, images, layers, targets, arguments))
+        seconds.append(f"{display_name(method)} {time.perf_counter() - start:.2f}")
+    if arguments.save_array:
+        _save_arrays(stem, arguments.methods, layers, targets, maps)
     prediction = f"{classifier.classes[predicted]} ({float(probabilities[predicted]):.1%})"
     explained = ", ".join(classifier.classes[target] for target in targets)
     title = f"{name}: {prediction}" if targets == [predicted] else f"{name}: {explained}; predicted {prediction}"
-    columns = [display_name(method) for method in arguments.methods]
-    save_figure(figure, shown(images, classifier), list(zip(labels, rows.values(), strict=True)), columns, title)
+    rows = _rows(layers, [classifier.classes[target] for target in targets], maps)
+    figure = Path(f"{stem}_holistic_cam.png")
+    save_figure(figure, shown(images, classifier), rows, [display_name(method) for method in arguments.methods], title)
     tqdm.write(f"{figure}\n  predicted: {prediction}, class {predicted} of {len(classifier.classes)}")
-    tqdm.write("  seconds: " + ", ".join(f"{display_name(m)} {s:.2f}" for m, s in seconds.items()))
+    tqdm.write(f"  seconds: {', '.join(seconds)}")
+
+
+def _maps(
+    classifier: Classifier,
+    method: str,
+    images: Tensor,
+    layers: Sequence[str],
+    targets: Sequence[int],
+    arguments: Namespace,
+) -> list[Maps]:
+    """For every layer, one image's maps `(targets, H, W)`; UsageError where the method can't explain it."""
+    try:
+        return layer_maps(
+            method,
+            classifier.model,
+            find_layers(classifier.model, layers),
+            images,
+            [[ClassifierOutputTarget(target) for target in targets]],
+            aug_smooth=arguments.aug_smooth,
+            eigen_smooth=arguments.eigen_smooth,
+            progress=partial(_progress, desc=f"{display_name(method)}, scales"),
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UsageError(f"{display_name(method)} can't explain {', '.join(layers)}: {error}") from error
+
+
+def _rows(
+    layers: Sequence[str], classes: Sequence[str], maps: Sequence[Sequence[Maps]]
+) -> list[tuple[str, list[Maps]]]:
+    """The figure's: for every class every layer, each with its label and every method's map."""
+    return [
+        (layer if len(classes) == 1 else f"{layer}\n{name}", [of_method[n][m] for of_method in maps])
+        for m, name in enumerate(classes)
+        for n, layer in enumerate(layers)
+    ]
+
+
+def _save_arrays(
+    stem: Path, methods: Sequence[str], layers: Sequence[str], targets: Sequence[int], maps: Sequence[Sequence[Maps]]
+) -> None:
+    """One file a map."""
+    for method, of_method in zip(methods, maps, strict=True):
+        for layer, of_layer in zip(layers, of_method, strict=True):
+            for target, saliency_map in zip(targets, of_layer, strict=True):
+                suffix = f"_{target}" if len(targets) > 1 else ""
+                np.save(f"{stem}_{method}_{layer}{suffix}.npy", saliency_map)
 
 
 def _layer_names(classifier: Classifier, arguments: Namespace) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the ranks agree on and tell one another; torchrun itself runs in test_batch_kill."""
+"""What the ranks agree on and tell one another; torchrun itself runs in test_kill."""
 
 from __future__ import annotations
 

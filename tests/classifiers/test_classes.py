@@ -1,0 +1,28 @@
+"""Classes by index and by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from holistic_cam_plugin.classifiers.classes import class_indices
+from holistic_cam_plugin.errors import UsageError
+from tests.classifiers.files import CLASSES
+
+
+def test_indices_and_names_in_the_order_given():
+    assert class_indices(["HEN", "0", "bee", "hen"], CLASSES) == [2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("target", "classes", "message"),
+    [
+        ("heen", CLASSES, "the model has no class 'heen'; did you mean hen?"),
+        ("3", CLASSES, "class 3 is out of range: the model has classes 0 to 2"),
+        ("-1", CLASSES, "class -1 is out of range"),
+        ("hen", ("hen", "hen", "bee"), "2 classes are called 'hen': name one by its index, 0 or 1"),
+    ],
+)
+def test_classes_that_can_not_be_meant(target, classes, message):
+    with pytest.raises(UsageError) as error:
+        class_indices([target], classes)
+    assert message in str(error.value)
