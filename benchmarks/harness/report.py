@@ -23,6 +23,7 @@ HEADINGS = {
     "road_halved": "ROAD/2 ↑",
     "epg": "EPG ↑",
     "epg_top100": "EPG top 100 ↑",
+    "ap": "AP ↑",
     "tied": "tied",
 }
 
