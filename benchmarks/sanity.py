@@ -3,8 +3,11 @@
 Cascading: from the logits down, every step keeps the ones before random. Independent: one module at a time. The table
 holds the similarity of each map to the untouched model's; 1 means that the map ignores what was randomised. One strip
 of maps an image, layer and kind is written as PNG. Modules below a target layer change its activations, those above
-it only its gradients. eMPRT is the relative rise of the map's complexity when all the parameters are random, the
-median of several seeds; 0 or less says that the random model's map is no more complex than the model's.
+it only its gradients.
+
+eMPRT is the relative rise of the map's complexity when all the parameters are random, the median of five seeds; 0 or
+less says that the random model's map is no more complex than the model's. Seeds whose random model has a dead score,
+one that does not depend on the image, are passed over: half of them in nets that end in a ReLU.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.harness.arguments import experiment_parser
 from benchmarks.harness.data import load
@@ -36,6 +41,7 @@ from holistic_cam_plugin.metrics import (
     parameter_layers,
     similarity,
 )
+from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["EMPRT", "emprt_table", "similarity_table"]
 
@@ -46,7 +52,8 @@ KINDS: dict[str, Callable[..., Iterator[tuple[str, nn.Module]]]] = {
     "independent": independent_randomization,
 }
 EMPRT = "eMPRT"  # the kind of the rows that hold it
-SEEDS = 5  # of the random models: the score of a single one may be dead
+SEEDS = 5
+TRIES = 20 * SEEDS  # to find so many seeds with a living score
 
 
 def make(arguments: argparse.Namespace) -> Evaluate:
@@ -133,20 +140,27 @@ def _checked(task: Task, classifier: Classifier, arguments: argparse.Namespace) 
         for layer in arguments.layers:
             path = arguments.output / "strips" / f"{task.sample.name.replace('/', '_')}_{layer}_{kind}.png"
             save_strip(path, shown(image, classifier), steps, layer)
-    for (layer, method), rise in zip(untouched, _rises(classifier.model, untouched, maps, arguments.seed), strict=True):
+    models = islice(_living(classifier.model, image, target, arguments.seed), SEEDS)
+    for (layer, method), rise in zip(untouched, _rises(untouched, [maps(model) for model in models]), strict=True):
         place = known | {"layer": layer, "method": method, "kind": EMPRT, "randomized": "all"}
         rows.append(place | {"emprt": float(rise)})
     return rows
 
 
-def _rises(
-    model: nn.Module, untouched: MapsByMethod, maps: Callable[[nn.Module], MapsByMethod], seed: int
-) -> NDArray[np.float64]:
-    """eMPRT of each map, the median over the seeds; NaN where the untouched model's map is constant."""
-    before, rises = np.stack(list(untouched.values())), []
-    for number in range(SEEDS):
+def _living(model: nn.Module, image: Tensor, target: Target, seed: int) -> Iterator[nn.Module]:
+    """Copies with all parameters random in which the target's score depends on the image."""
+    for number in range(TRIES):
         ((_, randomized),) = independent_randomization(model, [""], seed=seed + number)  # the root: every module
-        rises.append(efficient_mprt(before, np.stack(list(maps(randomized).values()))))
+        leaf = image.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(target(randomized(leaf)[0]), leaf)
+        if gradient.any():
+            yield randomized
+
+
+def _rises(untouched: MapsByMethod, randomized: Sequence[MapsByMethod]) -> NDArray[np.float64]:
+    """eMPRT of each map, the median over the random models; NaN where the map is constant, or without such models."""
+    before, *after = (np.stack(list(maps.values())) for maps in (untouched, *randomized))
+    rises = [efficient_mprt(before, maps) for maps in after] or [np.full(len(before), np.nan)]
     return np.asarray(np.median(rises, axis=0), dtype=np.float64)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
+import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
 
 from benchmarks import report, sanity
 from benchmarks.harness.arguments import experiment_parser
 from benchmarks.harness.data import load
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import prepared
-from holistic_cam_plugin.metrics import EfficientMPRT
+from holistic_cam_plugin.metrics import EfficientMPRT, independent_randomization
 
 
 def test_sanity_finds_a_control_that_ignores_the_model(common, rows, output, capsys):
@@ -50,6 +54,22 @@ def test_emprt_is_the_median_over_random_models(common, rows):
             assert len(set(rises)) > 1
             assert found.pop((task.sample.name, layer)) == pytest.approx(np.median(rises), abs=1e-4)
     assert not found
+
+
+def test_emprt_passes_over_random_models_with_a_dead_score(subject):
+    model, image, target = subject
+    with_relu = nn.Sequential(*model, nn.ReLU()).eval()
+    alive = []
+    for seed in range(20):
+        ((_, randomized),) = independent_randomization(with_relu, [""], seed=seed)
+        if randomized(image)[0, 2] > 0:
+            alive.append(randomized)
+    assert 0 < len(alive) < 20
+    found = list(islice(sanity._living(with_relu, image, target, 0), len(alive)))
+    for one, other in zip(found, alive, strict=True):
+        assert torch.equal(one(image), other(image))
+    maps = {("1", "M"): np.eye(4, dtype=np.float32)}
+    assert np.isnan(sanity._rises(maps, [])).all()
 
 
 def test_emprt_has_a_table_of_its_own(tmp_path):
