@@ -21,7 +21,7 @@ from benchmarks.harness.markdown import Labels, Source, method_table, rewritten
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import command
 from benchmarks.latency_report import cost_table, latency_tables
-from benchmarks.sanity import similarity_table
+from benchmarks.sanity import EMPRT, emprt_table, similarity_table
 from benchmarks.throughput import table as throughput_table
 from holistic_cam_plugin.batch.journal import read_rows
 
@@ -78,6 +78,8 @@ def _table(source: Source, labels: Labels) -> str:
         return method_table(source, labels)
     rows = [row for path in source.paths for row in read_rows(path)]
     rows = [row for row in rows if all(row[key] == value for key, value in source.options.items())]
+    if source.options.get("kind") == EMPRT:
+        return emprt_table(rows)
     return (similarity_table if "randomized" in columns else variance_table)(rows)
 
 

@@ -101,7 +101,7 @@ def equal_norms(pyramid: Pyramid) -> list[float]:
 
 
 def constancy(factor: float) -> Callable[[Pyramid], float]:
-    """What of the base scale's gradient does not vary over the positions: nothing in shallow layers, all in deep ones."""
+    """A multiple of what of the base scale's gradient does not vary over the positions: all of it in deep layers."""
     return lambda pyramid: factor * (1 - float(gradient_variation(pyramid.gradients[0][None])))
 
 

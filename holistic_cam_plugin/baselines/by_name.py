@@ -112,6 +112,7 @@ def layer_maps(
         UsageError: the method has no test-time augmentation.
     """
     cam_class: Any = METHODS[method]
+    options: dict[str, Any]
     if issubclass(cam_class, HolisticCAM):
         options = {"batch_size": len(images), "progress": progress} | ({} if sizes is None else {"sizes": sizes})
         return _pyramid_maps(partial(cam_class, model, **options), layers, images, targets, aug_smooth, eigen_smooth)
