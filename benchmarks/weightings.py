@@ -2,7 +2,8 @@
 
 A candidate is one line of `CANDIDATES`. The older ones each vary one thing of one setting ("square, box 31, power 3").
 Decide on `--half tuned`, then report once on `--half reported` with table1. For the bundled digits, tuned scenes are
-made of the digits and photographs that the model was trained on.
+made of the digits and photographs that the model was trained on. `--candidates "S*"` are those of the study of maps
+that show the object.
 
   python -m benchmarks.weightings --model squeezenet1_0 --weights squeezenet1_0.pth --images photos --grid --half tuned
 
@@ -13,7 +14,7 @@ channel (the mean of its gradient, as in Grad-CAM), one weight an element (the p
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from holistic_cam_plugin.classifiers.images import shown
 from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.method.weighting import WEIGHTINGS, gradient_variation, largest_magnitude
 
-__all__ = ["CANDIDATES", "CENTRE", "CHOSEN", "FIGURE"]
+__all__ = ["CANDIDATES", "CENTRE", "CHOSEN", "FIGURE", "STUDY"]
 
 Map = NDArray[np.float32]
 
@@ -92,6 +93,16 @@ def rms(k: float) -> Weigh:
 def by_positions(pyramid: Pyramid) -> list[float]:
     """Gradients shrink with the number of positions; its root makes up for half of it."""
     return [gradients[0].numel() ** 0.5 for gradients in pyramid.gradients]
+
+
+def equal_norms(pyramid: Pyramid) -> list[float]:
+    """Every scale's gradient has the same norm."""
+    return [1 / (float(gradients.norm()) or 1.0) for gradients in pyramid.gradients]
+
+
+def constancy(factor: float) -> Callable[[Pyramid], float]:
+    """What of the base scale's gradient does not vary over the positions: nothing in shallow layers, all in deep ones."""
+    return lambda pyramid: factor * (1 - float(gradient_variation(pyramid.gradients[0][None])))
 
 
 def share(evidence: Map, against: Map, power: float) -> Map:
@@ -153,33 +164,33 @@ CANDIDATES = {
     "mask of pge": Candidate(GATED, TIGHT, base=PGE),
     "scales of equal gradients": Candidate(GATED, TIGHT, shares=equal_gradients),
     "scales by probability": Candidate(GATED, TIGHT, shares=by_probability),
-    "relu, paper's mask": Candidate(relu),
-    "relu, no mask": Candidate(relu, None),
-    "relu, mean of maps": Candidate(relu, Mask(power=0.5), fusion=mean_of_maps),
-    "relu, three scales": Candidate(relu, scales=3),
-    "relu, split signs": Candidate(relu, split=True),
-    # Those of the study of maps that show the object; all but the first two are free of the logits' scale.
+    # Those of the study of maps that show the object. All but the first are free of the logits' scale.
     "pge, split signs": Candidate(PGE, split=True),
-    "gated, tight mask": Candidate(GATED, Mask(box=31, power=4.0)),
     "S relu": Candidate(relu, split=True),
     "S relu, no mask": Candidate(relu, None, split=True),
     "S relu, half mask": Candidate(relu, Mask(power=0.5), split=True),
     "S relu, own mask": Candidate(relu, OWN, split=True),
     "S relu, own mask, positions": Candidate(relu, OWN, split=True, shares=by_positions),
+    "S relu, own mask, equal norms": Candidate(relu, OWN, split=True, shares=equal_norms),
     "S relu, mean of maps": Candidate(relu, Mask(power=0.5), split=True, fusion=mean_of_maps),
     "S rms 1": Candidate(rms(1), split=True),
     "S rms 10": Candidate(rms(10), split=True),
     "S rms 100": Candidate(rms(100), split=True),
     "S rms 10, mean of maps": Candidate(rms(10), Mask(power=0.5), split=True, fusion=mean_of_maps),
-    "S minus 1/4, own mask": Candidate(relu, OWN, split=True, against=0.25, outweighed=difference),
     "S minus 1/2, own mask": Candidate(relu, OWN, split=True, against=0.5, outweighed=difference),
-    "S minus 1/2": Candidate(relu, split=True, against=0.5, outweighed=difference),
-    "S share": Candidate(relu, split=True, against=1, outweighed=share),
     "S share, own mask": Candidate(relu, OWN, split=True, against=1, outweighed=share),
     "S share squared, own mask": Candidate(relu, OWN, split=True, against=2, outweighed=share),
-    "S share, own mask, positions": Candidate(relu, OWN, split=True, against=1, outweighed=share, shares=by_positions),
-    "S share, own mask, three scales": Candidate(relu, OWN, split=True, against=1, outweighed=share, scales=3),
+    "S deep share, own mask, positions": Candidate(
+        relu, OWN, split=True, against=constancy(1), outweighed=share, shares=by_positions
+    ),
+    "S deep share squared, own mask, positions": Candidate(
+        relu, OWN, split=True, against=constancy(2), outweighed=share, shares=by_positions
+    ),
+    "S deep share squared, own mask, positions, three scales": Candidate(
+        relu, OWN, split=True, against=constancy(2), outweighed=share, shares=by_positions, scales=3
+    ),
 }
+STUDY = ["pge, paper's mask", CHOSEN, "pge, split signs", *(name for name in CANDIDATES if name.startswith("S "))]
 FIGURE = {
     "activation sum": Candidate(ones, None, scales=1),
     "channel-wise": Candidate(channel_means, None, scales=1),
@@ -200,6 +211,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--figure", action="store_true", help="draw Fig. 4, of 4 images if --samples names no number")
     arguments = parser.parse_args(argv)
     check_metrics(arguments.metrics)
+    if arguments.candidates == ["S*"]:
+        arguments.candidates = STUDY
     for name in arguments.candidates:
         if name not in CANDIDATES:
             raise UsageError(f"no candidate {name!r}{near_matches(name, CANDIDATES)}; known: {'; '.join(CANDIDATES)}")

@@ -68,7 +68,8 @@ class Candidate(NamedTuple):
         shares: the weight of each scale, up to a factor; None: all alike.
         scales: so many of the pyramid's, the smallest.
         split: every channel is taken as two, `relu(A)` with G and `relu(-A)` with -G.
-        against: by how much the evidence against the class counts, in the way that `outweighed` says.
+        against: by how much the evidence against the class counts, in the way that `outweighed` says; or a function
+            that tells it of the pyramid.
         outweighed: makes a map of the evidence for the class, that against it (the same of -G), and `against`.
         eps: for weights that have one.
     """
@@ -80,7 +81,7 @@ class Candidate(NamedTuple):
     shares: Callable[[Pyramid], Sequence[float]] | None = None
     scales: int = NUM_SCALES
     split: bool = False
-    against: float = 0.0
+    against: float | Callable[[Pyramid], float] = 0.0
     outweighed: Callable[[Map, Map, float], Map] | None = None
     eps: float = 1e-5
 
@@ -99,7 +100,7 @@ class Pyramid:
         self.activations, self.gradients = record.activations, record.weights
         self.size: Size = (record.fused.shape[0], record.fused.shape[1])
         self.probabilities = probabilities
-        self._maps: dict[Candidate, Map] = {}  # fused, by candidates without a mask
+        self._evidences: dict[tuple[Candidate, int], Map] = {}  # by what is fused, and its sign
 
     def map(self, candidate: Candidate) -> Map:
         """The candidate's map, `(H, W)` in [0, 1]."""
@@ -114,18 +115,20 @@ class Pyramid:
         return min_max_normalize(fused.astype(np.float64) * candidate.mask.of(base))
 
     def _fused(self, candidate: Candidate) -> Map:
-        if candidate not in self._maps:
-            self._maps[candidate] = self._fuse(candidate)
-        return self._maps[candidate]
-
-    def _fuse(self, candidate: Candidate) -> Map:
-        evidence = self._evidence(candidate, sign=1)
+        alone = candidate._replace(against=0.0, outweighed=None)
+        evidence = self._evidence(alone, 1)
         if candidate.outweighed is None:
             return evidence
-        return candidate.outweighed(evidence, self._evidence(candidate, sign=-1), candidate.against)
+        against = candidate.against(self) if callable(candidate.against) else candidate.against
+        return candidate.outweighed(evidence, self._evidence(alone, -1), against)
 
     def _evidence(self, candidate: Candidate, sign: int) -> Map:
         """The fused map; with sign -1 that of the evidence against the class."""
+        if (candidate, sign) not in self._evidences:
+            self._evidences[candidate, sign] = self._fuse(candidate, sign)
+        return self._evidences[candidate, sign]
+
+    def _fuse(self, candidate: Candidate, sign: int) -> Map:
         activations, gradients = self.activations[: candidate.scales], self.gradients[: candidate.scales]
         gradients = [sign * g for g in gradients]
         if candidate.split:

@@ -6,12 +6,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import pytorch_grad_cam as library
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from holistic_cam_plugin.baselines.cam import CAM
 from holistic_cam_plugin.baselines.cameras import CAMERAS
+from holistic_cam_plugin.baselines.emp import EMP
+from holistic_cam_plugin.baselines.igos import IGOS
+from holistic_cam_plugin.baselines.legrad import LeGrad
+from holistic_cam_plugin.baselines.msg_cam import MSGCAM
+from holistic_cam_plugin.baselines.normgrad import NormGrad
+from holistic_cam_plugin.baselines.rise import RISE
 from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.method.low_pass_wrap import fundamental_scale_denoising
@@ -48,7 +56,7 @@ def maps_by_method(
     """
     found: MapsByMethod = {}
     for name in dict.fromkeys(method.removesuffix(WRAP) for method in methods):
-        where = [NO_LAYER] if EXPLAINERS[name] in _BLIND else layers
+        where = [NO_LAYER] if name in _WITHOUT_LAYER else layers
         for layer, saliency_map in zip(where, EXPLAINERS[name](model, layers, image, target), strict=True):
             found[layer, name] = saliency_map
             if name + WRAP in methods:
@@ -103,8 +111,28 @@ def _refined(model: nn.Module, modules: list[nn.Module], image: Tensor, target: 
     return _float(library.RefineCAM(model, modules, base_method=library.LayerCAM)(image, [target]))
 
 
-def _gaussian(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> list[Map]:
-    return [_float(CenteredGaussian(model)(image, [target]))]
+def _blind(
+    make: Callable[[nn.Module], Callable[..., Any]],
+    model: nn.Module,
+    layers: Sequence[str],
+    image: Tensor,
+    target: Target,
+) -> list[Map]:
+    """A method or control that looks at no layer."""
+    return [_float(make(model)(image, [target]))]
+
+
+def _class_activation(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> list[Map]:
+    """CAM itself, of the deepest layer, where alone it is defined."""
+    return _single(CAM, model, layers[-1:], image, target)
+
+
+def _finer(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> list[Map]:
+    """FinerCAM over ours: the gradients against the classes that are next in likeness."""
+    return [
+        _float(library.FinerCAM(model, [model.get_submodule(name)], base_method=HolisticCAM)(image, [target]))
+        for name in layers
+    ]
 
 
 def _uniform(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> list[Map]:
@@ -112,25 +140,42 @@ def _uniform(model: nn.Module, layers: Sequence[str], image: Tensor, target: Tar
     return [np.ones(image.shape[-2:], np.float32)]
 
 
+def _edges(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target) -> list[Map]:
+    """The picture's own edges, which know nothing of the model: the magnitude of its Sobel gradient."""
+    grey = image[0].mean(dim=0).cpu().numpy()
+    return [min_max_normalize(np.hypot(*(cv2.Sobel(grey, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))))]
+
+
 def _float(maps: Any) -> Map:
     return np.asarray(maps[0], dtype=np.float32)
 
 
-_BLIND = (_gaussian, _uniform)  # controls that look at no layer
+_WITHOUT_LAYER = ("CAM", "EMP", "Edges", "Gaussian", "I-GOS", "LeGrad", "RISE", "Uniform")
 
 # By name: the maps of one image in every layer.
 EXPLAINERS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target], list[Map]]] = {
     "Grad-CAM": partial(_single, library.GradCAM),
     "Grad-CAM++": partial(_single, library.GradCAMPlusPlus),
     "XGrad-CAM": partial(_single, library.XGradCAM),
+    "HiResCAM": partial(_single, library.HiResCAM),
     "Eigen-CAM": partial(_single, library.EigenCAM),
     "Layer-CAM": partial(_single, library.LayerCAM),
+    "Score-CAM": partial(_single, library.ScoreCAM),
+    "NormGrad": partial(_single, NormGrad),
+    "MSG-CAM": partial(_single, MSGCAM),
+    "CAM": _class_activation,
     "CAMERAS": partial(_pyramid, CAMERAS),
     "Relevance-CAM": _relevance,
     "SESS": _sess,
     "RefineCAM": _refine,
+    "LeGrad": partial(_blind, LeGrad),
+    "RISE": partial(_blind, RISE),
+    "EMP": partial(_blind, EMP),
+    "I-GOS": partial(_blind, IGOS),
     "Holistic-CAM": partial(_pyramid, HolisticCAM),
     "Holistic-CAM gated": partial(_pyramid, partial(HolisticCAM, weighting="gated")),
-    "Gaussian": _gaussian,
+    "FinerCAM": _finer,
+    "Gaussian": partial(_blind, CenteredGaussian),
     "Uniform": _uniform,
+    "Edges": _edges,
 }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.harness.data import Sample, candidates, load, taken
 from benchmarks.harness.grids import compose, load_grid
 from benchmarks.harness.models import SQUASHED
-from holistic_cam_plugin.classifiers.models import Classifier
+from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier
 from holistic_cam_plugin.demo.scenes import make_scene
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import region_mask
@@ -40,7 +40,9 @@ def classifier(size: int = 224, resize: int = 256) -> Classifier:
 
 
 def arguments(images: Path | str, **others: Any) -> argparse.Namespace:
-    return argparse.Namespace(**({"images": images, "labels": None, "boxes": None, "seed": 0, "half": None} | others))
+    return argparse.Namespace(
+        **({"images": images, "labels": None, "boxes": None, "masks": None, "seed": 0, "half": None} | others)
+    )
 
 
 def picture(path: Path, box: tuple[int, int, int, int] | None = None, size: tuple[int, int] = (400, 300)) -> Path:
@@ -103,6 +105,23 @@ def test_a_box_follows_its_object_through_resize_and_crop(tmp_path: Path, size: 
         seen = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         assert loaded.image.shape == (1, 3, 224, 224)
         assert np.allclose(loaded.boxes[0], seen, atol=1.01)
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 451), (1000, 230)])
+def test_a_mask_of_any_size_lies_on_its_object(tmp_path: Path, size: tuple[int, int]) -> None:
+    box = (size[0] // 3, size[1] // 4, 2 * size[0] // 3, 3 * size[1] // 4)
+    picture(tmp_path / "a.png", box, size)
+    (tmp_path / "masks").mkdir()
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    pixels[box[1] : box[3], box[0] : box[2]] = 255
+    Image.fromarray(pixels).resize((224, 224)).save(tmp_path / "masks" / "a.png")  # of the whole picture, squashed
+    (tmp_path / "labels.csv").write_text("file,class_index\na.png,0\n")
+    (sample,) = candidates(arguments(tmp_path, masks=tmp_path / "masks"))
+    for resize in (256, 224, SQUASHED):
+        loaded = load(sample, classifier(resize=resize))
+        assert loaded.mask is not None
+        seen = (loaded.image[0, 0] > 0).numpy()
+        assert (loaded.mask & seen).sum() / (loaded.mask | seen).sum() > 0.95
 
 
 def test_boxes_outside_of_the_crop_are_gone(tmp_path: Path) -> None:
@@ -172,6 +191,15 @@ def test_the_tuned_half_of_the_scenes_is_what_the_model_was_trained_on() -> None
         scene = next(candidates(arguments("digits", half=half)))
         pixels = load(scene, classifier()).image[0]
         np.testing.assert_allclose(pixels / 2 + 0.5, make_scene((0, 0), split).image, atol=1e-6)
+
+
+def test_scenes_of_digits_have_the_strokes_of_their_digit() -> None:
+    sample = next(candidates(arguments("digits")))
+    scene = make_scene((0, 0), "held-out")
+    loaded = load(sample, demo_classifier("cpu"))
+    assert loaded.mask is not None
+    assert np.array_equal(loaded.mask, scene.masks[0])
+    assert loaded.boxes == (scene.boxes[0],)
 
 
 def test_scenes_of_digits_have_the_box_of_their_digit() -> None:

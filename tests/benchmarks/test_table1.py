@@ -13,15 +13,27 @@ from functools import partial
 
 import numpy as np
 import pytest
-from pytorch_grad_cam import GradCAM
+import torch
+from PIL import Image
+from pytorch_grad_cam import FinerCAM, GradCAM, HiResCAM, LayerCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from scipy import ndimage
 
 from benchmarks import table1
 from benchmarks.harness import methods
 from holistic_cam_plugin import CAMERAS, HolisticCAM
+from holistic_cam_plugin.baselines.normgrad import NormGrad
 from holistic_cam_plugin.batch.journal import read_rows
 from holistic_cam_plugin.demo import make_scene
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.metrics import CenteredGaussian, low_pass_wrapped
+from holistic_cam_plugin.metrics import (
+    CenteredGaussian,
+    average_precision,
+    best_iou,
+    energy_pointing_game,
+    low_pass_wrapped,
+    lucidity,
+)
 
 IMAGES = 6  # of the fixture
 FEW = ["--methods", "Grad-CAM", "Layer-CAM+LPW", "Gaussian"]
@@ -115,7 +127,7 @@ def test_a_table_is_not_continued_with_other_arguments(common):
     ("extra", "message"),
     [
         (["--methods", "Grad-CAMM"], "did you mean Grad-CAM"),
-        (["--metrics", "iou"], "no metric 'iou'; known: ins"),
+        (["--metrics", "dice"], "no metric 'dice'; known: ins"),
         (["--model", "own_model:missing"], "has no attribute"),
         (["--model", "own_model:number"], "returned a int"),
         (["--layers", "9"], "no layer '9'"),
@@ -140,6 +152,30 @@ def test_the_two_halves_are_all_the_images_and_their_grids(common, tmp_path):
     assert values["tuned"] | values["reported"] == values[None]
 
 
+def test_localisation_is_that_of_the_metrics(common, rows, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(IMAGES):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[number : number + 12, 8:30] = 255
+        Image.fromarray(mask).save(masks / f"{number}.png")
+    table1.main([*common, "--methods", "Layer-CAM", "--metrics", "ap", "iou", "lucidity", "epg", "--masks", str(masks)])
+    import own_model
+
+    model = own_model.net()
+    for row in rows("table1"):
+        number = int(row["image"].removesuffix(".png"))
+        pixels = torch.from_numpy(np.asarray(Image.open(tmp_path / "images" / row["image"]))).permute(2, 0, 1) / 255
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        image, target = ((pixels - mean) / std)[None], ClassifierOutputTarget(number)
+        cams = LayerCAM(model, [model.get_submodule(row["layer"])])(image, [target])
+        region = np.zeros((32, 32), bool)
+        region[number : number + 12, 8:30] = True
+        for column, metric in {"ap": average_precision, "iou": best_iou, "lucidity": lucidity}.items():
+            assert float(row[column]) == pytest.approx(float(metric(cams, [region])[0]), rel=1e-4), column
+        assert float(row["epg"]) == pytest.approx(float(energy_pointing_game(cams, [(4, 4, 20, 28)])[0]), rel=1e-4)
+
+
 def test_methods_give_the_maps_of_their_classes(subject):
     model, image, target = subject
     classes: dict[str, Callable[..., object]] = {
@@ -148,8 +184,11 @@ def test_methods_give_the_maps_of_their_classes(subject):
         "CAMERAS": CAMERAS,
         "Holistic-CAM": HolisticCAM,
         "Holistic-CAM gated": partial(HolisticCAM, weighting="gated"),
+        "HiResCAM": HiResCAM,
+        "NormGrad": NormGrad,
+        "FinerCAM": partial(FinerCAM, base_method=HolisticCAM),
     }
-    names = [*classes, "Gaussian", "Uniform", "SESS", "RefineCAM"]
+    names = [*classes, "Gaussian", "Uniform", "Edges", "SESS", "RefineCAM"]
     found = methods.maps_by_method(model, ["0", "1"], names, image, target)
     for (layer, name), cam in found.items():
         if name in classes:
@@ -157,5 +196,10 @@ def test_methods_give_the_maps_of_their_classes(subject):
             np.testing.assert_allclose(cam, expected, atol=1e-5)
     assert np.array_equal(found[methods.NO_LAYER, "Gaussian"], CenteredGaussian(model)(image)[0])
     assert np.array_equal(found[methods.NO_LAYER, "Uniform"], np.ones((32, 32)))
-    assert len(found) == 2 * 7 + 2
+    edges = found[methods.NO_LAYER, "Edges"]
+    grey = image[0].mean(dim=0).numpy()
+    across, down = (ndimage.sobel(grey.astype(np.float64), axis=axis, mode="mirror") for axis in (1, 0))
+    expected = np.hypot(across, down)
+    np.testing.assert_allclose(edges, (expected - expected.min()) / np.ptp(expected), atol=1e-5)
+    assert len(found) == 2 * 10 + 3
     assert not any(module._forward_hooks for module in model.modules())

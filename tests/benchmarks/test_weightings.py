@@ -45,10 +45,10 @@ def test_candidates_that_the_class_has(subject, found, name):
 
 
 def test_no_candidate_is_another_one_under_a_new_name(found):
-    split = "relu, split signs"  # this layer, after a ReLU, holds nothing negative to split off
+    split = "pge, split signs"  # this layer, after a ReLU, holds nothing negative to split off
     maps = [found["0", name].tobytes() for name in CANDIDATES if name != split]
     assert len(set(maps)) == len(maps)
-    np.testing.assert_allclose(found["0", split], found["0", "relu, paper's mask"], atol=1e-6)
+    np.testing.assert_allclose(found["0", split], found["0", "pge, paper's mask"], atol=1e-6)
 
 
 def test_signed_channels_are_taken_as_two(subject):
