@@ -126,7 +126,7 @@ def layer_maps(
     return maps * len(layers) if no_layer else maps
 
 
-def _maps(cam: Any, pairs: Iterable[tuple[Tensor, list[Target]]], **options: bool) -> NDArray[np.float32]:
+def _maps(cam: Any, pairs: Iterable[tuple[Tensor, list[Target]]], **options: Any) -> NDArray[np.float32]:
     """One image and target at a time: some of the library's methods mix the images of a batch (FullGrad, SESS)."""
     with _released(cam):
         return np.stack([cam(image, target, **options)[0] for image, target in pairs]).astype(np.float32)

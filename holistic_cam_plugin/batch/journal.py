@@ -149,4 +149,6 @@ def _text(value: object) -> str:
 
 
 def _other_table(path: Path) -> UsageError:
-    return UsageError(f"{path} is another table, with other columns: move it away, or choose another --output")
+    return UsageError(
+        f"{path} is another table, of other columns or another form: move it away, or choose another --output"
+    )

@@ -82,7 +82,9 @@ def test_rows_are_on_the_disk_when_append_returns(tmp_path, monkeypatch):
 def test_another_table_is_refused_and_stays(tmp_path, text):
     path = tmp_path / "t.csv"
     path.write_text(text)
-    with pytest.raises(UsageError, match=r"t\.csv is another table, with other columns: .* another --output"):
+    with pytest.raises(
+        UsageError, match=r"t\.csv is another table, of other columns or another form: .* another --output"
+    ):
         Journal(path, COLUMNS)
     assert path.read_text() == text
 

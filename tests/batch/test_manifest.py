@@ -96,6 +96,6 @@ def test_another_table_is_refused_and_stays(tmp_path):
     append(tmp_path, 0, [("a", [1])])
     (tmp_path / "test.csv").write_text("file,value\n\na,1\n\n")
     for refused in (lambda: merge(tmp_path, TABLE), lambda: list(recorded(tmp_path, TABLE))):
-        with pytest.raises(UsageError, match=r"test\.csv is another table, with other columns: move it away"):
+        with pytest.raises(UsageError, match=r"test\.csv is another table, of other columns or another form: move"):
             refused()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test-0.csv", "test.csv"]
