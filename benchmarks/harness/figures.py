@@ -7,27 +7,27 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
 from benchmarks.harness.methods import MapsByMethod
 
-__all__ = ["save_panels", "save_strip", "save_trends"]
+__all__ = ["PanelRow", "save_panels", "save_sheet", "save_strip", "save_trends"]
 
 Picture = NDArray[np.float32]
+# A label, the picture `(H, W, 3)` in [0, 1], and titles with maps `(H, W)` in [0, 1]; None shows the picture itself.
+PanelRow = tuple[str, Picture, Sequence[tuple[str, Picture | None]]]
 
 CELL_INCHES = 1.7
 DPI = 110
+GAP = 2  # pixels between the cells of a sheet
+QUALITY = 85  # of a sheet in JPEG
 
 
-def save_panels(path: Path, rows: Sequence[tuple[str, Picture, Sequence[tuple[str, Picture | None]]]]) -> None:
-    """Write labelled rows of maps over their picture as PNG.
-
-    Args:
-        path: file to write; its folder is made.
-        rows: a label, the picture `(H, W, 3)` in [0, 1], and titles with maps `(H, W)` in [0, 1]; None shows the
-            picture itself.
-    """
+def save_panels(path: Path, rows: Sequence[PanelRow]) -> None:
+    """Write labelled rows of maps over their picture as PNG; the file's folder is made."""
     columns = max(len(cells) for *_, cells in rows)
     figure = Figure(figsize=(CELL_INCHES * columns, (CELL_INCHES + 0.2) * len(rows)), dpi=DPI, layout="constrained")
     for axes_row, (label, picture, cells) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
@@ -39,10 +39,36 @@ def save_panels(path: Path, rows: Sequence[tuple[str, Picture, Sequence[tuple[st
                 axes.set_visible(False)
                 continue
             title, cam = cell
-            axes.imshow(picture if cam is None else show_cam_on_image(picture, cam, use_rgb=True))
+            axes.imshow(_overlay(picture, cam))
             axes.set_title(title, fontsize="x-small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def save_sheet(path: Path, rows: Sequence[PanelRow], cell: int) -> None:
+    """Write many rows as one small picture, JPEG or PNG by the file's name; its folder is made.
+
+    Above the first of several rows with the same label stands a line: the label, and the titles from the second on.
+
+    Args:
+        cell: side of every cell in pixels.
+    """
+    columns, line, step = max(len(cells) for *_, cells in rows), cell // 6, cell + GAP
+    blocks = [label for number, (label, *_) in enumerate(rows) if number == 0 or label != rows[number - 1][0]]
+    sheet = Image.new("RGB", (columns * step - GAP, len(blocks) * line + len(rows) * step - GAP), "white")
+    draw, top, current = ImageDraw.Draw(sheet), 0, None
+    for label, picture, cells in rows:
+        if label != current:
+            for column, text in enumerate([label, *(title for title, _ in cells[1:])]):
+                centre = column * step + cell / 2, top + line / 2
+                draw.text(centre, text, "black", _fitting_font(text, cell), anchor="mm")
+            top, current = top + line, label
+        for column, (_, cam) in enumerate(cells):
+            shown = Image.fromarray(_overlay(picture, cam)).resize((cell, cell), Image.Resampling.LANCZOS)
+            sheet.paste(shown, (column * step, top))
+        top += step
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, quality=QUALITY)
 
 
 def save_strip(path: Path, picture: Picture, steps: Mapping[str, MapsByMethod], layer: str) -> None:
@@ -65,6 +91,18 @@ def save_trends(path: Path, rows: Sequence[Mapping[str, str]], values: Sequence[
         axes.axhline(0, color="grey", linewidth=0.5)
     axes.legend(fontsize="x-small")
     figure.savefig(path)
+
+
+def _overlay(picture: Picture, cam: Picture | None) -> NDArray[np.uint8]:
+    """The map over its picture as the library shows it; the picture itself without one."""
+    shown = np.uint8(255 * picture) if cam is None else show_cam_on_image(picture, cam, use_rgb=True)
+    return np.asarray(shown, dtype=np.uint8)
+
+
+def _fitting_font(text: str, width: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own font, an eighth of the width high, or smaller for a text that would be wider."""
+    font = ImageFont.truetype(findfont("DejaVu Sans"), width // 8)
+    return font.font_variant(size=int(font.size * min(1, width / max(1, font.getlength(text)))))
 
 
 def _mean(values: Sequence[float]) -> float:

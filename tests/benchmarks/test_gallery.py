@@ -1,8 +1,20 @@
-"""The galleries are drawn, of the images that are named."""
+"""The galleries are drawn, of the images that are named, each by itself or all in one sheet."""
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+from PIL import Image
+from pytorch_grad_cam import GradCAM, LayerCAM
+from pytorch_grad_cam.utils.image import show_cam_on_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
 from benchmarks import gallery
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.data import candidates, load
+from benchmarks.harness.figures import GAP
+from benchmarks.harness.models import load_model
+from holistic_cam_plugin.errors import UsageError
 
 
 def test_galleries_are_drawn(common, output):
@@ -10,3 +22,51 @@ def test_galleries_are_drawn(common, output):
     gallery.main([*common, "--samples", "1", "--ablation"])
     assert [path.name for path in (output / "gallery").glob("*.png")] == ["2.png.png"]
     assert len(list((output / "ablation").glob("*.png"))) == 1
+
+
+def test_a_sheet_holds_the_library_s_overlays_layer_by_layer(common, output, tmp_path):
+    path, cell = tmp_path / "new" / "sheet.png", 24
+    names = ["1.png", "3.png", "4.png"]
+    own = ["--methods", "Grad-CAM", "Gaussian", "Layer-CAM", "--sheet", str(path), "--cell", str(cell)]
+    gallery.main([*common, "--names", *reversed(names), *own])
+    assert not output.exists()
+    sheet, step, line = np.asarray(Image.open(path)), cell + GAP, cell // 6
+    assert sheet.shape == (2 * line + 6 * step - GAP, 3 * step - GAP, 3)
+
+    arguments = experiment_parser(None).parse_args(common)
+    classifier = load_model(arguments)
+    samples = {sample.name: sample for sample in candidates(arguments)}
+    for block, layer in enumerate(("0", "1")):
+        top = block * (line + 3 * step)
+        assert sheet[top : top + line].min() < 128  # a line of text
+        for number, name in enumerate(names):
+            image, targets = load(samples[name], classifier).image, [ClassifierOutputTarget(samples[name].label)]
+            picture = ((image[0] * classifier.std + classifier.mean).clamp(0, 1)).permute(1, 2, 0).numpy()
+            module = [classifier.model.get_submodule(layer)]
+            cams = [cam_class(classifier.model, module)(image, targets)[0] for cam_class in (GradCAM, LayerCAM)]
+            overlays = [np.uint8(255 * picture), *(show_cam_on_image(picture, cam, use_rgb=True) for cam in cams)]
+            for column, overlay in enumerate(overlays):
+                y, x = top + line + number * step, column * step
+                small = Image.fromarray(overlay).resize((cell, cell), Image.Resampling.LANCZOS)
+                drawn = sheet[y : y + cell, x : x + cell]
+                np.testing.assert_allclose(drawn.astype(int), np.asarray(small).astype(int), atol=1)
+
+
+def test_a_sheet_in_jpeg(common, tmp_path):
+    path = tmp_path / "sheet.jpg"
+    gallery.main([*common, "--samples", "1", "--ablation", "--sheet", str(path)])
+    with Image.open(path) as sheet:
+        assert (sheet.format, sheet.size) == ("JPEG", (5 * (96 + GAP) - GAP, 2 * 16 + 2 * (96 + GAP) - GAP))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--sheet", "a.txt"], "a.txt must end in one of .jpg"),
+        (["--cell", "23"], "--cell 23 is too small"),
+        (["--names", "zebra"], "no image's name holds any of zebra"),
+    ],
+)
+def test_arguments_that_can_not_work(common, extra, message):
+    with pytest.raises(UsageError, match=message):
+        gallery.main([*common, *extra])
