@@ -16,6 +16,7 @@ from benchmarks.harness.arguments import experiment_parser
 from benchmarks.harness.data import load
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import prepared
+from holistic_cam_plugin.batch.journal import Journal
 from holistic_cam_plugin.metrics import EfficientMPRT, independent_randomization
 
 
@@ -79,8 +80,8 @@ def test_emprt_has_a_table_of_its_own(tmp_path):
     table = "| method | eMPRT ↑ |\n|---|---|\n| M | 0.50 [0.50, 0.50] |\n| N | constant |"
     assert sanity.emprt_table([*rows, cascade]) == table
     assert sanity.similarity_table([*rows, cascade]).splitlines()[-1] == "| M | 1.00 (1.00) |"
-    lines = [",".join(known | {"emprt": ""}), *(",".join(row.values()) for row in [*rows, cascade])]
-    (tmp_path / "sanity.csv").write_text("\n".join(lines) + "\n\n")
+    with Journal(tmp_path / "sanity.csv", tuple(cascade)) as journal:
+        journal.append([*rows, cascade])
     comment = "<!-- table: sanity.csv kind=eMPRT -->\n"
     assert report.made_anew(comment, tmp_path) == f"{comment}{table}\n"
 
