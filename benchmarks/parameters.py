@@ -22,13 +22,12 @@ from benchmarks.harness.report import HEADINGS, means, print_report
 from benchmarks.harness.runner import Evaluate, command, prepared, run
 from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.method.low_pass_wrap import BLUR_SIZE_AT_224, KSIZE_AT_224
-from holistic_cam_plugin.method.weighting import WEIGHTINGS
+from holistic_cam_plugin.method.pge import positive_gradient_weights
 
 BLURS = (3, 27, 51, 75)
 BOXES = (3, 47, 91, 135)
 SCALES = (1, 3, 5, 7, 9)
 EPSILONS = (0.0, 1e-9, 1e-7, 1e-5, 1e-3)
-PGE = WEIGHTINGS["pge"].weigh
 
 
 def wrap_name(blur: int, box: int) -> str:
@@ -37,8 +36,11 @@ def wrap_name(blur: int, box: int) -> str:
 
 
 SETTINGS = {
-    **{wrap_name(blur, box): Candidate(PGE, Mask(blur, box)) for blur, box in itertools.product(BLURS, BOXES)},
-    **{f"eps={eps:g}": Candidate(PGE, eps=eps) for eps in EPSILONS},
+    **{
+        wrap_name(blur, box): Candidate(positive_gradient_weights, Mask(blur, box), split=True)
+        for blur, box in itertools.product(BLURS, BOXES)
+    },
+    **{f"eps={eps:g}": Candidate(positive_gradient_weights, split=True, eps=eps) for eps in EPSILONS},
 }
 
 

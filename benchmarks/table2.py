@@ -12,18 +12,18 @@ import argparse
 from collections.abc import Sequence
 
 from benchmarks.harness.arguments import experiment_parser
-from benchmarks.harness.candidates import Candidate, candidate_maps
+from benchmarks.harness.candidates import Candidate, candidate_maps, raw_gradients
 from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, command, prepared, run
-from holistic_cam_plugin.method.weighting import WEIGHTINGS
+from holistic_cam_plugin.method.pge import positive_gradient_weights
 
 # P and F, on or off; "P F" is Holistic-CAM.
 VARIANTS = {
-    "- -": Candidate(WEIGHTINGS["gradient"].weigh, None),
-    "P -": Candidate(WEIGHTINGS["pge"].weigh, None),
-    "- F": Candidate(WEIGHTINGS["gradient"].weigh),
-    "P F": Candidate(WEIGHTINGS["pge"].weigh),
+    "- -": Candidate(raw_gradients, None),
+    "P -": Candidate(positive_gradient_weights, None, split=True),
+    "- F": Candidate(raw_gradients),
+    "P F": Candidate(positive_gradient_weights, split=True),
 }
 
 

@@ -23,7 +23,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 from benchmarks.harness.arguments import experiment_parser
-from benchmarks.harness.candidates import Candidate, Mask, Pyramid, Weigh, candidate_maps, mean_of_maps
+from benchmarks.harness.candidates import Candidate, Mask, Pyramid, Weigh, candidate_maps, mean_of_maps, raw_gradients
 from benchmarks.harness.data import load
 from benchmarks.harness.figures import save_panels
 from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
@@ -32,7 +32,9 @@ from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, command, prepared, run
 from holistic_cam_plugin.classifiers.images import shown
 from holistic_cam_plugin.errors import UsageError, near_matches
-from holistic_cam_plugin.method.weighting import WEIGHTINGS, gradient_variation, largest_magnitude
+from holistic_cam_plugin.method.gated import gated_weights
+from holistic_cam_plugin.method.pge import positive_gradient_weights
+from holistic_cam_plugin.method.variation import gradient_variation, largest_magnitude
 
 __all__ = ["CANDIDATES", "CENTRE", "CHOSEN", "FIGURE", "STUDY"]
 
@@ -42,6 +44,11 @@ Map = NDArray[np.float32]
 def ones(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     """No weights: the plain sum of the activations."""
     return torch.ones_like(activations)
+
+
+def gated(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """The deprecated gate."""
+    return gated_weights(gradients)
 
 
 def channel_means(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
@@ -68,7 +75,7 @@ def gated_over_all_positions(activations: Tensor, gradients: Tensor, eps: float)
 
 def gated_pge(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     """The paper's positive gradients behind the gate."""
-    return _mixed(gradients, gradient_variation(gradients), PGE(activations, gradients, eps))
+    return _mixed(gradients, gradient_variation(gradients), positive_gradient_weights(activations, gradients, eps))
 
 
 def gated_power(power: int) -> Weigh:
@@ -135,35 +142,35 @@ def _power(gradients: Tensor, power: int) -> Tensor:
     return (gradients / largest_magnitude(gradients)).clamp(min=0) ** power
 
 
-PGE, GRADIENT, GATED = (WEIGHTINGS[name].weigh for name in ("pge", "gradient", "gated"))
+PGE = positive_gradient_weights
 TIGHT = Mask(box=31, power=3.0)
 OWN = Mask(blur=1, own=True)
 CENTRE = "square, box 31, power 3"
 CHOSEN = "power 4"  # what `HolisticCAM(weighting="gated")` is, by what this study showed
 CANDIDATES = {
     "pge, paper's mask": Candidate(PGE),
-    "gradient, paper's mask": Candidate(GRADIENT),
-    "gated, paper's mask": Candidate(GATED),
-    CENTRE: Candidate(GATED, TIGHT),
+    "gradient, paper's mask": Candidate(raw_gradients),
+    "gated, paper's mask": Candidate(gated),
+    CENTRE: Candidate(gated, TIGHT),
     "pge": Candidate(PGE, TIGHT),
-    "gradient": Candidate(GRADIENT, TIGHT),
+    "gradient": Candidate(raw_gradients, TIGHT),
     "linear": Candidate(gated_power(1), TIGHT),
     "cube": Candidate(gated_power(3), TIGHT),
     "pge behind the gate": Candidate(gated_pge, TIGHT),
     "gate by channel": Candidate(gated_by_channel, TIGHT),
     "gate over all positions": Candidate(gated_over_all_positions, TIGHT),
-    "box 61": Candidate(GATED, Mask(box=61, power=3.0)),
-    "box 91": Candidate(GATED, Mask(box=91, power=3.0)),
-    "power 0.5": Candidate(GATED, Mask(box=31, power=0.5)),
-    "power 1": Candidate(GATED, Mask(box=31, power=1.0)),
-    "power 2": Candidate(GATED, Mask(box=31, power=2.0)),
-    CHOSEN: Candidate(GATED, Mask(box=31, power=4.0)),
-    "blur 27": Candidate(GATED, Mask(27, 31, 3.0)),
-    "blur 75": Candidate(GATED, Mask(75, 31, 3.0)),
-    "mask of gradients": Candidate(GATED, TIGHT, base=GRADIENT),
-    "mask of pge": Candidate(GATED, TIGHT, base=PGE),
-    "scales of equal gradients": Candidate(GATED, TIGHT, shares=equal_gradients),
-    "scales by probability": Candidate(GATED, TIGHT, shares=by_probability),
+    "box 61": Candidate(gated, Mask(box=61, power=3.0)),
+    "box 91": Candidate(gated, Mask(box=91, power=3.0)),
+    "power 0.5": Candidate(gated, Mask(box=31, power=0.5)),
+    "power 1": Candidate(gated, Mask(box=31, power=1.0)),
+    "power 2": Candidate(gated, Mask(box=31, power=2.0)),
+    CHOSEN: Candidate(gated, Mask(box=31, power=4.0)),
+    "blur 27": Candidate(gated, Mask(27, 31, 3.0)),
+    "blur 75": Candidate(gated, Mask(75, 31, 3.0)),
+    "mask of gradients": Candidate(gated, TIGHT, base=raw_gradients),
+    "mask of pge": Candidate(gated, TIGHT, base=PGE),
+    "scales of equal gradients": Candidate(gated, TIGHT, shares=equal_gradients),
+    "scales by probability": Candidate(gated, TIGHT, shares=by_probability),
     # Those of the study of maps that show the object. All but the first are free of the logits' scale.
     "pge, split signs": Candidate(PGE, split=True),
     "S relu": Candidate(relu, split=True),

@@ -144,7 +144,11 @@ def test_outputs_are_those_of_the_untouched_images(net, images):
         ({"ksize": 257}, ValueError, "ksize must be odd and from 1 to 255"),
         ({"ksize": True}, TypeError, "ksize must be an odd integer or None"),
         ({"interpolation": "nearest"}, ValueError, "interpolation must be one of bilinear, bicubic"),
-        ({"weighting": "raw"}, ValueError, "weighting must be one of 'pge', 'gated', 'gradient', got 'raw'"),
+        (
+            {"weighting": "raw"},
+            ValueError,
+            "weighting must be one of 'pge', 'evidence', 'gradient', 'gated', got 'raw'",
+        ),
         ({"mask_power": 0}, ValueError, "mask_power must be a finite number above 0 or None, got 0"),
         ({"mask_power": True}, ValueError, "mask_power must be a finite number above 0 or None, got True"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
@@ -183,7 +187,12 @@ def test_weights_is_the_former_name_of_weighting(net, images):
     assert cam.weights == cam.weighting == "pge"
 
 
-@pytest.mark.parametrize("weighting", ["pge", "gated", "gradient"])
+def test_the_gate_is_deprecated(net):
+    with pytest.warns(DeprecationWarning, match='weighting="evidence" shows the object'):
+        HolisticCAM(net, [net.layer2], weighting="gated")
+
+
+@pytest.mark.parametrize("weighting", ["pge", "gradient"])
 def test_intermediates_are_what_the_map_is_made_of(net, images, weighting):
     cam = HolisticCAM(net, [net.layer1, net.layer3], weighting=weighting, batch_size=2, **SMALL)
     targets = [[ClassifierOutputTarget(1), ClassifierOutputTarget(2)], [ClassifierOutputTarget(0)]]

@@ -22,7 +22,7 @@ from holistic_cam_plugin.method.low_pass_wrap import (
     denoising_mask,
 )
 
-__all__ = ["Candidate", "Mask", "Pyramid", "candidate_maps", "mean_of_maps", "scale_probabilities"]
+__all__ = ["Candidate", "Mask", "Pyramid", "candidate_maps", "mean_of_maps", "raw_gradients", "scale_probabilities"]
 
 Map = NDArray[np.float32]
 Size = tuple[int, int]
@@ -167,6 +167,11 @@ def candidate_maps(
         pyramid = Pyramid(record, probabilities)
         found |= {(layer, name): pyramid.map(candidate) for name, candidate in candidates.items()}
     return found
+
+
+def raw_gradients(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """The gradients as they are."""
+    return gradients
 
 
 def mean_of_maps(activations: Sequence[Tensor], weights: Sequence[Tensor], size: Size) -> Tensor:

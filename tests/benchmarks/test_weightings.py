@@ -9,13 +9,22 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import weightings
-from benchmarks.harness.candidates import Candidate, Mask, candidate_maps, mean_of_maps, scale_probabilities
+from benchmarks.harness.candidates import (
+    Candidate,
+    Mask,
+    candidate_maps,
+    mean_of_maps,
+    raw_gradients,
+    scale_probabilities,
+)
 from benchmarks.weightings import CANDIDATES, CENTRE, CHOSEN, FIGURE
 from holistic_cam_plugin import HolisticCAM, kernel_size
 from holistic_cam_plugin.errors import UsageError
 
 SIZE = 32
-GRADIENT = weightings.GRADIENT
+GRADIENT = raw_gradients
+
+pytestmark = pytest.mark.filterwarnings("ignore:weighting=.gated. goes")
 
 
 @pytest.fixture
@@ -29,6 +38,8 @@ SETTINGS = {
     "gated, paper's mask": {"weighting": "gated", "ksize": kernel_size(SIZE, 91), "mask_power": 1.0},
     CENTRE: {"weighting": "gated", "mask_power": 3.0},
     CHOSEN: {"weighting": "gated"},
+    "pge, split signs": {},
+    "S deep share, own mask, positions": {"weighting": "evidence"},
     "pge": {"ksize": kernel_size(SIZE, 31), "mask_power": 3.0},
     "power 1": {"weighting": "gated", "mask_power": 1.0},
     "box 61": {"weighting": "gated", "mask_power": 3.0, "ksize": kernel_size(SIZE, 61)},

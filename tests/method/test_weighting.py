@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from holistic_cam_plugin.method.weighting import WEIGHTINGS, gated_weights, gradient_variation, weighting_by_name
+from holistic_cam_plugin.method.gated import gated_weights
+from holistic_cam_plugin.method.variation import gradient_variation
+from holistic_cam_plugin.method.weighting import WEIGHTINGS, weighting_by_name
 
 
 def literal_variation(gradients: Tensor) -> float:
@@ -98,5 +100,5 @@ def test_the_gradients_are_not_changed(generator):
 
 
 def test_an_unknown_weighting_is_named():
-    with pytest.raises(ValueError, match="weighting must be one of 'pge', 'gated', 'gradient', got 'raw'"):
+    with pytest.raises(ValueError, match="weighting must be one of 'pge', 'evidence', 'gradient', 'gated', got 'raw'"):
         weighting_by_name("raw")
