@@ -185,6 +185,8 @@ CANDIDATES = {
     "S rms 100": Candidate(rms(100), split=True),
     "S rms 10, mean of maps": Candidate(rms(10), Mask(power=0.5), split=True, fusion=mean_of_maps),
     "S minus 1/2, own mask": Candidate(relu, OWN, split=True, against=0.5, outweighed=difference),
+    "S deep share": Candidate(relu, split=True, against=constancy(1), outweighed=share),
+    "S deep share squared": Candidate(relu, split=True, against=constancy(2), outweighed=share),
     "S share, own mask": Candidate(relu, OWN, split=True, against=1, outweighed=share),
     "S share squared, own mask": Candidate(relu, OWN, split=True, against=2, outweighed=share),
     "S deep share, own mask, positions": Candidate(
