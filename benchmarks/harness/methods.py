@@ -38,7 +38,15 @@ WRAP = "+LPW"  # after a method's name: its maps with the low-pass wrap of thems
 
 DEFAULT_METHODS = (
     *("Grad-CAM", "Grad-CAM++", "XGrad-CAM", "Eigen-CAM", "Layer-CAM", "CAMERAS", "Relevance-CAM", "RefineCAM"),
-    *("Holistic-CAM", "Gaussian", "Grad-CAM+LPW", "Layer-CAM+LPW", "CAMERAS+LPW", "Relevance-CAM+LPW"),
+    *(
+        "Holistic-CAM",
+        "Holistic-CAM evidence",
+        "Gaussian",
+        "Grad-CAM+LPW",
+        "Layer-CAM+LPW",
+        "CAMERAS+LPW",
+        "Relevance-CAM+LPW",
+    ),
 )
 
 
@@ -184,6 +192,7 @@ EXPLAINERS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target, Reshap
     "EMP": partial(_blind, EMP),
     "I-GOS": partial(_blind, IGOS),
     "Holistic-CAM": partial(_pyramid, HolisticCAM),
+    "Holistic-CAM evidence": partial(_pyramid, partial(HolisticCAM, weighting="evidence")),
     "Holistic-CAM gated": partial(_pyramid, partial(HolisticCAM, weighting="gated")),
     "FinerCAM": _finer,
     "Gaussian": partial(_blind, CenteredGaussian),

@@ -28,7 +28,7 @@ from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["DEFAULT_METHODS", "METHODS", "display_name", "layer_maps", "method_key"]
 
-DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam")
+DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam", "holisticcamevidence")
 
 _META_METHODS = ("FinerCAM", "RefineCAM", "SESS")
 _DISPLAY_NAMES = {
@@ -38,6 +38,7 @@ _DISPLAY_NAMES = {
     "xgradcam": "XGrad-CAM",
     "eigencam": "Eigen-CAM",
     "holisticcam": "Holistic-CAM",
+    "holisticcamevidence": "Holistic-CAM evidence",
     "holisticcamgated": "Holistic-CAM gated",
     "igos": "I-GOS",
     "msgcam": "MSG-CAM",
@@ -55,6 +56,11 @@ def _library_methods() -> dict[str, type]:
     return {_normalized(c.__name__): c for c in classes}
 
 
+class _EvidenceHolisticCAM(HolisticCAM):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, weighting="evidence", **kwargs)
+
+
 class _GatedHolisticCAM(HolisticCAM):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, weighting="gated", **kwargs)
@@ -64,6 +70,7 @@ METHODS: dict[str, type] = {
     **dict(sorted(_library_methods().items())),
     **{_normalized(c.__name__): c for c in (CAM, CAMERAS, EMP, IGOS, MSGCAM, NormGrad, RISE)},
     "holisticcam": HolisticCAM,
+    "holisticcamevidence": _EvidenceHolisticCAM,
     "holisticcamgated": _GatedHolisticCAM,
 }
 

@@ -183,7 +183,7 @@ def test_methods_give_the_maps_of_their_classes(subject):
         "Grad-CAM+LPW": low_pass_wrapped(GradCAM),
         "CAMERAS": CAMERAS,
         "Holistic-CAM": HolisticCAM,
-        "Holistic-CAM gated": partial(HolisticCAM, weighting="gated"),
+        "Holistic-CAM evidence": partial(HolisticCAM, weighting="evidence"),
         "HiResCAM": HiResCAM,
         "NormGrad": NormGrad,
         "FinerCAM": partial(FinerCAM, base_method=HolisticCAM),
