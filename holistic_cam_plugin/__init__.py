@@ -2,7 +2,6 @@
 
 from holistic_cam_plugin.baselines.cameras import CAMERAS
 from holistic_cam_plugin.holistic_cam import HolisticCAM, Intermediates
-from holistic_cam_plugin.method.evidence import evidence, fuse_evidence
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
 from holistic_cam_plugin.method.gated import gated_weights
 from holistic_cam_plugin.method.low_pass_wrap import (
@@ -14,6 +13,7 @@ from holistic_cam_plugin.method.low_pass_wrap import (
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import positive_gradient_weights
 from holistic_cam_plugin.method.pyramid import pyramid_sizes, resize_image
+from holistic_cam_plugin.method.signs import signed_weights, split_signs
 from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_reshape_transform
 
 __all__ = [
@@ -21,10 +21,8 @@ __all__ = [
     "HolisticCAM",
     "Intermediates",
     "denoising_mask",
-    "evidence",
     "fundamental_scale_denoising",
     "fuse",
-    "fuse_evidence",
     "fuse_principal",
     "gated_weights",
     "kernel_size",
@@ -33,6 +31,8 @@ __all__ = [
     "positive_gradient_weights",
     "pyramid_sizes",
     "resize_image",
+    "signed_weights",
+    "split_signs",
     "swin_reshape_transform",
     "vit_reshape_transform",
 ]

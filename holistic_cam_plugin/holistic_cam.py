@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
-from holistic_cam_plugin.method.low_pass_wrap import NO_MEDIAN, check_kernel, check_power, denoising_mask
+from holistic_cam_plugin.method.low_pass_wrap import check_kernel, check_power, denoising_mask
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import (
@@ -28,7 +28,7 @@ from holistic_cam_plugin.method.pyramid import (
     check_pyramid,
     pyramid_sizes,
 )
-from holistic_cam_plugin.method.weighting import MaskSetting, weighting_by_name
+from holistic_cam_plugin.method.weighting import Weighting, weighting_by_name
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
 from holistic_cam_plugin.passes.one_scale import native_pass
 from holistic_cam_plugin.passes.outputs import Outputs, joined
@@ -39,7 +39,7 @@ __all__ = ["HolisticCAM", "Intermediates"]
 
 Maps = NDArray[np.float32]
 
-_GATED = 'weighting="gated" goes with the next minor version; weighting="evidence" shows the object, not a part of it'
+_GATED = 'weighting="gated" goes with the next minor version; weighting="positive" shows the object, not a part of it'
 
 
 class Intermediates(NamedTuple):
@@ -50,7 +50,7 @@ class Intermediates(NamedTuple):
         weights: W_t in the same shapes (paper, eq. 8), of signed activations W+ - W- (see `split_signs`); with
             `weighting="gradient"` the gradients.
         fused: the primary map M_PHR, `(H, W)`, float32, in the product's units (eq. 12).
-        base: what the mask is made of, the base scale's map M0 likewise (eq. 13); None with `fsd=False`.
+        base: the base scale's map M0 likewise (eq. 13); None with `fsd=False`.
         mask: what the fused map is multiplied with, `(H, W)`, float64 (eq. 16); None likewise.
         saliency_map: the result, `(H, W)`, float32, in [0, 1] (eq. 17).
     """
@@ -82,12 +82,12 @@ class HolisticCAM(BaseCAM):
         sizes: shorter sides of the pyramid in pixels instead of the formula; the first is the base scale.
         eps: the constant of the positive gradient enhancement (eq. 8); of `"pge"` alone.
         weighting: what the activations are weighed by: `"pge"`, the paper's positive gradients (eq. 6, 8);
-            `"evidence"`, whose maps show the object in every layer and do not depend on the scale of the logits (see
-            `fuse_evidence`), under a mask made of the fused map itself; `"gradient"`, the raw gradients (the ablation
-            without PGE); `"gated"`, deprecated.
+            `"positive"`, the positive gradients as they are, whose maps show the object in every layer and do not
+            depend on the scale of the logits; `"gradient"`, the raw gradients (the ablation without PGE); `"gated"`,
+            deprecated.
         fsd: mask the fused map with the base scale's (eq. 13-16); off, the result is the primary map (eq. 12).
         blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 at 224 px, and
-            in proportion to the shorter side; with `"evidence"` there is none.
+            in proportion to the shorter side.
         ksize: window of the mask's box filter likewise. None: 91 at 224 px, 31 with the gated weighting.
         mask_power: of the mask. None: 1, 4 with the gated weighting.
         interpolation: how the image is enlarged, `"bilinear"` or `"bicubic"`.
@@ -321,17 +321,15 @@ class HolisticCAM(BaseCAM):
             fused = _as_numpy(weighting.fuse(stack.activations, weights, size, eigen_smooth))
             base = mask = None
             if self.fsd:
-                own = weighting.mask.own
-                base = fused if own else _as_numpy(weighting.fuse(stack.activations[:1], weights[:1], size, False))
-                mask = self._mask(base, weighting.mask)
+                base = _as_numpy(weighting.fuse(stack.activations[:1], weights[:1], size, False))
+                mask = self._mask(base, weighting)
             saliency_map = min_max_normalize(fused if mask is None else fused.astype(np.float64) * mask)
             yield Intermediates(stack.activations, weights, fused, base, mask, saliency_map)
 
-    def _mask(self, base: Maps, setting: MaskSetting) -> NDArray[np.float64]:
+    def _mask(self, base: Maps, weighting: Weighting) -> NDArray[np.float64]:
         """The mask that goes with the weighting, but for what the user chose."""
-        blur_size = NO_MEDIAN if self.blur_size is None and setting.own else self.blur_size
-        power = setting.power if self.mask_power is None else self.mask_power
-        return denoising_mask(base, blur_size, self.ksize, ksize_at_224=setting.ksize_at_224, power=power)
+        power = weighting.mask_power if self.mask_power is None else self.mask_power
+        return denoising_mask(base, self.blur_size, self.ksize, ksize_at_224=weighting.ksize_at_224, power=power)
 
     def _check_parameters(self) -> None:
         check_pyramid(self.num_scales, self.max_size, self.sizes)

@@ -172,7 +172,7 @@ def reference_maps(
             scaled = F.interpolate(image, size=size, mode=interpolation, align_corners=False)
             on_canvas = []
             for activations, gradients in hooked_pass(model, layers, scaled, category):
-                if weights == "pge":  # both signs as channels of their own
+                if weights in ("pge", "positive"):  # both signs as channels of their own
                     activations = torch.cat([activations.relu(), (-activations).relu()], dim=1)
                     gradients = torch.cat([gradients, -gradients], dim=1)
                 weighed = LITERAL_WEIGHTS[weights](activations, gradients, eps)
@@ -223,7 +223,12 @@ def literal_gate(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     return variation * positive * gradients.abs().sum() / positive.sum() + (1 - variation) * gradients
 
 
-LITERAL_WEIGHTS = {"pge": literal_pge, "gated": literal_gate, "gradient": lambda activations, gradients, eps: gradients}
+LITERAL_WEIGHTS = {
+    "pge": literal_pge,
+    "positive": lambda activations, gradients, eps: gradients.relu(),
+    "gated": literal_gate,
+    "gradient": lambda activations, gradients, eps: gradients,
+}
 
 
 def to_canvas(x: Tensor, size: tuple[int, int]) -> np.ndarray:

@@ -329,7 +329,7 @@ def test_any_head_and_any_callable_to_a_scalar(classes, target):
     model = seeded(resnet18, weights=None, num_classes=classes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a random net may hold no evidence for one of the two classes
-        maps = HolisticCAM(model, [model.layer3], sizes=[64, 96], weighting="evidence")(picture(64, 64), [target])
+        maps = HolisticCAM(model, [model.layer3], sizes=[64, 96], weighting="positive")(picture(64, 64), [target])
     assert maps.shape == (1, 64, 64)
     assert np.isfinite(maps).all()
 
@@ -381,7 +381,7 @@ class Score(nn.Module):
         return self.head(x).tanh().mean(dim=(2, 3, 4))
 
 
-@pytest.mark.parametrize("weights", ["evidence", "gradient"])
+@pytest.mark.parametrize("weights", ["positive", "gradient"])
 def test_every_weight_takes_volumes(weights):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), Score()).eval()
@@ -401,7 +401,7 @@ def other_devices() -> list[str]:
 
 
 @pytest.mark.skipif(not other_devices(), reason="no CUDA or MPS device at hand")
-@pytest.mark.parametrize("weights", ["pge", "evidence"])
+@pytest.mark.parametrize("weights", ["pge", "positive"])
 def test_other_devices_give_the_cpus_maps(weights):
     model, image = seeded(resnet18, weights=None), picture(64, 64)
     expected = HolisticCAM(model, [model.layer2, model.layer4], sizes=[64, 96], weighting=weights)(image)

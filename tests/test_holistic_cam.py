@@ -46,7 +46,7 @@ def test_any_shape(any_net, make_images, reference, shape, fsd):
 
 
 @pytest.mark.parametrize("fsd", [False, True])
-@pytest.mark.parametrize("weights", ["pge", "gated", "gradient"])
+@pytest.mark.parametrize("weights", ["pge", "positive", "gated", "gradient"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -147,7 +147,7 @@ def test_outputs_are_those_of_the_untouched_images(net, images):
         (
             {"weighting": "raw"},
             ValueError,
-            "weighting must be one of 'pge', 'evidence', 'gradient', 'gated', got 'raw'",
+            "weighting must be one of 'pge', 'positive', 'gradient', 'gated', got 'raw'",
         ),
         ({"mask_power": 0}, ValueError, "mask_power must be a finite number above 0 or None, got 0"),
         ({"mask_power": True}, ValueError, "mask_power must be a finite number above 0 or None, got True"),
@@ -188,11 +188,11 @@ def test_weights_is_the_former_name_of_weighting(net, images):
 
 
 def test_the_gate_is_deprecated(net):
-    with pytest.warns(DeprecationWarning, match='weighting="evidence" shows the object'):
+    with pytest.warns(DeprecationWarning, match='weighting="positive" shows the object'):
         HolisticCAM(net, [net.layer2], weighting="gated")
 
 
-@pytest.mark.parametrize("weighting", ["pge", "gradient"])
+@pytest.mark.parametrize("weighting", ["pge", "positive", "gradient"])
 def test_intermediates_are_what_the_map_is_made_of(net, images, weighting):
     cam = HolisticCAM(net, [net.layer1, net.layer3], weighting=weighting, batch_size=2, **SMALL)
     targets = [[ClassifierOutputTarget(1), ClassifierOutputTarget(2)], [ClassifierOutputTarget(0)]]

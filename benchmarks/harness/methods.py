@@ -40,7 +40,7 @@ DEFAULT_METHODS = (
     *("Grad-CAM", "Grad-CAM++", "XGrad-CAM", "Eigen-CAM", "Layer-CAM", "CAMERAS", "Relevance-CAM", "RefineCAM"),
     *(
         "Holistic-CAM",
-        "Holistic-CAM evidence",
+        "Holistic-CAM positive",
         "Gaussian",
         "Grad-CAM+LPW",
         "Layer-CAM+LPW",
@@ -192,7 +192,7 @@ EXPLAINERS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target, Reshap
     "EMP": partial(_blind, EMP),
     "I-GOS": partial(_blind, IGOS),
     "Holistic-CAM": partial(_pyramid, HolisticCAM),
-    "Holistic-CAM evidence": partial(_pyramid, partial(HolisticCAM, weighting="evidence")),
+    "Holistic-CAM positive": partial(_pyramid, partial(HolisticCAM, weighting="positive")),
     "Holistic-CAM gated": partial(_pyramid, partial(HolisticCAM, weighting="gated")),
     "FinerCAM": _finer,
     "Gaussian": partial(_blind, CenteredGaussian),

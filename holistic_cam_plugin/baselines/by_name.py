@@ -28,7 +28,7 @@ from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["DEFAULT_METHODS", "METHODS", "display_name", "layer_maps", "method_key"]
 
-DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam", "holisticcamevidence")
+DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam", "holisticcampositive")
 
 _META_METHODS = ("FinerCAM", "RefineCAM", "SESS")
 _DISPLAY_NAMES = {
@@ -38,7 +38,7 @@ _DISPLAY_NAMES = {
     "xgradcam": "XGrad-CAM",
     "eigencam": "Eigen-CAM",
     "holisticcam": "Holistic-CAM",
-    "holisticcamevidence": "Holistic-CAM evidence",
+    "holisticcampositive": "Holistic-CAM positive",
     "holisticcamgated": "Holistic-CAM gated",
     "igos": "I-GOS",
     "msgcam": "MSG-CAM",
@@ -56,9 +56,9 @@ def _library_methods() -> dict[str, type]:
     return {_normalized(c.__name__): c for c in classes}
 
 
-class _EvidenceHolisticCAM(HolisticCAM):
+class _PositiveHolisticCAM(HolisticCAM):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, weighting="evidence", **kwargs)
+        super().__init__(*args, weighting="positive", **kwargs)
 
 
 class _GatedHolisticCAM(HolisticCAM):
@@ -70,7 +70,7 @@ METHODS: dict[str, type] = {
     **dict(sorted(_library_methods().items())),
     **{_normalized(c.__name__): c for c in (CAM, CAMERAS, EMP, IGOS, MSGCAM, NormGrad, RISE)},
     "holisticcam": HolisticCAM,
-    "holisticcamevidence": _EvidenceHolisticCAM,
+    "holisticcampositive": _PositiveHolisticCAM,
     "holisticcamgated": _GatedHolisticCAM,
 }
 

@@ -57,8 +57,8 @@ def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_model_files()
     add("--layers", nargs="+", metavar="NAME", help="target layers by module name (default: the model's last stage)")
     add(
-        "--methods", "--method", nargs="+", type=method_argument, default=["holisticcamevidence"], metavar="NAME",
-        help=f"any of {', '.join(METHODS)} (default: holisticcamevidence)",
+        "--methods", "--method", nargs="+", type=method_argument, default=["holisticcampositive"], metavar="NAME",
+        help=f"any of {', '.join(METHODS)} (default: holisticcampositive)",
     )  # fmt: skip
     add(
         "--sizes", nargs="+", type=positive, metavar="PX",

@@ -30,9 +30,7 @@ GPU_BAND = 2**25
 
 
 @torch.no_grad()
-def fuse(
-    activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, ...], *, relu: bool = True
-) -> Tensor:
+def fuse(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
     """The primary high-resolution map M_PHR (paper, eq. 10-12); of one scale alone, the base map M0 (eq. 13).
 
     Args:
@@ -40,10 +38,9 @@ def fuse(
             volumes `(C, d_t, h_t, w_t)`.
         weights: W_t in the same shapes.
         size: `(H, W)` or `(D, H, W)` of the canvas in pixels.
-        relu: as in eq. 12; off, the sum over channels keeps its sign.
 
     Returns:
-        A map of this size, float32, never negative with `relu`, in the product's own units (not scaled to [0, 1]).
+        A map of this size, float32, never negative, in the product's own units (not scaled to [0, 1]).
 
     Raises:
         ValueError: no scale at all, or shapes that do not belong together.
@@ -53,7 +50,7 @@ def fuse(
     with torch.autocast(fused.device.type, enabled=False):
         for part, products in _canvas(activations, weights, size, sparse=True):
             fused[part] = products.sum(dim=1).view(-1, size[-1])
-    return fused.clamp_(min=0) if relu else fused
+    return fused.clamp_(min=0)
 
 
 @torch.no_grad()

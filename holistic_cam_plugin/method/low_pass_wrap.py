@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 __all__ = ["denoising_mask", "fundamental_scale_denoising", "kernel_size", "low_pass_wrap"]
 
 BLUR_SIZE_AT_224 = 51
-NO_MEDIAN = 1  # the window of a median filter that changes nothing
 KSIZE_AT_224 = 91
 # OpenCV's 8-bit median filter counts in 16 bits and is wrong, without a word, for larger kernels (its issue 26407).
 LARGEST_KERNEL = 255

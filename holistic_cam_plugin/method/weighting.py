@@ -1,4 +1,13 @@
-"""What weighs the activations, by name: each with the fusion and the mask that go with it."""
+r"""What weighs the activations, by name: each with the fusion and the mask that go with it.
+
+* `pge`, the paper's: $W = \alpha \, \mathrm{ReLU}(G)$ with Grad-CAM++'s pixel weight $\alpha$ (eq. 6 and 8). Where
+  gradients are small it is $G^3 / \epsilon$: sharp, and dependent on the scale of the logits.
+* `positive`: $W = \mathrm{ReLU}(G)$, the positive gradients as they are; all the rest is the paper's. Multiplying the
+  logits by a constant changes nothing, and the map shows the object instead of its strongest points.
+  `benchmarks/results/weightings/README.md` has the study that chose it.
+* `gradient`: $W = G$, the ablation without PGE.
+* `gated`: deprecated.
+"""
 
 from __future__ import annotations
 
@@ -7,47 +16,35 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from holistic_cam_plugin.method.evidence import fuse_evidence, scaled_gradients
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
 from holistic_cam_plugin.method.gated import gated_weights
 from holistic_cam_plugin.method.low_pass_wrap import KSIZE_AT_224
 from holistic_cam_plugin.method.pge import positive_gradient_weights
 from holistic_cam_plugin.method.signs import signed_weights, split_signs
 
-__all__ = ["WEIGHTINGS", "MaskSetting", "Weighting", "weighting_by_name"]
+__all__ = ["WEIGHTINGS", "Weighting", "weighting_by_name"]
 
 Size = tuple[int, ...]
 
 
-class MaskSetting(NamedTuple):
-    """The mask that goes with a weighting.
-
-    Attributes:
-        ksize_at_224: its box filter in pixels at 224 px.
-        power: its exponent.
-        own: it is made of the fused map itself, without a median filter, not of the base scale's map.
-    """
-
-    ksize_at_224: int = KSIZE_AT_224
-    power: float = 1.0
-    own: bool = False
-
-
 class Weighting(NamedTuple):
-    """How activations are weighed.
+    """How activations are weighed, with the mask that goes with it.
 
     Attributes:
         name: the user's word for it.
-        weigh: makes the weights of one scale, `(B, C, h, w)`, of its activations and gradients in this shape, and eps.
+        weigh: makes the weights of one scale, `(B, C, h, w)`, of its activations and gradients in this shape, and eps;
+            those of both signs of activations in one tensor, W+ - W-.
         fuse: makes the map of all the scales' activations and weights, of a size; or that of their first principal
             component, if its last argument says so.
-        mask: what the fused map is masked with.
+        ksize_at_224: the mask's box filter in pixels at 224 px.
+        mask_power: the mask's exponent.
     """
 
     name: str
     weigh: Callable[[Tensor, Tensor, float], Tensor]
     fuse: Callable[[Sequence[Tensor], Sequence[Tensor], Size, bool], Tensor]
-    mask: MaskSetting = MaskSetting()
+    ksize_at_224: int = KSIZE_AT_224
+    mask_power: float = 1.0
 
 
 def weighting_by_name(name: str) -> Weighting:
@@ -59,6 +56,10 @@ def weighting_by_name(name: str) -> Weighting:
 
 def _signed_pge(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     return signed_weights(lambda a, g: positive_gradient_weights(a, g, eps), activations, gradients)
+
+
+def _signed_positive(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    return signed_weights(lambda _, g: g.clamp(min=0), activations, gradients)
 
 
 def _fuse_split(activations: Sequence[Tensor], weights: Sequence[Tensor], size: Size, principal: bool) -> Tensor:
@@ -75,10 +76,8 @@ WEIGHTINGS = {
     weighting.name: weighting
     for weighting in (
         Weighting("pge", _signed_pge, _fuse_split),
-        Weighting("evidence", scaled_gradients, fuse_evidence, MaskSetting(own=True)),
-        Weighting("gradient", lambda activations, gradients, eps: gradients, _fuse_whole),
-        Weighting(
-            "gated", lambda activations, gradients, eps: gated_weights(gradients), _fuse_whole, MaskSetting(31, 4.0)
-        ),
+        Weighting("positive", _signed_positive, _fuse_split),
+        Weighting("gradient", lambda a, g, eps: g, _fuse_whole),
+        Weighting("gated", lambda a, g, eps: gated_weights(g), _fuse_whole, 31, 4.0),
     )
 }

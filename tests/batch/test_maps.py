@@ -121,7 +121,7 @@ def test_whole_images_of_one_size_share_a_batch(run, tmp_path, monkeypatch):
     assert run(tmp_path / "in", "--no-crop", "--batch-size", 4)[0] == 0
     assert shapes == [(2, 3, 224, 224), (2, 3, 224, 336)]
     model = load_demo_model()
-    cam = HolisticCAM(model, [model.layer4], sizes=[64], weighting="evidence")
+    cam = HolisticCAM(model, [model.layer4], sizes=[64], weighting="positive")
     for seed in range(4):
         expected = cam(model_input(tmp_path / "in" / f"{seed}.png", crop=False))[0]
         assert np.abs(stored(tmp_path / "output", f"{seed}.png")["maps"][0, 0, 0] - expected).max() < 1e-3
@@ -201,7 +201,7 @@ def test_what_a_method_refuses_is_one_line(run, tmp_path, monkeypatch):
     make_pictures(tmp_path / "in", 1)
     code, _, err = run(tmp_path / "in")
     assert code == 2
-    assert "error: Holistic-CAM evidence can't explain layer4: no gradient" in err
+    assert "error: Holistic-CAM positive can't explain layer4: no gradient" in err
 
 
 def test_local_weights_of_a_torchvision_model(run, tmp_path):

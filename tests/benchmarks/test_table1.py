@@ -183,7 +183,7 @@ def test_methods_give_the_maps_of_their_classes(subject):
         "Grad-CAM+LPW": low_pass_wrapped(GradCAM),
         "CAMERAS": CAMERAS,
         "Holistic-CAM": HolisticCAM,
-        "Holistic-CAM evidence": partial(HolisticCAM, weighting="evidence"),
+        "Holistic-CAM positive": partial(HolisticCAM, weighting="positive"),
         "HiResCAM": HiResCAM,
         "NormGrad": NormGrad,
         "FinerCAM": partial(FinerCAM, base_method=HolisticCAM),

@@ -39,7 +39,7 @@ SETTINGS = {
     CENTRE: {"weighting": "gated", "mask_power": 3.0},
     CHOSEN: {"weighting": "gated"},
     "pge, split signs": {},
-    "S deep share, own mask, positions": {"weighting": "evidence"},
+    "S relu": {"weighting": "positive"},
     "pge": {"ksize": kernel_size(SIZE, 31), "mask_power": 3.0},
     "power 1": {"weighting": "gated", "mask_power": 1.0},
     "box 61": {"weighting": "gated", "mask_power": 3.0, "ksize": kernel_size(SIZE, 61)},

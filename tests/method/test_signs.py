@@ -68,7 +68,7 @@ class Bottleneck(nn.Module):
         return self.head(self.expand(self.project(x)).mean(dim=(2, 3)))
 
 
-@pytest.mark.parametrize("weighting", ["pge", "evidence", "gradient"])
+@pytest.mark.parametrize("weighting", ["pge", "positive", "gradient"])
 def test_a_channels_sign_is_a_convention(images, weighting):
     torch.manual_seed(0)
     net = Bottleneck().eval()

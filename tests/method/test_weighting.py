@@ -100,5 +100,5 @@ def test_the_gradients_are_not_changed(generator):
 
 
 def test_an_unknown_weighting_is_named():
-    with pytest.raises(ValueError, match="weighting must be one of 'pge', 'evidence', 'gradient', 'gated', got 'raw'"):
+    with pytest.raises(ValueError, match="weighting must be one of 'pge', 'positive', 'gradient', 'gated', got 'raw'"):
         weighting_by_name("raw")
