@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.gradient_variance import variance_table
 from benchmarks.harness.markdown import Labels, Source, method_table, rewritten
+from benchmarks.harness.ranks import rank_table
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import command
 from benchmarks.latency_report import cost_table, latency_tables
@@ -70,6 +71,8 @@ def _table(source: Source, labels: Labels) -> str:
     """One table; the columns of its file tell what it is of."""
     with source.paths[0].open(newline="", encoding="utf-8") as file:
         columns = next(csv.reader(file))
+    if "unranked" in source.options:
+        return rank_table(source.paths, source.options["unranked"])
     if "procedure" in columns:
         return cost_table(source, labels)
     if "processes" in columns:
