@@ -44,7 +44,7 @@ Maps = NDArray[np.float32]
 SIZES = (224, 280, 336, 392, 448)
 
 BASELINES = {"Grad-CAM": GradCAM, "Eigen-CAM": EigenCAM}
-OURS = {"HolisticCAM": "pge", 'HolisticCAM(weighting="positive")': "positive"}
+OURS = {"HolisticCAM": "pge", "HolisticCAM, positive": "positive"}
 
 
 class Output(nn.Module):
