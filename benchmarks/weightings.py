@@ -61,6 +61,12 @@ def relu(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     return gradients.clamp(min=0)
 
 
+def raw_where_constant(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
+    """Positive gradients as far as a channel's gradient varies over the positions, raw ones as far as it does not."""
+    variation = gradient_variation(gradients.transpose(0, 1)).view(1, -1, 1, 1)
+    return variation * gradients.clamp(min=0) + (1 - variation) * gradients
+
+
 def gated_by_channel(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     """The gate of every channel by itself."""
     return _mixed(gradients, gradient_variation(gradients.transpose(0, 1)).view(1, -1, 1, 1), _power(gradients, 2))
@@ -185,6 +191,9 @@ CANDIDATES = {
     "S rms 100": Candidate(rms(100), split=True),
     "S rms 10, mean of maps": Candidate(rms(10), Mask(power=0.5), split=True, fusion=mean_of_maps),
     "S minus 1/2, own mask": Candidate(relu, OWN, split=True, against=0.5, outweighed=difference),
+    "S relu, mask with a floor": Candidate(relu, Mask(floor=0.25), split=True),
+    "S relu, fading mask": Candidate(relu, Mask(fades=True), split=True),
+    "S channels raw where constant": Candidate(raw_where_constant, split=True),
     "S deep share": Candidate(relu, split=True, against=constancy(1), outweighed=share),
     "S deep share squared": Candidate(relu, split=True, against=constancy(2), outweighed=share),
     "S share, own mask": Candidate(relu, OWN, split=True, against=1, outweighed=share),

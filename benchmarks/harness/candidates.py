@@ -21,6 +21,7 @@ from holistic_cam_plugin.method.low_pass_wrap import (
     LARGEST_KERNEL,
     denoising_mask,
 )
+from holistic_cam_plugin.method.variation import gradient_variation
 
 __all__ = ["Candidate", "Mask", "Pyramid", "candidate_maps", "mean_of_maps", "raw_gradients", "scale_probabilities"]
 
@@ -42,12 +43,16 @@ class Mask(NamedTuple):
         blur, box: of the median and the box filter; a median of 1 changes nothing.
         power: of the mask.
         own: it is made of the fused map itself instead of the base scale's.
+        floor: what is left of the map where the mask is 0, of a mask in units of its maximum; 0 leaves its units.
+        fades: its power is the variation of the base scale's gradient, so that there is none in deep layers.
     """
 
     blur: int = BLUR_SIZE_AT_224
     box: int = KSIZE_AT_224
     power: float = 1.0
     own: bool = False
+    floor: float = 0.0
+    fades: bool = False
 
     def of(self, base_map: Map) -> NDArray[np.float64]:
         """What the fused map is multiplied with, in the base map's shape."""
@@ -112,7 +117,14 @@ class Pyramid:
             return min_max_normalize(fused.astype(np.float64) * candidate.mask.of(fused))
         weigh = candidate.base or candidate.weigh
         base = self._fused(unmasked._replace(weigh=weigh, fusion=fuse, shares=None, scales=1))
-        return min_max_normalize(fused.astype(np.float64) * candidate.mask.of(base))
+        return min_max_normalize(fused.astype(np.float64) * self._mask(candidate.mask, base))
+
+    def _mask(self, setting: Mask, base: Map) -> NDArray[np.float64]:
+        mask = setting.of(base)
+        if not (setting.floor or setting.fades) or not mask.any():
+            return mask
+        power = float(gradient_variation(self.gradients[0][None])) if setting.fades else 1.0
+        return np.asarray(setting.floor + (1 - setting.floor) * (mask / mask.max()) ** power, dtype=np.float64)
 
     def _fused(self, candidate: Candidate) -> Map:
         alone = candidate._replace(against=0.0, outweighed=None)

@@ -150,3 +150,24 @@ def test_the_figure_has_grad_cams_channel_wise_map(common, subject, output):
     plain = F.interpolate(model[:2](image).sum(dim=1, keepdim=True), size=(SIZE, SIZE), mode="bilinear")[0, 0].detach()
     expected = (plain - plain.min()) / (plain.max() - plain.min())
     np.testing.assert_allclose(maps["1", "activation sum"], expected, atol=1e-5)
+
+
+def test_masks_with_a_floor_and_masks_that_fade(subject):
+    model, image, target = subject
+    masks = {"none": None, "paper": Mask(), "floor": Mask(floor=0.25), "fades": Mask(fades=True)}
+    found = candidate_maps(model, ["1"], {n: Candidate(weightings.relu, m) for n, m in masks.items()}, image, target)
+    cam = HolisticCAM(model, [model[1]], weighting="gradient", fsd=False)
+    ((record,),) = cam.intermediates(image, [target])
+    positive = HolisticCAM(model, [model[1]], weighting="positive").intermediates(image, [target])[0][0]
+    wrap = positive.mask / positive.mask.max()
+    variation = float(weightings.gradient_variation(record.weights[0][None]))
+    for name, mask in {"floor": 0.25 + 0.75 * wrap, "fades": wrap**variation}.items():
+        expected = positive.fused * mask
+        expected = (expected - expected.min()) / (expected.max() - expected.min())
+        np.testing.assert_allclose(found["1", name], expected, atol=1e-5)
+
+
+def test_channels_are_raw_where_their_gradient_is_constant():
+    gradients = torch.tensor([[[[-2.0, -2.0]], [[-1.0, 1.0]]]])  # one constant channel, one that only varies
+    weights = weightings.raw_where_constant(torch.ones_like(gradients), gradients, 0.0)
+    torch.testing.assert_close(weights, torch.tensor([[[[-2.0, -2.0]], [[0.0, 1.0]]]]))
