@@ -16,7 +16,6 @@ __all__ = ["mean_ranks", "rank_table"]
 
 RANKED = ("over_all", "ap", "iou", "grid_ap")
 HEADER = ("candidate", "mean rank", "Over-all", "AP", "IoU", "AP in grids", "Lucidity, lowest layer")
-GRID = "grid"  # in the path of a table that was measured on grids
 
 Means = dict[tuple[str, str], dict[str, float]]  # by layer and measure, then by candidate
 
@@ -32,7 +31,7 @@ def rank_table(paths: Sequence[Path], unranked: str) -> str:
     """Candidates in the order of their rank, with their means over the layers in percent, as Markdown.
 
     Args:
-        paths: tables of several networks, whose layers have different names; those of grids have `grid` in their path.
+        paths: tables of several networks, whose layers have different names. Those without over-all are of grids.
         unranked: candidates whose names begin with this are shown without a rank, last.
 
     Raises:
@@ -41,7 +40,7 @@ def rank_table(paths: Sequence[Path], unranked: str) -> str:
     means: Means = {}
     lucid: dict[str, list[float]] = {}
     for on_grid in (False, True):
-        values = read_values([path for path in paths if (GRID in str(path)) == on_grid])
+        values = read_values([path for path in paths if _on_grid(path) == on_grid])
         for (layer, name), found in values.items():
             for metric in ("ap",) if on_grid else ("over_all", "ap", "iou"):
                 key = layer, f"grid_{metric}" if on_grid else metric
@@ -56,6 +55,10 @@ def rank_table(paths: Sequence[Path], unranked: str) -> str:
     ordered = sorted(names, key=lambda name: ranks.get(name, np.inf))
     rows = [_row(name, ranks.get(name), means, lucid[name]) for name in ordered]
     return table_text(HEADER, rows)
+
+
+def _on_grid(path: Path) -> bool:
+    return not any("over_all" in found for found in read_values([path]).values())
 
 
 def _lucidity(values: Values) -> dict[str, list[float]]:
