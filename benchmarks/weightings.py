@@ -63,13 +63,13 @@ def relu(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
 
 def raw_where_constant(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     """Positive gradients as far as a channel's gradient varies over the positions, raw ones as far as it does not."""
-    variation = gradient_variation(gradients.transpose(0, 1)).view(1, -1, 1, 1)
+    variation = _by_channel(gradients)
     return variation * gradients.clamp(min=0) + (1 - variation) * gradients
 
 
 def gated_by_channel(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     """The gate of every channel by itself."""
-    return _mixed(gradients, gradient_variation(gradients.transpose(0, 1)).view(1, -1, 1, 1), _power(gradients, 2))
+    return _mixed(gradients, _by_channel(gradients), _power(gradients, 2))
 
 
 def gated_over_all_positions(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
@@ -137,6 +137,11 @@ def equal_gradients(pyramid: Pyramid) -> list[float]:
 def by_probability(pyramid: Pyramid) -> list[float]:
     """Scales count as the model is sure of the class in them."""
     return pyramid.probabilities()
+
+
+def _by_channel(gradients: Tensor) -> Tensor:
+    """The variation of each channel's gradient, `(1, C, 1, 1)`."""
+    return gradient_variation(gradients.transpose(0, 1)).view(1, -1, 1, 1)
 
 
 def _mixed(gradients: Tensor, variation: Tensor, positive: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from holistic_cam_plugin.method.pyramid import (
 )
 from holistic_cam_plugin.method.weighting import Weighting, weighting_by_name
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
-from holistic_cam_plugin.passes.one_scale import native_pass
+from holistic_cam_plugin.passes.one_scale import native_pass, together
 from holistic_cam_plugin.passes.outputs import Outputs, joined
 from holistic_cam_plugin.passes.stacks import Stack, pyramid_stacks
 from holistic_cam_plugin.passes.targets import Target, Targets, targets_of_images
@@ -200,7 +200,12 @@ class HolisticCAM(BaseCAM):
     ) -> Maps:
         """`__call__` with augmentations: all of them explain the class of the untouched image."""
         images, chosen = self._checked(input_tensor, targets)
-        native = native_pass(self._capture, images, chosen)
+        native = together(
+            [
+                native_pass(self._capture, images[some], None if chosen is None else chosen[some])
+                for some in self._batches(len(images))
+            ]
+        )
         maps: Maps = super().forward_augmentation_smoothing(images, native.targets, eigen_smooth)
         self.outputs = native.outputs
         return maps
@@ -281,6 +286,11 @@ class HolisticCAM(BaseCAM):
             raise ValueError("tiles=True covers images; volumes need a model that takes any size, or num_scales=1")
         return images, targets_of_images(targets, len(images))
 
+    def _batches(self, images: int) -> Iterator[slice]:
+        """The images that are held together."""
+        for first in range(0, images, self.batch_size):
+            yield slice(first, first + self.batch_size)
+
     def _steps(
         self, input_tensor: Tensor, targets: Targets | None, eigen_smooth: bool
     ) -> Iterator[tuple[int, Intermediates]]:
@@ -290,8 +300,7 @@ class HolisticCAM(BaseCAM):
         depth = images.shape[2] if images.ndim == 5 else None
         sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth)
         outputs: list[Outputs] = []
-        for first in range(0, len(images), self.batch_size):
-            some = slice(first, first + self.batch_size)
+        for some in self._batches(len(images)):
             with torch.inference_mode(False), torch.enable_grad():
                 output, stacks = pyramid_stacks(
                     self._capture,

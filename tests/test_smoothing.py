@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 import ttach
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -65,3 +66,12 @@ def test_the_principal_map_replaces_the_sum_and_keeps_the_wrap(net, images):
     assert not np.array_equal(plain, eigen)
     assert plain.max() == eigen.max() == 1
     assert (eigen[plain == 0] == 0).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_no_pass_holds_more_images_than_a_batch(net, make_images, batch_size):
+    held = []
+    handle = net.register_forward_hook(lambda _, inputs, __: held.append(len(inputs[0])))
+    HolisticCAM(net, [net.layer2], sizes=[64, 80], batch_size=batch_size)(make_images(3), aug_smooth=True)
+    handle.remove()
+    assert max(held) == batch_size

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from benchmarks.harness.markdown import table_text
-from benchmarks.harness.report import Values, read_values
+from benchmarks.harness.report import read_values
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["mean_ranks", "rank_table"]
@@ -39,14 +39,15 @@ def rank_table(paths: Sequence[Path], unranked: str) -> str:
     """
     means: Means = {}
     lucid: dict[str, list[float]] = {}
-    for on_grid in (False, True):
-        values = read_values([path for path in paths if _on_grid(path) == on_grid])
+    for path in paths:
+        values = read_values([path])
+        on_grid = not any("over_all" in found for found in values.values())
         for (layer, name), found in values.items():
             for metric in ("ap",) if on_grid else ("over_all", "ap", "iou"):
                 key = layer, f"grid_{metric}" if on_grid else metric
                 means.setdefault(key, {})[name] = float(np.mean(list(found[metric].values())))
-        if not on_grid:
-            lucid = _lucidity(values)
+            if not on_grid:
+                lucid.setdefault(name, []).append(float(np.median(list(found["lucidity"].values()))))
     names = list(lucid)
     for key, found_means in means.items():
         if missing := [name for name in names if name not in found_means]:
@@ -55,18 +56,6 @@ def rank_table(paths: Sequence[Path], unranked: str) -> str:
     ordered = sorted(names, key=lambda name: ranks.get(name, np.inf))
     rows = [_row(name, ranks.get(name), means, lucid[name]) for name in ordered]
     return table_text(HEADER, rows)
-
-
-def _on_grid(path: Path) -> bool:
-    return not any("over_all" in found for found in read_values([path]).values())
-
-
-def _lucidity(values: Values) -> dict[str, list[float]]:
-    """The median over the images in every layer, by candidate."""
-    found: dict[str, list[float]] = {}
-    for (_, name), metrics in values.items():
-        found.setdefault(name, []).append(float(np.median(list(metrics["lucidity"].values()))))
-    return found
 
 
 def _row(name: str, rank: float | None, means: Means, lucid: Sequence[float]) -> list[str]:

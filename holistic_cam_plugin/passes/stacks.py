@@ -93,7 +93,8 @@ def pyramid_stacks(
                 for layer, layer_stacks in enumerate(stacks):
                     finite &= _append(layer_stacks[some], result, layer, weigh)
                 lost += [size] * result.lost
-                parts.append(native_of(result.outputs, result.targets, result.activations))
+                if native is None:
+                    parts.append(native_of(result.outputs, result.targets, result.activations))
             native = native or together(parts)
     finally:
         capture.clear()
