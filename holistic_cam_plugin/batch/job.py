@@ -95,11 +95,15 @@ def _is_done(plan: Plan, job: Job, explainer: Explainer, rows: Sequence[Mapping[
     ]
     if [(row["method"], row["layer"], row["target"]) for row in rows] != expected:
         return False
-    if plan.overlays and not (plan.folder / overlay_name(job.name)).exists():
+    if plan.overlays and not _holds(plan.folder / overlay_name(job.name), first["overlay_checksum"]):
         return False
-    return _size(plan.inputs.root / job.name) in (None, int(first["bytes"])) and first["checksum"] == file_checksum(
-        plan.folder / map_name(job.name)
+    return _size(plan.inputs.root / job.name) in (None, int(first["bytes"])) and _holds(
+        plan.folder / map_name(job.name), first["checksum"]
     )
+
+
+def _holds(path: Path, checksum: str) -> bool:
+    return checksum != "" and file_checksum(path) == checksum
 
 
 def _size(path: Path) -> int | None:
