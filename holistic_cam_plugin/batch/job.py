@@ -93,7 +93,7 @@ def _is_done(plan: Plan, job: Job, explainer: Explainer, rows: Sequence[Mapping[
     expected = [
         (method, layer, str(target)) for method in explainer.methods for layer in explainer.layers for target in targets
     ]
-    if [(row["method"], row["layer"], row["target"]) for row in rows] != expected:
+    if [(row["method"], row["layer"], row["target"]) for row in rows] != expected or first["parameters"] != plan.digest:
         return False
     if plan.overlays and not _holds(plan.folder / overlay_name(job.name), first["overlay_checksum"]):
         return False
