@@ -48,15 +48,25 @@ class Writer:
             name = self.plan.inputs.jobs[index].name
             self._errors.append([ERRORS.row({"file": name, "reason": reason, "parameters": self.plan.digest})])
 
-    def store(self, image: Loaded, explanation: Explanation) -> bool:
-        """Write an image's maps, then its rows; false if its name is too long for a file of maps."""
+    def store(self, image: Loaded, result: Explanation | str) -> bool:
+        """Write an image's maps, then its rows; or note why it has none, and give false."""
+        problem = result if isinstance(result, str) else self._stored(image, result)
+        if problem:
+            self.fail(image.job, problem)
+        return not problem
+
+    def _stored(self, image: Loaded, explanation: Explanation) -> str:
+        """Empty, or why there can be no such files."""
         name = self.plan.inputs.jobs[image.job].name
         maps = explanation.maps.astype(self.plan.dtype)
         data = map_bytes(maps, self.explainer.methods, self.explainer.layers, explanation.targets, explanation.scores)
         drawn = b""
         if self.plan.overlays:
             assert image.pixels is not None
-            drawn = overlay_bytes(image.pixels, explanation.maps)
+            try:
+                drawn = overlay_bytes(image.pixels, explanation.maps)
+            except ValueError as error:
+                return str(error)
         with writing(self.plan.folder):
             try:
                 if drawn:
@@ -65,11 +75,10 @@ class Writer:
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
-                self.fail(image.job, "file name too long to add the ending of the maps")
-                return False
+                return "file name too long to add the ending of the maps"
             checksums = {"checksum": checksum(data), "overlay_checksum": checksum(drawn) if drawn else ""}
             self._manifest.append(map(MANIFEST.row, self._rows(image, explanation, checksums)))
-        return True
+        return ""
 
     def _rows(self, image: Loaded, explanation: Explanation, checksums: Row) -> Iterator[Row]:
         """One row a map, in the order of the array."""

@@ -17,7 +17,7 @@ from holistic_cam_plugin.batch.inputs import Inputs, find_inputs
 from holistic_cam_plugin.batch.job import Tally, run, unfinished
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, merge, remove
 from holistic_cam_plugin.batch.parameters import claimed, digest, package_versions, weights_checksum
-from holistic_cam_plugin.batch.plan import Plan
+from holistic_cam_plugin.batch.plan import Plan, without_clashes
 from holistic_cam_plugin.batch.ranks import Ranks, joined_ranks, rank_device
 from holistic_cam_plugin.batch.store import checksum, remove_parts
 from holistic_cam_plugin.batch.writing import OutputError, writing
@@ -101,6 +101,7 @@ def _prepared(arguments: Namespace, explainer: Explainer, held: ExitStack) -> tu
     )
     if target is not None:
         inputs = inputs._replace(jobs=[job if job.targets else job._replace(targets=target) for job in inputs.jobs])
+    inputs = inputs._replace(jobs=without_clashes(inputs.jobs, arguments.overlays))
     batch_size = arguments.batch_size or (1 if classifier.mean.device.type == "cpu" else 8)
     wanted = _parameters(arguments, explainer, inputs, target, batch_size)
     parameters = held.enter_context(claimed(arguments.output, wanted, torch.get_num_threads()))

@@ -115,7 +115,7 @@ def test_whole_images_of_one_size_share_a_batch(run, tmp_path, monkeypatch):
 
     from holistic_cam_plugin.batch.explaining import explain
 
-    monkeypatch.setattr("holistic_cam_plugin.batch.job.explain", seen)
+    monkeypatch.setattr("holistic_cam_plugin.batch.refusals.explain", seen)
     for seed, size in enumerate([(40, 40), (60, 40), (40, 40), (60, 40)]):
         make_picture(tmp_path / "in" / f"{seed}.png", seed, size)
     assert run(tmp_path / "in", "--no-crop", "--batch-size", 4)[0] == 0
