@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -185,6 +186,12 @@ def test_parameters_are_written_down(run, tmp_path):
     [
         (("--batch-size", "0"), "argument --batch-size: must be at least 1, got 0"),
         (("--workers", "x"), "argument --workers: must be a whole number, got 'x'"),
+        (
+            ("--threads", "100000"),
+            f"--threads: 100000 are too many for the {os.cpu_count()} cores of this machine",
+        ),
+        (("--threads", "0"), "argument --threads: must be at least 1, got 0"),
+        (("--workers", "100000"), "argument --workers: 100000 are too many for the"),
         (("--imagefolder", "--target", "1"), "--imagefolder and --target both name the classes"),
         (("--methods", "gradcm"), "did you mean"),
         (("--layers", "layer9"), "the model has no layer 'layer9'"),
