@@ -72,7 +72,7 @@ def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--amp", action="store_true", help="bfloat16 autocast: faster, slightly other maps")
     add(
         "--workers", type=_count, default=min(2, os.cpu_count() or 1), metavar="N",
-        help="processes that read images, for each rank (default: 2)",
+        help="threads that read images ahead, for each rank (default: 2)",
     )  # fmt: skip
     add(
         "--threads", type=positive, metavar="N",
