@@ -203,8 +203,9 @@ def _awaited(store: Store, key: str, rank: int) -> bytes | None:
 
 
 def _dead(ranks: Sequence[int]) -> OutputError:
-    are = "is" if len(ranks) == 1 else "are"
-    return OutputError(f"rank {', '.join(map(str, ranks))} {are} dead or never began: {_GO_ON}")
+    names = ", ".join(map(str, ranks))
+    which = f"rank {names} is" if len(ranks) == 1 else f"ranks {names} are"
+    return OutputError(f"{which} dead or never began: {_GO_ON}")
 
 
 def _first_line(error: Exception) -> str:
