@@ -20,7 +20,6 @@ from holistic_cam_plugin.batch.writing import OutputError
 from holistic_cam_plugin.errors import UsageError
 from tests.batch.batch_tools import QUICK, free_port, make_pictures, rank_variables, rows
 
-
 GONE = "the first rank, or what started the ranks, is dead: what is done is safe"
 
 
