@@ -94,6 +94,11 @@ def rank_variables(rank, world, port):
     return {name: str(value) for name, value in variables.items()}
 
 
+def everyone():
+    """All living processes."""
+    return [number for number, _ in _processes()]
+
+
 def living(session):
     """The living processes of a session, as /proc knows them."""
     return [number for number, fields in _processes() if int(fields[3]) == session]
@@ -143,7 +148,7 @@ def _work(command, kill_at, variables, said):
     sys.stdout = sys.stderr = Path(said).open("w", buffering=1)  # noqa: SIM115
     for descriptor in (1, 2):  # of PyTorch's C++
         os.dup2(sys.stdout.fileno(), descriptor)
-    ranks.SILENCE_SECONDS = 5  # tests do not wait for a minute
+    ranks.SILENCE_SECONDS, ranks.START_SECONDS = 10, 20  # tests don't wait for minutes
     if kill_at is not None:
         _kill_at(kill_at)
     os._exit(main(command))
