@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +16,13 @@ import torch
 
 from holistic_cam_plugin.batch.explaining import Explainer, Explanation
 from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.batch.loading import JobImages, Loaded, image_loader
+from holistic_cam_plugin.batch.loading import JobImages, Loaded, read_ahead
 from holistic_cam_plugin.batch.manifest import MANIFEST, recorded
 from holistic_cam_plugin.batch.overlays import overlay_name
 from holistic_cam_plugin.batch.plan import Plan
 from holistic_cam_plugin.batch.refusals import Trials
 from holistic_cam_plugin.batch.store import file_checksum, map_name
-from holistic_cam_plugin.batch.writing import OutputError, Writer
+from holistic_cam_plugin.batch.writing import Writer
 
 __all__ = ["Tally", "run", "unfinished"]
 
@@ -35,7 +35,7 @@ class Tally(NamedTuple):
     kept: int  # done by an earlier run
     seconds: float
     waiting: float  # seconds of them without data
-    processor: float  # seconds of CPU time, without the reading processes
+    processor: float  # seconds of CPU time
 
 
 def unfinished(
@@ -59,7 +59,7 @@ def run(
         progress: is told after every batch how many of them were dealt with.
 
     Raises:
-        OutputError: no room, no permission, no reading process, no device. What is done stays.
+        OutputError: no room, no permission, no device. What is done stays.
         UsageError: a method can't explain this model, whatever the image.
     """
     missing = set(todo)
@@ -68,9 +68,9 @@ def run(
     images = JobImages(plan.inputs.root, plan.inputs.jobs, classifier.resize, classifier.size if plan.crop else None)
     trials = Trials(explainer)
     start, used, waiting, failed = time.perf_counter(), time.process_time(), 0.0, 0
-    with ExitStack() as stack:
-        writer = stack.enter_context(Writer(plan, explainer, rank))
-        for loaded, waited in _timed(image_loader(images, batches, plan.workers) if batches else []):
+    reading = read_ahead(images, batches, plan.workers)
+    with Writer(plan, explainer, rank) as writer, closing(reading):
+        for loaded, waited in _timed(reading):
             waiting += waited
             wanted = [one for one in loaded if one.job in missing]
             for one in wanted:
@@ -129,15 +129,9 @@ def _by_size(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
     return list(groups.values())
 
 
-def _timed(loader: Iterable[list[Loaded]]) -> Iterator[tuple[list[Loaded], float]]:
+def _timed(batches: Iterable[list[Loaded]]) -> Iterator[tuple[list[Loaded], float]]:
     """The batches, each with the seconds that it was waited for."""
     start = time.perf_counter()
-    try:
-        for loaded in loader:
-            yield loaded, time.perf_counter() - start
-            start = time.perf_counter()
-    except RuntimeError as error:  # PyTorch's word for a process that was killed, most often for its memory
-        raise OutputError(
-            f"a process that reads images died ({error}): what is done is safe. Try fewer --workers; with 0 the run "
-            "itself reads"
-        ) from error
+    for loaded in batches:
+        yield loaded, time.perf_counter() - start
+        start = time.perf_counter()

@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     crop: bool
     dtype: str  # of the stored maps
     overlays: bool
-    workers: int  # processes that read images, for each rank
+    workers: int  # threads that read images, for each rank
     columns: Mapping[str, str]  # of the manifest, the same in every row
 
     def batches(self, rank: int, world: int) -> Iterator[range]:

@@ -73,7 +73,7 @@ def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--amp", action="store_true", help="bfloat16 autocast: faster, slightly other maps")
     add(
         "--workers", type=_few, default=min(2, os.cpu_count() or 1), metavar="N",
-        help="processes that read images, for each rank (default: 2)",
+        help="threads that read images ahead, for each rank (default: 2)",
     )  # fmt: skip
     add(
         "--threads", type=_threads, metavar="N",
@@ -98,7 +98,7 @@ def _threads(text: str) -> int:
 
 
 def _few(text: str) -> int:
-    """A number of threads or processes that this machine can bear."""
+    """A number of threads that this machine can bear."""
     if (number := _count(text)) > most_threads():
         raise argparse.ArgumentTypeError(f"{text} are too many for the {os.cpu_count()} cores of this machine")
     return number
