@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from holistic_cam_plugin.baselines.by_name import DEFAULT_METHODS, METHODS, method_key
+from holistic_cam_plugin.display import COLORMAPS, SCALES
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Parser", "method_argument", "parsed"]
@@ -62,6 +63,13 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--aug-smooth", action="store_true", help="mean over test-time augmentations")
     add("--eigen-smooth", action="store_true", help="first principal component of the weighted activations")
     add("--output-dir", type=Path, default=Path("output"), metavar="DIR", help="default: output")
+    add(
+        "--scale",
+        choices=SCALES,
+        default="linear",
+        help="of the colours; sqrt and rank show sparse maps (default: linear)",
+    )
+    add("--colormap", choices=COLORMAPS, default="jet", help="default: jet, as in the library; viridis has no bands")
     add("--save-array", action="store_true", help="also write every map as a .npy file, float32, (H, W), in [0, 1]")
     arguments = parser.parse_args(argv)
     arguments.images += arguments.more_images

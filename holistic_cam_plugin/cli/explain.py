@@ -21,8 +21,8 @@ from holistic_cam_plugin.classifiers.classes import class_indices
 from holistic_cam_plugin.classifiers.images import preprocessed, read_image, shown
 from holistic_cam_plugin.classifiers.layers import find_layers, probe_layers, stage_layers
 from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier, load_classifier
-from holistic_cam_plugin.cli.figure import save_figure
 from holistic_cam_plugin.demo import demo_image
+from holistic_cam_plugin.display.figure import save_figure
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["explain_demo", "explain_images", "list_layers"]
@@ -95,7 +95,10 @@ def _explain(
     title = f"{name}: {prediction}" if targets == [predicted] else f"{name}: {explained}; predicted {prediction}"
     rows = _rows(layers, [classifier.classes[target] for target in targets], maps)
     figure = Path(f"{stem}_holistic_cam.png")
-    save_figure(figure, shown(images, classifier), rows, [display_name(method) for method in arguments.methods], title)
+    columns = [display_name(method) for method in arguments.methods]
+    save_figure(
+        figure, shown(images, classifier), rows, columns, title, scale=arguments.scale, colormap=arguments.colormap
+    )
     tqdm.write(f"{figure}\n  predicted: {prediction}, class {predicted} of {len(classifier.classes)}")
     tqdm.write(f"  seconds: {', '.join(seconds)}")
 

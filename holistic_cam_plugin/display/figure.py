@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pytorch_grad_cam.utils.image import show_cam_on_image
+
+from holistic_cam_plugin.display.maps import SCALES, coverage, overlaid, percent
 
 __all__ = ["save_figure"]
 
@@ -22,6 +23,10 @@ def save_figure(
     rows: Sequence[tuple[str, Sequence[NDArray[np.float32]]]],
     columns: Sequence[str],
     title: str,
+    *,
+    scale: str = "linear",
+    colormap: str = "jet",
+    opacity: float = 0.5,
 ) -> None:
     """Write the figure as PNG.
 
@@ -31,6 +36,7 @@ def save_figure(
         rows: a label and the maps `(H, W)` in [0, 1], one a column.
         columns: names of the methods.
         title: above all.
+        scale, colormap, opacity: of the maps, as for `overlaid`; the figure names the first two.
     """
     height = CELL_INCHES * picture.shape[0] / picture.shape[1]
     size = (CELL_INCHES * (len(columns) + 1) + 0.3, height * len(rows) + 0.6)
@@ -41,9 +47,13 @@ def save_figure(
         axes.set_title(name, fontsize="medium")
     for cells, (label, maps) in zip(grid, rows, strict=True):
         cells[0].set_ylabel(label, fontsize="medium")
-        pictures = [picture, *(show_cam_on_image(picture, saliency_map, use_rgb=True) for saliency_map in maps)]
+        pictures = [picture, *(overlaid(picture, saliency_map, scale, colormap, opacity) for saliency_map in maps)]
         for axes, shown in zip(cells, pictures, strict=True):
             axes.imshow(shown)
             axes.set_xticks([])
             axes.set_yticks([])
+        for axes, saliency_map in zip(cells[1:], maps, strict=True):
+            axes.set_xlabel(percent(coverage(saliency_map)), fontsize="small", labelpad=2)
+    legend = f"%: share of the picture at a fifth of the map's peak or above\ncolours: {SCALES[scale]}, {colormap}"
+    figure.supxlabel(legend, fontsize="small")
     figure.savefig(path)
