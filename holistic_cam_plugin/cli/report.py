@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.batch.writing import OutputError, writing
 from holistic_cam_plugin.cli.arguments import Parser
 from holistic_cam_plugin.cli.batch_arguments import positive
+from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["report"]
@@ -35,12 +35,16 @@ def report(argv: Sequence[str]) -> int:
     try:
         page = report_page(arguments.folder, arguments.root, arguments.limit, progress)
         with writing(arguments.folder):
-            write_whole(arguments.folder, "report.html", [page.encode()])
+            write_whole(arguments.folder, "report.html", [page.encode(errors="backslashreplace")])
     except UsageError as error:
-        print(f"holistic-cam report: error: {error}", file=sys.stderr)
+        complain(f"holistic-cam report: error: {error}")
         return 2
     except OutputError as error:
-        print(f"holistic-cam report: stopped: {error}", file=sys.stderr)
+        complain(f"holistic-cam report: stopped: {error}")
         return 3
-    print(arguments.folder / "report.html")
+    try:
+        say(f"{arguments.folder / 'report.html'}")
+    except OSError as error:
+        complain(f"holistic-cam report: stopped: {arguments.folder / 'report.html'} is written, but not this: {error}")
+        return 3
     return 0

@@ -8,12 +8,10 @@ import zlib
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.batch import loading
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import JobImages
 from holistic_cam_plugin.classifiers.images import read_image
@@ -208,25 +206,3 @@ def test_the_run_goes_on(tmp_path, capsys):
     }
     checksums = {row["checksum"] for row in rows(output)}
     assert len(checksums) == len(strange)
-
-
-def test_a_reading_process_that_dies_stops_the_run_with_a_word(tmp_path, monkeypatch, capsys):
-    make_picture(tmp_path / "in" / "a.jpg")
-
-    def died(*_, **__):
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-        yield
-
-    monkeypatch.setattr("holistic_cam_plugin.batch.job.image_loader", died)
-    assert main(["batch", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *QUICK]) == 3
-    error = capsys.readouterr().err
-    assert "a process that reads images died (DataLoader worker (pid 7) is killed by signal: Killed.)" in error
-    assert "Try fewer --workers" in error
-
-
-def test_workers_leave_signals_to_the_run(monkeypatch):
-    ignored = []
-    monkeypatch.setattr(loading.signal, "signal", lambda number, handler: ignored.append((number, handler)))
-    loading._leave_signals_to_the_run(0)
-    assert {number for number, _ in ignored} == {loading.signal.SIGINT, loading.signal.SIGTERM}
-    assert torch.is_grad_enabled()

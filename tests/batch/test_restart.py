@@ -237,6 +237,7 @@ def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
         store.write_whole(tmp_path, "deep/er/file", [b"three"])
     assert (tmp_path / "deep" / "er" / "file").read_bytes() == b"onetwo"
     assert not list(tmp_path.glob(".part-*"))
-    (tmp_path / ".part-of-a-dead-process").touch()
+    (tmp_path / f".part-{'0' * 32}").touch()  # of a process that was killed
+    (tmp_path / ".part-of-something-else").touch()
     store.remove_parts(tmp_path)
-    assert not list(tmp_path.glob(".part-*"))
+    assert [path.name for path in tmp_path.glob(".part-*")] == [".part-of-something-else"]
