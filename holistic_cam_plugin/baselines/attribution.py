@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pyramid import check_images
 from holistic_cam_plugin.metrics.scoring import model_device
-from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
+from holistic_cam_plugin.passes.capture import Capture, check_target_layers
+from holistic_cam_plugin.passes.modes import eval_mode, unwrapped
 from holistic_cam_plugin.passes.outputs import check_outputs
 from holistic_cam_plugin.passes.targets import Target, check_targets, predicted_targets, total_score
 

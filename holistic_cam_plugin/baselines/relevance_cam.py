@@ -25,7 +25,8 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor, nn
 
 from holistic_cam_plugin.method.pyramid import check_images
-from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
+from holistic_cam_plugin.passes.capture import Capture, check_target_layers
+from holistic_cam_plugin.passes.modes import eval_mode, unwrapped
 from holistic_cam_plugin.passes.outputs import check_outputs
 from holistic_cam_plugin.passes.targets import Target, check_targets, predicted_targets, total_score
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from holistic_cam_plugin.method.pyramid import check_positive_integer
 from holistic_cam_plugin.metrics.order import relevance_ranks
 from holistic_cam_plugin.metrics.scoring import Score, check_inputs, class_probability, score_copies
-from holistic_cam_plugin.passes.capture import eval_mode
+from holistic_cam_plugin.passes.modes import eval_mode
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["RelativeROAD", "RoadScores", "SeededROADCombined"]
