@@ -19,6 +19,7 @@ from holistic_cam_plugin.errors import UsageError, check_file, reason
 __all__ = [
     "FORMATS",
     "LARGEST_RESIZED",
+    "check_proportions",
     "cropped",
     "normalized",
     "preprocessed",
@@ -94,15 +95,19 @@ def normalized(pixels: Tensor, classifier: Classifier) -> Tensor:
     return images
 
 
+def check_proportions(size: tuple[int, int], resize: int) -> None:
+    """Raise UsageError for an image, width by height in pixels, that is too long and narrow to be resized."""
+    if resize**2 * max(size) > LARGEST_RESIZED * min(size):
+        raise UsageError(f"{size[0]} x {size[1]} px is too long and narrow to be resized to {resize} px")
+
+
 def preprocessed(image: Image.Image, classifier: Classifier) -> Tensor:
     """`(1, 3, H, W)`: resized, cropped and normalised as for the model's training.
 
     Raises:
         UsageError: it is too long and narrow to be resized.
     """
-    if classifier.resize**2 * max(image.size) > LARGEST_RESIZED * min(image.size):
-        width, height = image.size
-        raise UsageError(f"{width} x {height} px is too long and narrow to be resized to {classifier.resize} px")
+    check_proportions(image.size, classifier.resize)
     picture = cropped(image, classifier.resize, classifier.size)
     return normalized(torch.from_numpy(np.array(picture))[None], classifier)
 
