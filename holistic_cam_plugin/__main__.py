@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ COMMANDS = {"batch": batch, "report": report}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, or as the help says after one line on what went wrong."""
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of a damaged picture it raises, too
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in COMMANDS:
         return COMMANDS[argv[0]](argv[1:])
