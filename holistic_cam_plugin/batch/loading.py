@@ -20,14 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.classifiers.images import cropped, upright_rgb
+from holistic_cam_plugin.classifiers.images import FORMATS, LARGEST_RESIZED, cropped, upright_rgb
 
 __all__ = ["JobImages", "Loaded", "read_ahead"]
 
-# Pillow can do more, but some of its formats start other programs.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-# Of the resized copy, before the crop: a line of 1 x 5000 px would become one of 256 x 1,280,000.
-LARGEST_RESIZED = 2**26
 # Of a picture that the model sees whole, which needs many times its memory.
 LARGEST_WHOLE = 2**24
 # So many for each reader: one that is read, and one that waits.
