@@ -121,7 +121,7 @@ def _generated(**content: object) -> Iterator[bytes]:
         "breakable": lambda name: Markup("<wbr>").join(_PARTS.split(name)),
         "figures": lambda value: f"{value:.3g}",
         "method_name": lambda method: display_name(method) if method in METHODS else method,
-        "percent": percent,
+        "percent": lambda share: percent(share) if share >= 1e-4 else "< 0.01 %",
     }
     script, style = (Markup(loader.get_source(environment, f"report.{kind}")[0]) for kind in ("js", "css"))
     # The page's own script runs, and no other that might have got into it.

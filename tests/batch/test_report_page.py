@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import shutil
 
@@ -10,89 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from pytorch_grad_cam.utils.image import show_cam_on_image
-from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.select import Select
 
 from holistic_cam_plugin.__main__ import main
 from tests.batch.batch_tools import QUICK, make_picture, rows
+from tests.batch.page_tools import EVIL, NAMES, choose, files, one, several, visible_maps
 from tests.browser import errors, screen
 
-EVIL = "<script>document.title=1</script><img src=x onerror='document.title=2'>.png"
-NAMES = ("a10.png", "a9.png", EVIL, "c#1?x=%41\nü.jpg", "wide.png", "z.png")
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory):
-    """Six images in two layers, the deep one named first, and two methods; and an image that failed."""
-    folder = tmp_path_factory.mktemp("page")
-    for seed, name in enumerate(NAMES):
-        make_picture(folder / "in" / name, seed, (60, 30) if name == "wide.png" else (40, 30))
-    (folder / "in" / "<b>bad.jpg").write_text("no picture")
-    with (folder / "list.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(
-            [("file", "target"), *((name, i % 3) for i, name in enumerate((*NAMES, "<b>bad.jpg")))]
-        )
-    command = (
-        "--root",
-        str(folder / "in"),
-        "--methods",
-        "gradcam",
-        "holisticcampositive",
-        "--layers",
-        "layer4",
-        "layer2",
-        "--workers",
-        "0",
-    )
-    assert main(["batch", str(folder / "list.csv"), "--output", str(folder / "out"), *QUICK, *command]) == 1
-    assert main(["report", str(folder / "out")]) == 0
-    return folder / "out"
-
-
-@pytest.fixture
-def page(browser, output):
-    browser.get((output / "report.html").as_uri())
-    yield browser
-    assert errors(browser) == []
-
-
-def one(page, selector):
-    return page.find_element(By.CSS_SELECTOR, selector)
-
-
-def several(page, selector):
-    """The elements that are not hidden."""
-    return [found for found in page.find_elements(By.CSS_SELECTOR, selector) if found.is_displayed()]
-
-
-def files(page):
-    return [card.get_attribute("data-file") for card in several(page, ".card")]
-
-
-def choose(page, name, text):
-    Select(one(page, f"select[name={name}]")).select_by_visible_text(text)
-
-
-def visible_maps(page):
-    """Scroll to one map after the other: natural and shown sizes, and whether it can be seen."""
-    return page.execute_async_script("""
-        const done = arguments[0], found = [];
-        (async () => {
-            for (const image of document.querySelectorAll(".map img, .subject img")) {
-                image.scrollIntoView({ block: "center" });
-                if (!image.complete) await new Promise((loaded) => image.addEventListener("load", loaded));
-                await new Promise(requestAnimationFrame);
-                const { x, y, width, height } = image.getBoundingClientRect();
-                const top = document.elementFromPoint(x + width / 2, y + height / 2);
-                const seen = image.checkVisibility({ checkOpacity: true, contentVisibilityAuto: true });
-                const kind = image.matches(".map img") ? "map" : "picture";
-                found.push([kind, image.naturalWidth, width, height, seen && image.parentElement.contains(top)]);
-            }
-            done(found);
-        })();
-    """)
 
 
 def test_all_maps_are_seen_at_once_and_large(page):
@@ -115,8 +39,8 @@ def test_pictures_are_sharp_on_a_screen_of_two_pixels_for_one(page):
         assert kind == "map" or natural >= 2 * width
 
 
-def test_an_overlay_looks_like_the_librarys(page, output):
-    with np.load(output / "maps" / "a10.png.npz") as file:
+def test_an_overlay_looks_like_the_librarys(page, reported):
+    with np.load(reported / "maps" / "a10.png.npz") as file:
         saliency_map = file["maps"][1, 1, 0].astype(np.float32)  # holistic, layer2
     card = one(page, "[data-file='a10.png']")
     button = card.find_element(By.CSS_SELECTOR, "td:nth-child(3) .map")
@@ -125,7 +49,7 @@ def test_an_overlay_looks_like_the_librarys(page, output):
     page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", button)
     shown = Image.open(io.BytesIO(button.screenshot_as_png)).convert("RGB")
     link = card.find_element(By.CSS_SELECTOR, ".subject img").get_attribute("src").rpartition("/")[2]
-    with Image.open(output / "report" / link) as picture:
+    with Image.open(reported / "report" / link) as picture:
         pixels = np.asarray(picture.resize((224, 224)), np.float32) / 255
     expected = Image.fromarray(show_cam_on_image(pixels, saliency_map, use_rgb=True)).resize(shown.size)
     difference = np.asarray(shown, float) - np.asarray(expected, float)
@@ -134,7 +58,7 @@ def test_an_overlay_looks_like_the_librarys(page, output):
     assert np.abs(difference[8:-8, 8:-8]).mean() < 8
 
 
-def test_filters_tell_what_is_left(page, output):
+def test_filters_tell_what_is_left(page, reported):
     assert one(page, "#count").text == "6 of 6 images, 24 maps"
     assert one(page, "#count").aria_role == "status"  # read out when it changes
     choose(page, "layer", "layer4")
@@ -144,9 +68,9 @@ def test_filters_tell_what_is_left(page, output):
     assert {image.get_attribute("alt").partition(", ")[2] for image in several(page, ".map img")} == {
         "layer4, Grad-CAM"
     }
-    some = next(row["class"] for row in rows(output) if row["file"] == "a10.png")
+    some = next(row["class"] for row in rows(reported) if row["file"] == "a10.png")
     choose(page, "class", some)
-    expected = {row["file"] for row in rows(output) if row["class"] == some}
+    expected = {row["file"] for row in rows(reported) if row["class"] == some}
     assert set(files(page)) == expected
     one(page, "[name=file]").send_keys("A1")
     assert files(page) == ["a10.png"]
@@ -155,9 +79,9 @@ def test_filters_tell_what_is_left(page, output):
     assert files(page) == []
 
 
-def test_cards_sort_by_name_probability_and_seconds(page, output):
+def test_cards_sort_by_name_probability_and_seconds(page, reported):
     assert files(page)[1:3] == ["a9.png", "a10.png"]
-    table = rows(output)
+    table = rows(reported)
     probability = {row["file"]: float(row["probability"]) for row in table}
     seconds = {name: {row["method"]: float(row["seconds"]) for row in table if row["file"] == name} for name in NAMES}
     choose(page, "order", "probability, highest first")
@@ -169,66 +93,6 @@ def test_cards_sort_by_name_probability_and_seconds(page, output):
     assert [seconds[name]["gradcam"] for name in files(page)] == sorted(of["gradcam"] for of in seconds.values())
     choose(page, "order", "name, Z to A")
     assert files(page)[0] == "z.png"
-
-
-def test_a_map_is_looked_at_by_keys_alone(page):
-    one(page, "[name=order]").send_keys(Keys.TAB)
-    keys = ActionChains(page)
-    first = page.switch_to.active_element
-    assert first.get_attribute("class") == "map"
-    names = [button.accessible_name for button in page.find_elements(By.CSS_SELECTOR, ".map")]
-    first.send_keys(Keys.ENTER)
-    viewer = one(page, "#viewer")
-    assert viewer.aria_role == "dialog"
-    assert viewer.accessible_name == names[0]
-    assert one(page, "#stage").size["width"] >= 600
-    for key, place in ((Keys.ARROW_RIGHT, 1), (Keys.ARROW_DOWN, 3), (Keys.ARROW_LEFT, 2), (Keys.ARROW_UP, 0)):
-        keys.send_keys(key).perform()
-        assert viewer.accessible_name == names[place]
-        assert one(page, "#above").get_attribute("alt") == names[place]
-    assert not one(page, "#back").is_enabled()
-    keys.send_keys(Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.ARROW_RIGHT).perform()
-    keys.send_keys(Keys.ESCAPE).perform()
-    assert not viewer.is_displayed()
-    assert page.switch_to.active_element.accessible_name == names[1]
-
-
-def test_an_overlay_fades_and_gives_way_to_map_or_picture(page):
-    one(page, ".map").click()
-
-    def seen():
-        above = one(page, "#above")
-        return float(above.value_of_css_property("opacity")) if above.is_displayed() else 0
-
-    assert seen() == 0.5
-    slider = one(page, "#opacity")
-    assert slider.accessible_name == "opacity"
-    name = one(page, "#viewer").accessible_name
-    slider.send_keys(Keys.ARROW_RIGHT * 10)
-    assert seen() == pytest.approx(0.6)
-    assert one(page, "#viewer").accessible_name == name  # these arrows were the slider's
-    for view, opacity in (("map", 1), ("picture", 0), ("overlay", 0.6)):
-        button = one(page, f"#viewer button[data-view={view}]")
-        button.click()
-        assert seen() == pytest.approx(opacity)
-        assert button.get_attribute("aria-pressed") == "true"
-        assert slider.is_enabled() == (view == "overlay")
-    one(page, "#next").click()
-    assert seen() == pytest.approx(0.6)  # it stays for the next map
-    assert one(page, "#below").get_property("naturalWidth") == 448
-    one(page, "#close").click()
-    assert not one(page, "#viewer").is_displayed()
-
-
-def test_only_maps_that_are_shown_are_stepped_through(page):
-    choose(page, "layer", "layer2")
-    choose(page, "method", "Grad-CAM")
-    several(page, ".map")[0].click()
-    keys = ActionChains(page)
-    keys.send_keys(*[Keys.ARROW_RIGHT] * 9).perform()
-    assert not one(page, "#next").is_enabled()
-    keys.send_keys(Keys.ESCAPE).perform()
-    assert page.execute_script("return document.activeElement.closest('.card').dataset.file") == "z.png"
 
 
 def test_names_are_text(page):
@@ -244,8 +108,8 @@ def test_names_are_text(page):
     ]
 
 
-def test_a_foreign_script_does_not_run_and_nothing_is_fetched(browser, output):
-    browser.get((output / "report.html").as_uri())
+def test_a_foreign_script_does_not_run_and_nothing_is_fetched(browser, reported):
+    browser.get((reported / "report.html").as_uri())
     browser.set_window_position(0, 0)
     blocked = browser.execute_async_script("""
         const done = arguments[0], blocked = [];
@@ -299,7 +163,24 @@ def contrast(*colours):
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
-def test_several_classes_of_an_image_and_no_picture(browser, output, tmp_path):
+def test_many_methods_scroll_inside_their_card(browser, tmp_path):
+    make_picture(tmp_path / "in" / "x.png")
+    methods = ("gradcam", "gradcam++", "layercam", "xgradcam", "eigencam", "hirescam", "holisticcam")
+    batch = ("batch", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *QUICK, "--workers", "0")
+    assert main([*batch, "--methods", *methods]) == 0
+    assert main(["report", str(tmp_path / "out")]) == 0
+    for width, least in ((1200, 160), (400, 120)):
+        screen(browser, width, 900)
+        browser.get((tmp_path / "out" / "report.html").as_uri())
+        seen = visible_maps(browser)
+        assert len(seen) == 8
+        assert all(image[2] >= least and image[4] for image in seen)
+        assert not browser.execute_script("return document.documentElement.scrollWidth > innerWidth")
+    choose(browser, "method", "Layer-CAM")
+    assert one(browser, "#count").text == "1 of 1 images, 1 map"
+
+
+def test_several_classes_of_an_image_and_no_picture(browser, tmp_path):
     make_picture(tmp_path / "in" / "x.png")
     command = ("--methods", "gradcam", "--target", "3", "5", "--workers", "0")
     assert main(["batch", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *QUICK, *command]) == 0
@@ -317,17 +198,4 @@ def test_several_classes_of_an_image_and_no_picture(browser, output, tmp_path):
     button.click()
     assert one(browser, "#above").get_property("naturalWidth") == 224
     assert not one(browser, "#below").is_displayed()
-    assert errors(browser) == []
-
-
-def test_one_file_goes_alone(browser, output, tmp_path):
-    copy = shutil.copytree(output, tmp_path / "out")
-    assert main(["report", str(copy), "--self-contained"]) == 0
-    alone = shutil.move(copy / "report.html", tmp_path / "alone.html")
-    shutil.rmtree(copy)
-    browser.get(alone.as_uri())
-    seen = visible_maps(browser)
-    assert [image[1] for image in seen if image[0] == "map"] == [224] * 24
-    one(browser, ".map").click()
-    assert one(browser, "#below").get_property("naturalWidth") == 448
     assert errors(browser) == []
