@@ -94,7 +94,20 @@ def _picture(handlers: Handlers) -> _Picture:
             label="Seen by the model", interactive=False, buttons=[], height=190, min_width=150, elem_id="picture"
         )
         best = gr.Label(label="Best classes", num_top_classes=BEST, show_heading=False, min_width=150, elem_id="best")
+    _uploads_alone(upload)
     return _Picture(upload, examples, picture, best)
+
+
+def _uploads_alone(upload: Any) -> None:
+    """A file that is named by its address is refused; Gradio would download it."""
+    moved = upload.async_move_resource_to_block_cache
+
+    async def here(path: Any) -> Any:
+        if "://" in str(path):
+            raise gr.Error("only uploads are taken, no addresses", print_exception=False)
+        return await moved(path)
+
+    upload.async_move_resource_to_block_cache = here
 
 
 def _choices(handlers: Handlers) -> _Choices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 
 from holistic_cam_plugin.app.handlers import Handlers
 from holistic_cam_plugin.app.page import CSS, page
@@ -32,8 +34,12 @@ _POLICY = (
 )
 
 
-class _Policy:
-    """ASGI: every answer says what the browser may load."""
+# Gradio would fetch what these name from the network.
+_ELSEWHERE = re.compile(r"/gradio_api/(file[=/]https?:|proxy=)", re.IGNORECASE)
+
+
+class _Guard:
+    """ASGI: nothing is fetched for anybody, and every answer says what the browser may load."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -44,7 +50,9 @@ class _Policy:
                 message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
             await send(message)
 
-        await self._app(scope, receive, with_policy)
+        elsewhere = scope["type"] == "http" and _ELSEWHERE.match(scope["path"])
+        app = PlainTextResponse("not from here", status_code=403) if elsewhere else self._app
+        await app(scope, receive, with_policy)
 
 
 def serve(source: Source, host: str, port: int | None, started: Callable[[str], None]) -> None:
@@ -75,7 +83,7 @@ def serve(source: Source, host: str, port: int | None, started: Callable[[str], 
 def _launch(blocks: gr.Blocks, host: str, port: int | None) -> None:
     # Names that another site could point at this machine are refused, unless the page is meant for others.
     hosts = [LOCAL, "localhost", host] if host in (LOCAL, "localhost", "::1") else ["*"]
-    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Policy)]
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Guard)]
     try:
         blocks.launch(
             server_name=host, server_port=port, prevent_thread_lock=True, share=False, quiet=True, inbrowser=False,
