@@ -70,6 +70,11 @@ class Choice(NamedTuple):
     layers: list[str]
     columns: list[Column]
 
+    @property
+    def count(self) -> int:
+        """Of the maps."""
+        return len(self.targets) * len(self.layers) * len(self.columns)
+
 
 def chosen(targets: Sequence[int], layers: Sequence[str], columns: Sequence[Column]) -> Choice:
     """The choice.
@@ -80,10 +85,10 @@ def chosen(targets: Sequence[int], layers: Sequence[str], columns: Sequence[Colu
     for what, some in (("class", targets), ("layer", layers), ("method", columns)):
         if not some:
             raise UsageError(f"choose a {what} to explain" if what == "class" else f"choose a {what}")
-    count = len(targets) * len(layers) * len(columns)
-    if count > _MOST_MAPS:
-        raise UsageError(f"{count} maps are more than a page can show: choose at most {_MOST_MAPS}")
-    return Choice(list(targets), list(layers), list(columns))
+    choice = Choice(list(targets), list(layers), list(columns))
+    if choice.count > _MOST_MAPS:
+        raise UsageError(f"{choice.count} maps are more than a page can show: choose at most {_MOST_MAPS}")
+    return choice
 
 
 def columns(methods: Sequence[str], weightings: Sequence[str], num_scales: int, sizes: str, fsd: bool) -> list[Column]:

@@ -115,10 +115,10 @@ def _choices(handlers: Handlers) -> _Choices:
         [(name, index) for index, name in enumerate(handlers.classes)], label="Classes", multiselect=True,
         elem_id="classes", info="Click one of the best, or type a name.",
     )  # fmt: skip
+    others = [layer.name for layer in handlers.layers if layer.name not in handlers.stages]
     layers = gr.Dropdown(
-        [layer.name for layer in handlers.layers], value=handlers.stages, label="Layers", multiselect=True,
-        elem_id="layers",
-    )  # fmt: skip
+        [*handlers.stages, *others], value=handlers.stages, label="Layers", multiselect=True, elem_id="layers"
+    )
     methods = gr.Dropdown(
         [(name, method) for method, name in METHOD_NAMES.items()], value=_DEFAULT_METHODS, label="Methods",
         multiselect=True, elem_id="methods",
