@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sizes", type=int, nargs="+", metavar="PX", help="of the pyramid (the method's own)")
     add("--images", type=int, default=40, metavar="N", help="in a run (40)")
     add("--ranks", type=int, nargs="+", default=[1, 2], metavar="N", help="processes (1 2)")
-    add("--workers", type=int, default=1, metavar="N", help="reading processes of each rank (1)")
+    add("--workers", type=int, default=1, metavar="N", help="reading threads of each rank (1)")
     add("--rounds", type=int, default=3, metavar="N", help="of all the numbers of ranks (3)")
     add("--device", default="cpu", help="such as cpu or cuda (cpu)")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="for throughput.csv (output)")

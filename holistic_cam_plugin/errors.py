@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["UsageError", "check_file", "near_matches"]
+__all__ = ["UsageError", "check_file", "near_matches", "reason"]
 
 
 class UsageError(Exception):
@@ -25,10 +25,21 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}?"
 
 
+def reason(error: BaseException) -> str:
+    """What an error of another library says, in its first line, at most 200 characters; else what it is called."""
+    line = f"{error}".strip().partition("\n")[0]
+    return f"{line[:199]}…" if len(line) > 200 else line or type(error).__name__
+
+
 def check_file(path: Path) -> None:
     """Raise UsageError unless `path` is a file; files beside it with near names are named."""
-    if path.is_file():
-        return
-    what = "is a folder, not a file" if path.is_dir() else "does not exist"
+    try:
+        if path.is_file():
+            return
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+    if exists:
+        raise UsageError(f"{path} is {'a folder, not a file' if is_folder else 'no regular file'}")
     siblings = [p.name for p in path.parent.glob("*") if p.is_file()] if path.parent.is_dir() else []
-    raise UsageError(f"{path} {what}{near_matches(path.name, siblings)}")
+    raise UsageError(f"{path} does not exist{near_matches(path.name, siblings)}")

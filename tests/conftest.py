@@ -14,6 +14,9 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Fixtures that live beside this file.
+pytest_plugins = ["tests.browser"]
+
 # On nets as small as these, threads mostly wait for one another.
 torch.set_num_threads(1)
 

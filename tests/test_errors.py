@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from holistic_cam_plugin.errors import UsageError, check_file, near_matches
+from holistic_cam_plugin.errors import UsageError, check_file, near_matches, reason
 
 
 def test_a_message_is_one_line():
@@ -34,3 +36,25 @@ def test_files(tmp_path):
         check_file(tmp_path / "none" / "photo.jpg")
     with pytest.raises(UsageError, match="is a folder, not a file"):
         check_file(tmp_path)
+    with pytest.raises(UsageError, match=r"nnn\.jpg can't be read: File name too long"):
+        check_file(tmp_path / ("n" * 300 + ".jpg"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UsageError, match=r"pipe\.jpg is no regular file"):
+        check_file(tmp_path / "pipe.jpg")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("short"), "short"),
+        (ValueError("first\nsecond"), "first"),
+        (MemoryError(), "MemoryError"),
+        (ValueError("x" * 500), "x" * 199 + "…"),
+    ],
+)
+def test_what_other_libraries_say_is_kept_short(error, said):
+    assert reason(error) == said

@@ -9,13 +9,8 @@ import torch
 from torch import nn
 
 from holistic_cam_plugin.classifiers.layers import find_layers, probe_layers, stage_layers
-from holistic_cam_plugin.classifiers.models import (
-    Classifier,
-    chosen_device,
-    demo_classifier,
-    load_classifier,
-    read_state_dict,
-)
+from holistic_cam_plugin.classifiers.models import Classifier, chosen_device, demo_classifier, load_classifier
+from holistic_cam_plugin.classifiers.weights import read_state_dict
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["DIGITS", "SQUASHED", "load_model", "target_layers"]

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from holistic_cam_plugin.batch.explaining import Explainer, Explanation, explain
+from holistic_cam_plugin.batch.explaining import Explainer, Explanation
 from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.batch.loading import JobImages, Loaded, image_loader
+from holistic_cam_plugin.batch.loading import JobImages, Loaded, read_ahead
 from holistic_cam_plugin.batch.manifest import MANIFEST, recorded
 from holistic_cam_plugin.batch.overlays import overlay_name
 from holistic_cam_plugin.batch.plan import Plan
+from holistic_cam_plugin.batch.refusals import Trials
 from holistic_cam_plugin.batch.store import file_checksum, map_name
-from holistic_cam_plugin.batch.writing import OutputError, Writer
-from holistic_cam_plugin.classifiers.images import normalized
+from holistic_cam_plugin.batch.writing import Writer
 
 __all__ = ["Tally", "run", "unfinished"]
 
@@ -35,7 +35,7 @@ class Tally(NamedTuple):
     kept: int  # done by an earlier run
     seconds: float
     waiting: float  # seconds of them without data
-    processor: float  # seconds of CPU time, without the reading processes
+    processor: float  # seconds of CPU time
 
 
 def unfinished(
@@ -59,17 +59,18 @@ def run(
         progress: is told after every batch how many of them were dealt with.
 
     Raises:
-        OutputError: no room, no permission, no reading process. What is done stays.
-        UsageError: a method can't explain this model.
+        OutputError: no room, no permission, no device. What is done stays.
+        UsageError: a method can't explain this model, whatever the image.
     """
     missing = set(todo)
     batches = [batch for batch in plan.batches(rank, world) if not missing.isdisjoint(batch)]
     classifier = explainer.classifier
     images = JobImages(plan.inputs.root, plan.inputs.jobs, classifier.resize, classifier.size if plan.crop else None)
+    trials = Trials(explainer)
     start, used, waiting, failed = time.perf_counter(), time.process_time(), 0.0, 0
-    with ExitStack() as stack:
-        writer = stack.enter_context(Writer(plan, explainer, rank))
-        for loaded, waited in _timed(image_loader(images, batches, plan.workers) if batches else []):
+    reading = read_ahead(images, batches, plan.workers)
+    with Writer(plan, explainer, rank) as writer, closing(reading):
+        for loaded, waited in _timed(reading):
             waiting += waited
             wanted = [one for one in loaded if one.job in missing]
             for one in wanted:
@@ -78,9 +79,9 @@ def run(
                     failed += 1
             if any(one.pixels is not None for one in wanted):
                 for same in _by_size(loaded):
-                    for one, explanation in zip(same, _explanations(plan, explainer, same), strict=True):
+                    for one, result in zip(same, _explained(plan, trials, same), strict=True):
                         if one.job in missing:
-                            failed += not writer.store(one, explanation)
+                            failed += not writer.store(one, result)
             progress(len(wanted))
     kept = sum(map(len, plan.batches(rank, world))) - len(todo)
     seconds, processor = time.perf_counter() - start, time.process_time() - used
@@ -93,13 +94,17 @@ def _is_done(plan: Plan, job: Job, explainer: Explainer, rows: Sequence[Mapping[
     expected = [
         (method, layer, str(target)) for method in explainer.methods for layer in explainer.layers for target in targets
     ]
-    if [(row["method"], row["layer"], row["target"]) for row in rows] != expected:
+    if [(row["method"], row["layer"], row["target"]) for row in rows] != expected or first["parameters"] != plan.digest:
         return False
-    if plan.overlays and not (plan.folder / overlay_name(job.name)).exists():
+    if plan.overlays and not _holds(plan.folder / overlay_name(job.name), first["overlay_checksum"]):
         return False
-    return _size(plan.inputs.root / job.name) in (None, int(first["bytes"])) and first["checksum"] == file_checksum(
-        plan.folder / map_name(job.name)
+    return _size(plan.inputs.root / job.name) in (None, int(first["bytes"])) and _holds(
+        plan.folder / map_name(job.name), first["checksum"]
     )
+
+
+def _holds(path: Path, checksum: str) -> bool:
+    return checksum != "" and file_checksum(path) == checksum
 
 
 def _size(path: Path) -> int | None:
@@ -110,10 +115,9 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _explanations(plan: Plan, explainer: Explainer, images: Sequence[Loaded]) -> list[Explanation]:
+def _explained(plan: Plan, trials: Trials, images: Sequence[Loaded]) -> list[Explanation | str]:
     pixels = torch.from_numpy(np.stack([one.pixels for one in images if one.pixels is not None]))
-    targets = [plan.inputs.jobs[one.job].targets for one in images]
-    return explain(explainer, normalized(pixels, explainer.classifier), targets)
+    return trials.explained(pixels, [plan.inputs.jobs[one.job].targets for one in images])
 
 
 def _by_size(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
@@ -125,15 +129,9 @@ def _by_size(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
     return list(groups.values())
 
 
-def _timed(loader: Iterable[list[Loaded]]) -> Iterator[tuple[list[Loaded], float]]:
+def _timed(batches: Iterable[list[Loaded]]) -> Iterator[tuple[list[Loaded], float]]:
     """The batches, each with the seconds that it was waited for."""
     start = time.perf_counter()
-    try:
-        for loaded in loader:
-            yield loaded, time.perf_counter() - start
-            start = time.perf_counter()
-    except RuntimeError as error:  # PyTorch's word for a process that was killed, most often for its memory
-        raise OutputError(
-            f"a process that reads images died ({error}): what is done is safe. Try fewer --workers; with 0 the run "
-            "itself reads"
-        ) from error
+    for loaded in batches:
+        yield loaded, time.perf_counter() - start
+        start = time.perf_counter()

@@ -1,29 +1,33 @@
-"""Decoding in DataLoader workers: from a job to the pixels that the model sees, or to the reason why there are none."""
+"""Reading ahead: from a job to the pixels that the model sees, or to the reason why there are none.
+
+Threads read, not processes. Pillow decodes and resizes without Python's lock, so they are as fast; and a run is one
+process, of which a kill leaves nothing behind. The price: a crash in a decoder's C code ends the run, as a kill would.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from torch.utils.data import DataLoader, Dataset
 
 from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.classifiers.images import cropped, upright_rgb
+from holistic_cam_plugin.classifiers.images import FORMATS, LARGEST_RESIZED, cropped, upright_rgb
 
-__all__ = ["JobImages", "Loaded", "image_loader"]
+__all__ = ["JobImages", "Loaded", "read_ahead"]
 
-# Pillow can do more, but some of its formats start other programs.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-# Of the resized copy, before the crop: a line of 1 x 5000 px would become one of 256 x 1,280,000.
-LARGEST_RESIZED = 2**26
+# Of a picture that the model sees whole, which needs many times its memory.
+LARGEST_WHOLE = 2**24
+# So many for each reader: one that is read, and one that waits.
+BATCHES_AHEAD = 2
 
 
 class Loaded(NamedTuple):
@@ -37,7 +41,7 @@ class Loaded(NamedTuple):
     problem: str = ""
 
 
-class JobImages(Dataset[Any]):
+class JobImages:
     """The jobs' images by index.
 
     Args:
@@ -50,9 +54,6 @@ class JobImages(Dataset[Any]):
     def __init__(self, root: Path, jobs: Sequence[Job], resize: int, crop: int | None) -> None:
         self.root, self.jobs, self.resize, self.crop = root, jobs, resize, crop
 
-    def __len__(self) -> int:
-        return len(self.jobs)
-
     def __getitem__(self, index: int) -> Loaded:
         job = self.jobs[index]
         if job.problem:
@@ -62,40 +63,47 @@ class JobImages(Dataset[Any]):
         except Exception as error:  # decoders raise whatever a broken file makes of them, and no file ends the run
             return Loaded(index, None, problem=_reason(error))
 
+    def batch(self, indices: Sequence[int]) -> list[Loaded]:
+        """Several of them."""
+        return [self[index] for index in indices]
+
     def _read(self, index: int, path: Path) -> Loaded:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("no regular file")  # to read a pipe is to wait for ever
         if status.st_size == 0:
             raise ValueError("empty file")
-        with warnings.catch_warnings():
-            # Above Pillow's limit of 89 megapixels it warns, above twice that it refuses: the latter is enough.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
-        with image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             shorter, longer = sorted(image.size)
-            if self.resize**2 * longer > LARGEST_RESIZED * shorter:
+            if self.resize**2 * longer > (LARGEST_RESIZED if self.crop else LARGEST_WHOLE) * shorter:
                 raise ValueError(f"{width} x {height} px: too long and narrow to be resized to {self.resize} px")
             picture = cropped(upright_rgb(image), self.resize, self.crop)
         return Loaded(index, np.asarray(picture), width, height, status.st_size)
 
 
-def image_loader(images: JobImages, batches: Sequence[Sequence[int]], workers: int) -> DataLoader[Any]:
-    """The batches of images in order, read ahead by `workers` processes (0: by this one)."""
-    return DataLoader(
-        images,
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of indices
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=_leave_signals_to_the_run,
-    )
+def read_ahead(images: JobImages, batches: Iterable[Sequence[int]], readers: int) -> Generator[list[Loaded]]:
+    """The batches of images in order, read ahead by so many threads (0: by this one, when their turn comes).
 
-
-def _leave_signals_to_the_run(worker: int) -> None:
-    # Slurm and Ctrl-C signal every process: the run ends its workers itself.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    Close it: meanwhile Pillow's warnings are off, in the whole process.
+    """
+    with warnings.catch_warnings():
+        # A file of which it warns is read all the same, or refused: noise on the terminal either way.
+        warnings.filterwarnings("ignore", module="PIL")
+        if readers == 0:
+            yield from map(images.batch, batches)
+            return
+        pool = ThreadPoolExecutor(readers)
+        try:
+            ahead: deque[Future[list[Loaded]]] = deque()
+            for batch in batches:
+                ahead.append(pool.submit(images.batch, batch))
+                if len(ahead) > BATCHES_AHEAD * readers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from holistic_cam_plugin.errors import UsageError, near_matches
@@ -19,14 +20,14 @@ def class_indices(targets: Sequence[str], classes: Sequence[str]) -> list[int]:
 
 
 def _class_index(target: str, classes: Sequence[str]) -> int:
-    if target.lstrip("-").isdecimal():
+    if re.fullmatch(r"-?\d{1,9}", target):
         index = int(target)
         if not 0 <= index < len(classes):
             raise UsageError(f"class {index} is out of range: the model has classes 0 to {len(classes) - 1}")
         return index
     found = [index for index, name in enumerate(classes) if name.lower() == target.lower()]
     if not found:
-        raise UsageError(f"the model has no class {target!r}{near_matches(target, classes)}")
+        raise UsageError(f"the model has no class {target!r:.200}{near_matches(target, classes)}")
     if len(found) > 1:
         raise UsageError(
             f"{len(found)} classes are called {target!r}: name one by its index, {' or '.join(map(str, found))}"

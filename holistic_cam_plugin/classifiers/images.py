@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,29 +14,48 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from holistic_cam_plugin.classifiers.models import Classifier
-from holistic_cam_plugin.errors import UsageError, check_file
+from holistic_cam_plugin.errors import UsageError, check_file, reason
 
-__all__ = ["cropped", "normalized", "preprocessed", "read_image", "shown", "upright_rgb"]
+__all__ = [
+    "FORMATS",
+    "LARGEST_RESIZED",
+    "check_proportions",
+    "cropped",
+    "normalized",
+    "preprocessed",
+    "read_image",
+    "shown",
+    "upright_rgb",
+]
 
 Pictured = TypeVar("Pictured")  # an image, or what lies in it
 
+# Pillow can do more, but some of its formats start other programs.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+# Of the resized copy, before the crop, in pixels: a line of 1 x 5000 px would become one of 256 x 1,280,000.
+LARGEST_RESIZED = 2**26
 # A JPEG file with more than twice this on both sides is decoded at a half, a quarter or an eighth, never below it:
 # several times what any classifier sees, in a fraction of the time and memory.
 DRAFT_SIDE = 2048
 
 
 def read_image(path: Path) -> Image.Image:
-    """An RGB image, upright.
+    """An RGB image, upright, from a file in one of the `FORMATS`, whatever its name.
 
     Raises:
-        UsageError: no such file (near matches are named), or no image.
+        UsageError: no such file (near matches are named), no image, or a damaged one.
     """
     check_file(path)
     try:
-        with Image.open(path) as image:
-            return upright_rgb(image)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} can't be read as an image: {error}") from error
+        with warnings.catch_warnings():
+            # A file of which it warns is read all the same, or refused: noise on the terminal either way.
+            warnings.filterwarnings("ignore", module="PIL")
+            with Image.open(path, formats=FORMATS) as image:
+                return upright_rgb(image)
+    except UnidentifiedImageError as error:
+        raise UsageError(f"{path} is no image in a format that is read here: {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders raise whatever a broken file makes of them
+        raise UsageError(f"{path} can't be read as an image: {reason(error)}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -49,7 +69,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """
     image.draft("RGB", (DRAFT_SIDE, DRAFT_SIDE))
     upright = ImageOps.exif_transpose(image)
-    sixteen_bits = upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG")
+    sixteen_bits = upright.mode.startswith("I;16") or (upright.mode == "I" and image.format in ("PNG", "PPM"))
     if sixteen_bits:  # Pillow's own conversion cuts them off at 255
         return Image.fromarray((np.asarray(upright) / 257).round().astype(np.uint8)).convert("RGB")
     if upright.mode in ("I", "F"):
@@ -75,8 +95,19 @@ def normalized(pixels: Tensor, classifier: Classifier) -> Tensor:
     return images
 
 
+def check_proportions(size: tuple[int, int], resize: int) -> None:
+    """Raise UsageError for an image, width by height in pixels, that is too long and narrow to be resized."""
+    if resize**2 * max(size) > LARGEST_RESIZED * min(size):
+        raise UsageError(f"{size[0]} x {size[1]} px is too long and narrow to be resized to {resize} px")
+
+
 def preprocessed(image: Image.Image, classifier: Classifier) -> Tensor:
-    """`(1, 3, H, W)`: resized, cropped and normalised as for the model's training."""
+    """`(1, 3, H, W)`: resized, cropped and normalised as for the model's training.
+
+    Raises:
+        UsageError: it is too long and narrow to be resized.
+    """
+    check_proportions(image.size, classifier.resize)
     picture = cropped(image, classifier.resize, classifier.size)
     return normalized(torch.from_numpy(np.array(picture))[None], classifier)
 

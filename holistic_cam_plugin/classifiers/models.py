@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import URLError
 
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from holistic_cam_plugin.classifiers.fitting import architecture, class_count, fitted
+from holistic_cam_plugin.classifiers.weights import read_state_dict
 from holistic_cam_plugin.demo import CLASSES, SCENE_MEAN, SCENE_SIZE, SCENE_STD, load_demo_model
-from holistic_cam_plugin.errors import UsageError, check_file, near_matches
+from holistic_cam_plugin.errors import UsageError, near_matches, reason
 
-__all__ = ["Classifier", "chosen_device", "demo_classifier", "load_classifier", "read_state_dict"]
+__all__ = ["Classifier", "chosen_device", "demo_classifier", "load_classifier"]
 
 DEFAULT_MODEL = "resnet50"
 
@@ -54,19 +52,17 @@ def load_classifier(
     if name not in known:
         raise UsageError(f"torchvision has no classifier called {name!r}{near_matches(name, known)}")
     where = chosen_device(device)
-    entries = torchvision.models.get_model_weights(name)
-    entry = entries.DEFAULT if weights is None else next(iter(entries))
-    classes = list(entry.meta["categories"])
+    entry = torchvision.models.get_model_weights(name).DEFAULT
+    count = len(entry.meta["categories"])
     if weights is not None:
         state = read_state_dict(weights)
-        model = _fitted(name, state, weights)
-        outputs = _outputs(state)
-        if outputs != len(classes):
-            classes = [f"class {index}" for index in range(outputs)]
-    elif untrained:
-        model = torchvision.models.get_model(name, weights=None, **_quiet(name))
+        count = class_count(state)
+        model, entry = fitted(name, state, weights)
     else:
-        model = _pretrained(name)
+        model = architecture(name, entry) if untrained else _pretrained(name)
+    classes = list(entry.meta["categories"])
+    if count != len(classes):
+        classes = [f"class {index}" for index in range(count)]
     if labels is not None:
         classes = _labels(labels, len(classes))
     preset = entry.transforms()
@@ -82,95 +78,26 @@ def chosen_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"the device {name!r} can't be used: {error}") from error
+        torch.zeros(1, device=device).item()  # on the meta device nothing has a value
+    except (RuntimeError, AssertionError, ImportError) as error:  # ImportError: a device of another package
+        raise UsageError(f"the device {name!r} can't be used: {reason(error)}") from error
     return device
 
 
 def _pretrained(name: str) -> nn.Module:
     try:
         model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT")
-    except (URLError, OSError) as error:
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the download is not what was asked for
         raise UsageError(
-            f"the weights of {name} are not on this machine and can't be downloaded ({error}): give a local state dict "
-            "with --weights FILE, or run the bundled demo with no arguments"
+            f"the weights of {name} are not on this machine and can't be downloaded ({reason(error)}): give a local "
+            "state dict with --weights FILE, or run the bundled demo with no arguments"
         ) from error
-    return model
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A state dict, also out of a checkpoint, read without running code; UsageError if the file holds none."""
-    check_file(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{path} does not load as tensors alone, and loading anything else could run code: refused. Save the "
-            "weights with torch.save(model.state_dict(), FILE)"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UsageError(f"{path} is no file that torch.load reads: {error}") from error
-    for key in ("state_dict", "model", "model_state_dict"):  # what training scripts put around it
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UsageError(f"{path} holds no state dict, but a {type(state).__name__}")
-    state = dict(state)
-    for prefix in ("module.", "_orig_mod."):
-        consume_prefix_in_state_dict_if_present(state, prefix)
-    return state
-
-
-def _outputs(state: Mapping[str, Tensor]) -> int:
-    """Number of classes: the size of the last tensor, the head's bias in all of torchvision's classifiers."""
-    last = list(state.values())[-1]
-    return last.shape[0] if last.ndim else 0
-
-
-def _quiet(name: str) -> dict[str, bool]:
-    # Without weights these two warn about their slow initialisation.
-    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-
-
-def _empty(name: str, classes: int) -> nn.Module:
-    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=max(1, classes), **_quiet(name))
-    return model
-
-
-def _misfit(model: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """What does not fit, in words; empty if all does."""
-    own = model.state_dict()
-    wrong = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    found = {"missing": own.keys() - state.keys(), "unexpected": state.keys() - own.keys(), "of another shape": wrong}
-    return ", ".join(
-        f"{len(v)} tensors {k} ({sorted(v)[0]}{', ...' if len(v) > 1 else ''})" for k, v in found.items() if v
-    )
-
-
-def _fitted(name: str, state: Mapping[str, Tensor], path: Path) -> nn.Module:
-    model = _empty(name, _outputs(state))
-    if misfit := _misfit(model, state):
-        family = re.match(r"[a-z]+", name)
-        fits = []
-        for other in torchvision.models.list_models(module=torchvision.models):
-            if other != name and family and other.startswith(family.group()):
-                with torch.device("meta"):
-                    if not _misfit(_empty(other, _outputs(state)), state):
-                        fits.append(other)
-        hint = f"; it fits --model {' or '.join(fits)}" if fits else ""
-        raise UsageError(f"{path} does not fit {name}: {misfit}{hint}")
-    model.load_state_dict(state)
     return model
 
 
 def _labels(path: Path, count: int) -> list[str]:
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the labels file {path} can't be read: {error}") from error
     if len(names) != count:

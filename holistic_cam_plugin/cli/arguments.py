@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from holistic_cam_plugin.baselines.by_name import DEFAULT_METHODS, METHODS, method_key
+from holistic_cam_plugin.cli.printing import complain
+from holistic_cam_plugin.display import COLORMAPS, SCALES
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Parser", "method_argument", "parsed"]
 
 _DESCRIPTION = """\
 See what a vision model looks at: Holistic-CAM beside other class-activation maps, one row a layer (shallow to deep),
-one column a method. Without images it runs the bundled demo, offline. Two commands have a help of their own:
+one column a method. Without images it runs the bundled demo, offline. Three commands have a help of their own:
 
+  holistic-cam app                         a page in the browser, to look and to compare
   holistic-cam batch INPUT --output DIR    the maps of a folder of images; can be killed and goes on
   holistic-cam report DIR                  one HTML page of what a batch has made
 """
-_EXAMPLES = """\
+_EPILOG = """\
+exit code: 0; 2 a mistake in the command, told in one line; 3 the output can't be written; 130 or 143 stopped by Ctrl-C
+or SIGTERM.
+
 examples:
   holistic-cam
   holistic-cam photo.jpg
@@ -34,7 +40,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="holistic-cam",
         description=_DESCRIPTION,
-        epilog=_EXAMPLES,
+        epilog=_EPILOG,
     )
     add = parser.add_argument
     add("images", nargs="*", type=Path, metavar="IMAGE", help="photos to explain; one figure each")
@@ -62,6 +68,13 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--aug-smooth", action="store_true", help="mean over test-time augmentations")
     add("--eigen-smooth", action="store_true", help="first principal component of the weighted activations")
     add("--output-dir", type=Path, default=Path("output"), metavar="DIR", help="default: output")
+    add(
+        "--scale",
+        choices=SCALES,
+        default="linear",
+        help="of the colours; sqrt and rank show sparse maps (default: linear)",
+    )
+    add("--colormap", choices=COLORMAPS, default="jet", help="default: jet, as in the library; viridis has no bands")
     add("--save-array", action="store_true", help="also write every map as a .npy file, float32, (H, W), in [0, 1]")
     arguments = parser.parse_args(argv)
     arguments.images += arguments.more_images
@@ -85,7 +98,8 @@ class Parser(argparse.ArgumentParser):
         add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        complain(f"{self.prog}: error: {' '.join(message.split())}")
+        self.exit(2)
 
 
 def method_argument(name: str) -> str:

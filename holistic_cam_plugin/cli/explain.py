@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import io
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain, product
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,41 +19,54 @@ from torch import Tensor
 from tqdm import tqdm
 
 from holistic_cam_plugin.baselines.by_name import display_name, layer_maps
+from holistic_cam_plugin.batch.writing import OutputError
 from holistic_cam_plugin.classifiers.classes import class_indices
-from holistic_cam_plugin.classifiers.images import preprocessed, read_image, shown
+from holistic_cam_plugin.classifiers.images import check_proportions, preprocessed, read_image, shown
 from holistic_cam_plugin.classifiers.layers import find_layers, probe_layers, stage_layers
 from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier, load_classifier
-from holistic_cam_plugin.cli.figure import save_figure
+from holistic_cam_plugin.cli.outputs import array_name, figure_name, output_stems, prepared_folder, shown_name, written
+from holistic_cam_plugin.cli.printing import say
 from holistic_cam_plugin.demo import demo_image
+from holistic_cam_plugin.display.figure import save_figure
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["explain_demo", "explain_images", "list_layers"]
 
 Maps = NDArray[np.float32]
+Given = TypeVar("Given")
 
 # Nothing on a screen that is no terminal.
 _progress = partial(tqdm, disable=None, leave=False)
 
 
 def explain_images(arguments: Namespace) -> None:
-    """One figure an image; everything that can be refused is refused before the first one is computed."""
-    images = [read_image(path) for path in arguments.images]
+    """One figure an image; everything that can be refused is refused before the first one is computed.
+
+    What is given twice, an image, a layer, a class or a method, is taken once.
+
+    Raises:
+        UsageError: what the user can correct.
+        OutputError: the output can't be written.
+    """
+    sizes = {path: read_image(path).size for path in arguments.images}
     classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, arguments.device)
-    layers = _layer_names(classifier, arguments)
-    targets = None if arguments.target is None else class_indices(arguments.target, classifier.classes)
-    folder = _output_folder(arguments.output_dir)
-    stems = _unique_stems(arguments.images)
-    for image, path, stem in zip(_progress(images, desc="images"), arguments.images, stems, strict=True):
-        _explain(classifier, preprocessed(image, classifier), path.name, layers, targets, folder / stem, arguments)
+    for path, size in sizes.items():
+        try:
+            check_proportions(size, classifier.resize)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
+    task = _task(classifier, arguments)
+    stems = output_stems(sizes)
+    folder = prepared_folder(arguments.output_dir, (name for stem in stems for name in task.outputs(stem)))
+    for path, stem in zip(_progress(sizes, desc="images"), stems, strict=True):
+        _explain(task, preprocessed(read_image(path), classifier), shown_name(path), folder, stem)
 
 
 def explain_demo(arguments: Namespace) -> None:
     """The bundled digits model and scene: no network, no files."""
-    classifier = demo_classifier(arguments.device)
-    layers = _layer_names(classifier, arguments)
-    images = preprocessed(demo_image(), classifier)
-    folder = _output_folder(arguments.output_dir)
-    _explain(classifier, images, "bundled demo", layers, None, folder / "demo", arguments)
+    task = _task(demo_classifier(arguments.device), arguments)
+    folder = prepared_folder(arguments.output_dir, task.outputs("demo"))
+    _explain(task, preprocessed(demo_image(), task.classifier), "bundled demo", folder, "demo")
 
 
 def list_layers(arguments: Namespace) -> None:
@@ -62,66 +77,83 @@ def list_layers(arguments: Namespace) -> None:
     layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
     stages = stage_layers(layers, classifier.size, len(classifier.classes))
     width = max(len(layer.name) for layer in layers)
-    print(f"{classifier.name} at {classifier.size}x{classifier.size} px; * marks the default layers")
+    lines = [f"{classifier.name} at {classifier.size}x{classifier.size} px; * marks the default layers"]
     for layer in layers:
         shape = "x".join(map(str, layer.shape))
-        print(f"{'*' if layer.name in stages else ' '} {layer.name:{width}}  {shape:>12}  {layer.kind}")
+        lines.append(f"{'*' if layer.name in stages else ' '} {layer.name:{width}}  {shape:>12}  {layer.kind}")
+    _tell("\n".join(lines))
 
 
-def _explain(
-    classifier: Classifier,
-    images: Tensor,
-    name: str,
-    layers: Sequence[str],
-    targets: Sequence[int] | None,
-    stem: Path,
-    arguments: Namespace,
-) -> None:
+class _Task(NamedTuple):
+    """What is asked of every image."""
+
+    classifier: Classifier
+    layers: list[str]
+    methods: list[str]
+    targets: list[int] | None  # None: the predicted class
+    arguments: Namespace
+
+    def outputs(self, stem: str) -> list[str]:
+        """The names of an image's files: the figure, then the arrays in the order of methods, layers and targets."""
+        if not self.arguments.save_array:
+            return [figure_name(stem)]
+        several = self.targets if self.targets and len(self.targets) > 1 else [None]
+        arrays = product(self.methods, self.layers, several)
+        return [figure_name(stem), *(array_name(stem, *which) for which in arrays)]
+
+
+def _task(classifier: Classifier, arguments: Namespace) -> _Task:
+    targets = None if arguments.target is None else _once(class_indices(arguments.target, classifier.classes))
+    return _Task(classifier, _layer_names(classifier, arguments), _once(arguments.methods), targets, arguments)
+
+
+def _once(given: Iterable[Given]) -> list[Given]:
+    return list(dict.fromkeys(given))
+
+
+def _explain(task: _Task, images: Tensor, name: str, folder: Path, stem: str) -> None:
     """Compute and write the figure of one image `(1, 3, H, W)` and print what it shows."""
     with torch.inference_mode():
-        probabilities = classifier.model(images)[0].softmax(dim=0)
+        probabilities = task.classifier.model(images)[0].softmax(dim=0)
+    if not bool(probabilities.isfinite().all()):
+        raise UsageError(f"{task.classifier.name} answers {name} with NaN: there is nothing to explain")
     predicted = int(probabilities.argmax())
-    targets = [predicted] if targets is None else targets
+    targets = [predicted] if task.targets is None else task.targets
     maps: list[list[Maps]] = []
     seconds: list[str] = []
-    for method in arguments.methods:
+    for method in task.methods:
         start = time.perf_counter()
-        maps.append(_maps(classifier, method, images, layers, targets, arguments))
+        maps.append(_maps(task, method, images, targets))
         seconds.append(f"{display_name(method)} {time.perf_counter() - start:.2f}")
-    if arguments.save_array:
-        _save_arrays(stem, arguments.methods, layers, targets, maps)
-    prediction = f"{classifier.classes[predicted]} ({float(probabilities[predicted]):.1%})"
-    explained = ", ".join(classifier.classes[target] for target in targets)
-    title = f"{name}: {prediction}" if targets == [predicted] else f"{name}: {explained}; predicted {prediction}"
-    rows = _rows(layers, [classifier.classes[target] for target in targets], maps)
-    figure = Path(f"{stem}_holistic_cam.png")
-    save_figure(figure, shown(images, classifier), rows, [display_name(method) for method in arguments.methods], title)
-    tqdm.write(f"{figure}\n  predicted: {prediction}, class {predicted} of {len(classifier.classes)}")
-    tqdm.write(f"  seconds: {', '.join(seconds)}")
+    names = [task.classifier.classes[target] for target in targets]
+    prediction = f"{task.classifier.classes[predicted]} ({float(probabilities[predicted]):.1%})"
+    title = f"{name}: {prediction}" if targets == [predicted] else f"{name}: {', '.join(names)}; predicted {prediction}"
+    figure, *arrays = task.outputs(stem)
+    if arrays:
+        for array, saliency_map in zip(arrays, chain.from_iterable(chain.from_iterable(maps)), strict=True):
+            written(folder, array, _npy(saliency_map))
+    path = written(folder, figure, _png(task, images, _rows(task.layers, names, maps), title))
+    _tell(
+        f"{path}\n  predicted: {prediction}, class {predicted} of {len(task.classifier.classes)}\n"
+        f"  seconds: {', '.join(seconds)}"
+    )
 
 
-def _maps(
-    classifier: Classifier,
-    method: str,
-    images: Tensor,
-    layers: Sequence[str],
-    targets: Sequence[int],
-    arguments: Namespace,
-) -> list[Maps]:
+def _maps(task: _Task, method: str, images: Tensor, targets: Sequence[int]) -> list[Maps]:
     """For every layer, one image's maps `(targets, H, W)`; UsageError where the method can't explain it."""
     try:
         return layer_maps(
             method,
-            classifier.model,
-            find_layers(classifier.model, layers),
+            task.classifier.model,
+            find_layers(task.classifier.model, task.layers),
             images,
             [[ClassifierOutputTarget(target) for target in targets]],
-            aug_smooth=arguments.aug_smooth,
-            eigen_smooth=arguments.eigen_smooth,
+            aug_smooth=task.arguments.aug_smooth,
+            eigen_smooth=task.arguments.eigen_smooth,
             progress=partial(_progress, desc=f"{display_name(method)}, scales"),
         )
     except (ValueError, TypeError, RuntimeError) as error:
-        raise UsageError(f"{display_name(method)} can't explain {', '.join(layers)}: {error}") from error
+        raise UsageError(f"{display_name(method)} can't explain {', '.join(task.layers)}: {error}") from error
 
 
 def _rows(
@@ -135,39 +167,32 @@ def _rows(
     ]
 
 
-def _save_arrays(
-    stem: Path, methods: Sequence[str], layers: Sequence[str], targets: Sequence[int], maps: Sequence[Sequence[Maps]]
-) -> None:
-    """One file a map."""
-    for method, of_method in zip(methods, maps, strict=True):
-        for layer, of_layer in zip(layers, of_method, strict=True):
-            for target, saliency_map in zip(targets, of_layer, strict=True):
-                suffix = f"_{target}" if len(targets) > 1 else ""
-                np.save(f"{stem}_{method}_{layer}{suffix}.npy", saliency_map)
+def _npy(saliency_map: Maps) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, saliency_map)
+    return buffer.getvalue()
+
+
+def _png(task: _Task, images: Tensor, rows: Sequence[tuple[str, list[Maps]]], title: str) -> bytes:
+    buffer = io.BytesIO()
+    columns = [display_name(method) for method in task.methods]
+    colours = {"scale": task.arguments.scale, "colormap": task.arguments.colormap}
+    save_figure(buffer, shown(images, task.classifier), rows, columns, title, **colours)
+    return buffer.getvalue()
+
+
+def _tell(text: str) -> None:
+    """Print it above the progress bars."""
+    try:
+        with tqdm.external_write_mode():
+            say(text)
+    except OSError as error:
+        raise OutputError(f"standard output can't be written: {error.strerror}") from error
 
 
 def _layer_names(classifier: Classifier, arguments: Namespace) -> list[str]:
     if arguments.layers is not None:
         find_layers(classifier.model, arguments.layers)
-        return list(arguments.layers)
+        return _once(arguments.layers)
     layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
     return stage_layers(layers, classifier.size, len(classifier.classes))
-
-
-def _output_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"the output folder {folder} can't be made: {error}") from error
-    return folder
-
-
-def _unique_stems(paths: Sequence[Path]) -> list[str]:
-    """File names without endings; a second image of the same name gets a number."""
-    stems: list[str] = []
-    for path in paths:
-        stem, number = path.stem, 2
-        while stem in stems:
-            stem, number = f"{path.stem}_{number}", number + 1
-        stems.append(re.sub(r"\s", "_", stem))
-    return stems

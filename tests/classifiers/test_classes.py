@@ -19,6 +19,8 @@ def test_indices_and_names_in_the_order_given():
         ("heen", CLASSES, "the model has no class 'heen'; did you mean hen?"),
         ("3", CLASSES, "class 3 is out of range: the model has classes 0 to 2"),
         ("-1", CLASSES, "class -1 is out of range"),
+        ("--5", CLASSES, "the model has no class '--5'"),
+        ("9" * 5000, CLASSES, "the model has no class '999"),
         ("hen", ("hen", "hen", "bee"), "2 classes are called 'hen': name one by its index, 0 or 1"),
     ],
 )

@@ -1,6 +1,9 @@
-"""From a file to the model's input and back; broken files of all kinds are in the tests of batch jobs."""
+"""From a file to the model's input and back; more broken files are in the tests of batch jobs."""
 
 from __future__ import annotations
+
+import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torchvision
 from PIL import Image
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
-from holistic_cam_plugin.classifiers.images import cropped, normalized, preprocessed, read_image, shown
+from holistic_cam_plugin.classifiers.images import FORMATS, cropped, normalized, preprocessed, read_image, shown
 from holistic_cam_plugin.classifiers.models import demo_classifier, load_classifier
 from holistic_cam_plugin.errors import UsageError
 from tests.classifiers.files import MODEL, make_photo, make_weights
@@ -58,3 +61,69 @@ def test_boxes_and_masks_follow_the_picture(size):
     assert (mask[0].numpy() > 127).shape == seen.shape
     assert ((mask[0].numpy() > 127) != seen).mean() < 0.01
     assert cropped(Image.fromarray(pixels), 64, None).size == (64 * width // min(size), 64 * height // min(size))
+
+
+@pytest.mark.parametrize("fmt", ["EPS", "DDS", "PCX", "ICNS", "PDF", "SGI", "AVIF", "XBM", "MSP"])
+def test_other_formats_are_refused_whatever_they_are_called(tmp_path, fmt):
+    image = Image.new("1" if fmt in ("XBM", "MSP") else "RGB", (16, 16))
+    try:
+        image.save(tmp_path / "photo.jpg", format=fmt)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow writes no {fmt}")
+    with pytest.raises(UsageError, match=r"photo\.jpg is no image in a format that is read here: BMP, GIF, JPEG"):
+        read_image(tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_each_format_is_read_whatever_its_ending(tmp_path, fmt):
+    Image.new("RGB", (16, 9), "red").save(tmp_path / "picture.dat", format=fmt)
+    image = read_image(tmp_path / "picture.dat")
+    assert (image.mode, image.size) == ("RGB", (16, 9))
+    assert np.abs(np.asarray(image).astype(int) - (255, 0, 0)).max() < 8
+
+
+@pytest.mark.parametrize(
+    "raised", [MemoryError(), struct.error("unpack requires 2 bytes"), IndexError("x"), KeyError(7), SyntaxError("y")]
+)
+def test_whatever_a_decoder_raises_is_one_line(tmp_path, monkeypatch, raised):
+    def decode(*_, **__):
+        raise raised
+
+    photo = make_photo(tmp_path)
+    monkeypatch.setattr(Image.Image, "convert", decode)
+    with pytest.raises(UsageError, match=r"photo\.jpg can't be read as an image: \W?\w+"):
+        read_image(photo)
+
+
+def test_a_large_picture_is_read_without_a_word(tmp_path, monkeypatch):
+    photo = make_photo(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 360 * 240 - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(photo).size == (360, 240)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 360 * 240 // 2 - 1)
+    with pytest.raises(UsageError, match=r"photo\.jpg can't be read as an image: .* exceeds limit"):
+        read_image(photo)
+
+
+def test_a_line_is_too_long_to_be_resized(tmp_path):
+    classifier = demo_classifier("cpu")
+    Image.new("RGB", (70_000, 1)).save(tmp_path / "line.png")
+    with pytest.raises(UsageError, match=r"70000 x 1 px is too long and narrow to be resized to \d+ px"):
+        preprocessed(read_image(tmp_path / "line.png"), classifier)
+
+
+def test_photos_are_turned_upright_and_all_colours_become_rgb(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 36, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "turned.png"), pixels)
+    for mode, fmt in (("CMYK", "TIFF"), ("L", "PNG"), ("1", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("LA", "PNG")):
+        image = Image.fromarray(pixels).convert(mode)
+        image.save(tmp_path / "picture.dat", format=fmt)
+        assert np.array_equal(read_image(tmp_path / "picture.dat"), image.convert("RGB")), mode
+    deep = np.linspace(0, 65535, 24 * 36).reshape(24, 36).astype(np.uint16)
+    for fmt in ("PNG", "TIFF", "PPM"):
+        Image.fromarray(deep).save(tmp_path / "deep.dat", format=fmt)
+        assert np.array_equal(np.asarray(read_image(tmp_path / "deep.dat"))[..., 0], (deep / 257).round()), fmt

@@ -113,8 +113,26 @@ def test_wrong_files(weights, tmp_path):
 
 def test_wrong_names():
     assert "did you mean resnet50" in refusal(name="resnet5")
-    with pytest.raises(UsageError, match="the device 'quantum' can't be used"):
-        chosen_device("quantum")
+
+
+@pytest.mark.parametrize("name", ["quantum", "meta", "xla", "hpu", "privateuseone", "cpu:-1", ""])
+def test_devices_that_can_not_be_used(name):
+    with pytest.raises(UsageError, match=f"the device '{name}' can't be used: ") as error:
+        chosen_device(name)
+    assert len(str(error.value)) < 260
+
+
+def test_labels_written_by_a_windows_editor(weights, tmp_path):
+    (tmp_path / "labels.txt").write_text("ant\nbee\nhen\n", encoding="utf-8-sig")
+    assert load(weights, tmp_path / "labels.txt").classes == list(CLASSES)
+
+
+def test_a_download_cut_short_is_one_line(monkeypatch):
+    def cut(*_, **__):
+        raise RuntimeError('invalid hash value (expected "0676ba61", got "af0d")')
+
+    monkeypatch.setattr(torchvision.models, "get_model", cut)
+    assert "can't be downloaded (invalid hash value" in refusal(name=None)
 
 
 def test_the_bundled_model():

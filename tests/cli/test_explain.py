@@ -93,6 +93,18 @@ def test_a_photo_with_local_weights(run, photo, weights, labels, tmp_path):
         assert 0 <= saliency_map.min() <= saliency_map.max() <= 1
 
 
+def test_the_scale_of_the_colours_leaves_the_arrays_alone(run, photo, weights, tmp_path):
+    command = (photo, "--model", MODEL, "--weights", weights, "--layers", "features.7", "--method", "layercam")
+    figures, maps = [], []
+    for options in ((), ("--scale", "sqrt"), ("--colormap", "viridis")):
+        assert run(*command, "--save-array", *options)[0] == 0
+        figures.append((tmp_path / "out" / "photo_holistic_cam.png").read_bytes())
+        maps.append((tmp_path / "out" / "photo_layercam_features.7.npy").read_bytes())
+    assert len(set(figures)) == 3
+    assert len(set(maps)) == 1
+    assert "linear" in refusal(run(*command, "--scale", "log"))
+
+
 def test_saved_maps_are_those_of_the_class(run, photo, weights, tmp_path):
     # One pyramid serves all the layers of the command line; each layer alone gives the same map.
     code, *_ = run(

@@ -1,0 +1,121 @@
+"""Weights files: what is no use is refused in one line, before anything is built of it."""
+
+from __future__ import annotations
+
+import collections
+import warnings
+
+import pytest
+import torch
+
+from holistic_cam_plugin.classifiers.models import load_classifier
+from holistic_cam_plugin.errors import UsageError
+from tests.classifiers.files import MODEL, make_weights
+
+HEAD = "classifier.1.weight"
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    return torch.load(make_weights(tmp_path_factory.mktemp("weights")), weights_only=True)
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    """What is said of an object saved as a weights file, in one line that names the file."""
+
+    def refuse(saved, **options):
+        path = tmp_path / "given.pth"
+        if isinstance(saved, bytes):
+            path.write_bytes(saved)
+        else:
+            torch.save(saved, path, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # nothing else on the terminal
+            with pytest.raises(UsageError) as error:
+                load_classifier(MODEL, path, None, "cpu")
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 500
+        return str(error.value)
+
+    return refuse
+
+
+def test_keys_that_are_no_names(state, refusal):
+    assert "holds no state dict" in refusal({5: torch.ones(1), **state})
+    assert "holds no state dict" in refusal({"state_dict": {("a", 1): torch.ones(1)}})
+    assert "holds no state dict" in refusal({**state, "epoch": 3})
+
+
+@pytest.mark.filterwarnings("ignore:.*sparse:UserWarning", "ignore:.*quantiz:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda x: x.to("meta"), "has no values (meta device)"),
+        (lambda x: x.to_sparse(), "is sparse or nested"),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "is quantised"),
+        (lambda x: x.to(torch.int8), " int8, not "),
+        (lambda x: x.to(torch.complex64), "is complex"),
+        (lambda x: x.to(torch.float8_e4m3fn), " float8_e4m3fn, not "),
+        (lambda x: x[:1].expand(10**9, -1, -1, -1), "shows more values than the file holds"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_named(state, refusal, change, reason):
+    error = refusal({**state, HEAD: change(state[HEAD])})
+    assert HEAD in error
+    assert reason in error
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite(state, refusal, value):
+    spoiled = state[HEAD].clone()
+    spoiled[1, 2] = value
+    error = refusal({**state, HEAD: spoiled})
+    assert f"NaN or infinite values in {HEAD}" in error
+
+
+def test_weights_beyond_float32(state, refusal):
+    assert "NaN or infinite" in refusal({**state, HEAD: state[HEAD].double() + 1e300})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precisions_are_taken(state, tmp_path, dtype):
+    torch.save({name: tensor.to(dtype) for name, tensor in state.items()}, tmp_path / "cast.pth")
+    model = load_classifier(MODEL, tmp_path / "cast.pth", None, "cpu").model
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, state[name].to(dtype).float())
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_files_cut_short(state, refusal, tmp_path, legacy):
+    torch.save(state, tmp_path / "whole.pth", _use_new_zipfile_serialization=not legacy)
+    data = (tmp_path / "whole.pth").read_bytes()
+    for length in (0, 1, 100, 1000, len(data) // 2, len(data) - 1000):
+        assert refusal(data[:length])
+
+
+def test_a_state_dict_with_odd_metadata(state, tmp_path):
+    odd = collections.OrderedDict(state)
+    odd._metadata = 5
+    torch.save(odd, tmp_path / "odd.pth")
+    assert load_classifier(MODEL, tmp_path / "odd.pth", None, "cpu").classes == ["class 0", "class 1", "class 2"]
+
+
+def test_a_torchscript_archive(refusal, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
+    assert "torch.load" in refusal((tmp_path / "script.pt").read_bytes())
+
+
+def test_more_classes_than_memory_holds_are_a_misfit(refusal):
+    error = refusal({"features.0.weight": torch.zeros(1), "classifier.1.bias": torch.zeros(10**7)})
+    assert f"does not fit {MODEL}" in error
+
+
+def test_weights_that_do_not_fit_a_regnet(state, tmp_path):
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(UsageError, match="does not fit regnet_y_400mf"):
+        load_classifier("regnet_y_400mf", tmp_path / "other.pth", None, "cpu")

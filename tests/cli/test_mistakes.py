@@ -1,0 +1,196 @@
+"""What an unlucky user meets: one line, before any work is lost, and nothing outside the output folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from holistic_cam_plugin.__main__ import main
+from tests.classifiers.files import MODEL, make_photo, make_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+ODD = [
+    "..jpg", "...jpg", "a_b.jpg", "a b.jpg", "a$_$b.jpg", "$x.jpg", "line\nend.jpg", "line_end.jpg", "-x.jpg",
+    "😀🦄像.jpg", "n" * 251 + ".jpg", os.fsdecode(b"bytes \xff.jpg"), "a\\frac.jpg", "%s {0}.jpg", "x.png", "x.jpg",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return make_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return make_photo(tmp_path)
+
+
+@pytest.fixture
+def explain(weights, tmp_path, capsys):
+    """Run one quick method in one layer; gives exit code, standard output and standard error."""
+
+    def _run(*arguments):
+        command = ["--model", MODEL, "--weights", weights, "--layers", "features.12", "--method", "gradcam"]
+        command += ["--device", "cpu", "--output-dir", tmp_path / "out"]
+        try:
+            code = main([str(argument) for argument in (*command, *arguments)])
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return _run
+
+
+@pytest.fixture
+def uncomputed(monkeypatch):
+    """No map is computed."""
+
+    def fail(*_, **__):
+        raise AssertionError("a map was computed")
+
+    monkeypatch.setattr("holistic_cam_plugin.cli.explain.layer_maps", fail)
+
+
+def refusal(result):
+    code, out, err = result
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("holistic-cam: error: ")
+    return err
+
+
+def test_odd_names_give_files_in_the_folder_and_not_a_word_more(explain, photo, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for name in ODD:
+            (tmp_path / folder / name).write_bytes(photo.read_bytes())
+    images = [f"{tmp_path / folder}/{name}" for folder in ("a", "b") for name in ODD]
+    before = {path for path in tmp_path.rglob("*") if tmp_path / "out" not in (path, *path.parents)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        code, out, err = explain("--save-array", "--image-path", *images, images[0])
+    assert (code, err) == (0, "")
+    assert out.count("predicted") == len(images)
+    for ending in ("_holistic_cam.png", "_gradcam_features.12.npy"):
+        assert len(list((tmp_path / "out").glob(f"*{ending}"))) == len(images)
+    assert {path for path in tmp_path.rglob("*") if tmp_path / "out" not in (path, *path.parents)} == before
+
+
+def test_class_names_are_shown_as_they_are(explain, photo, tmp_path):
+    (tmp_path / "labels.txt").write_text("a$_$b\n像 $x\n\\frac{\n", encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        code, out, err = explain(photo, "--labels", tmp_path / "labels.txt", "--target", "0", "像 $x", "2")
+    assert (code, err) == (0, "")
+    assert any(name in out for name in ("a$_$b", "像 $x", "\\frac{"))
+
+
+def test_what_is_given_twice_is_taken_once(explain, photo, tmp_path):
+    code, out, _ = explain(
+        photo, photo, "--target", "1", "0", "1", "--layers", "features.7", "features.12", "features.7",
+        "--methods", "gradcam", "grad-cam", "--save-array",
+    )  # fmt: skip
+    assert code == 0
+    assert out.count("predicted") == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "photo_gradcam_features.12_0.npy",
+        "photo_gradcam_features.12_1.npy",
+        "photo_gradcam_features.7_0.npy",
+        "photo_gradcam_features.7_1.npy",
+        "photo_holistic_cam.png",
+    ]
+    code, *_ = explain(photo, "--target", "1", "1", "--save-array", "--output-dir", tmp_path / "one")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir())[0] == "photo_gradcam_features.12.npy"
+
+
+@pytest.mark.usefixtures("uncomputed")
+def test_what_can_be_refused_is_refused_before_anything_is_computed(explain, photo, tmp_path):
+    for target in ("--5", "-1", "³"):
+        assert "class" in refusal(explain(photo, f"--target={target}"))
+    assert "'meta' can't be used" in refusal(explain(photo, "--device", "meta"))
+    (tmp_path / "out" / "photo_holistic_cam.png").mkdir(parents=True)
+    assert "photo_holistic_cam.png is a folder" in refusal(explain(photo))
+    (tmp_path / "out" / "photo_holistic_cam.png").rmdir()
+    (tmp_path / "out" / "photo_gradcam_features.12.npy").mkdir()
+    assert "features.12.npy is a folder" in refusal(explain(photo, "--save-array"))
+    assert "File name too long" in refusal(explain(tmp_path / ("n" * 300 + ".jpg")))
+    assert "File name too long" in refusal(explain(photo, "--weights", "n" * 300))
+    assert "output folder" in refusal(explain(photo, "--output-dir", tmp_path / ("n" * 300)))
+    assert "udcff.jpg does not exist" in refusal(explain(os.fsdecode(b"\xff.jpg")))
+
+
+@pytest.mark.usefixtures("uncomputed")
+def test_a_long_picture_and_a_damaged_one_after_a_good_one(explain, photo, tmp_path):
+    Image.fromarray(np.zeros((3, 2600 * 10, 3), np.uint8)).save(tmp_path / "long.png")
+    assert "long.png: 26000 x 3 px is too long and narrow" in refusal(explain(photo, tmp_path / "long.png"))
+    (tmp_path / "page.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    assert "page.jpg is no image in a format" in refusal(explain(photo, tmp_path / "page.jpg"))
+
+
+@pytest.mark.usefixtures("uncomputed")
+def test_weights_of_nan_are_told(explain, photo, weights, tmp_path):
+    state = torch.load(weights, weights_only=True)
+    state["classifier.1.bias"] += float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    error = refusal(explain(photo, "--weights", tmp_path / "nan.pth"))
+    assert "nan.pth has NaN or infinite values in classifier.1.bias" in error
+    state["classifier.1.bias"] = torch.full((3,), 3e38)
+    state["classifier.1.weight"] = torch.full_like(state["classifier.1.weight"], 3e38)
+    torch.save(state, tmp_path / "huge.pth")
+    assert f"{MODEL} answers photo.jpg with NaN" in refusal(explain(photo, "--weights", tmp_path / "huge.pth"))
+
+
+def test_arguments_with_line_ends_are_told_in_one_line(explain, photo):
+    assert "--no such" in refusal(explain(photo, "--no\nsuch"))
+
+
+def test_a_full_disk_leaves_the_earlier_figure(explain, photo, tmp_path, monkeypatch):
+    assert explain(photo)[0] == 0
+    figure = tmp_path / "out" / "photo_holistic_cam.png"
+    before = figure.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("holistic_cam_plugin.batch.store.os.fsync", full)
+    code, out, err = explain(photo)
+    assert (code, out) == (3, "")
+    assert err == f"holistic-cam: stopped: {figure} can't be written: No space left on device\n"
+    assert list((tmp_path / "out").iterdir()) == [figure]
+    assert figure.read_bytes() == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device on this system")
+def test_a_full_terminal_is_told_in_one_line(photo, weights, tmp_path):
+    command = [sys.executable, "-m", "holistic_cam_plugin", str(photo), "--model", MODEL, "--weights", str(weights)]
+    command += ["--layers", "features.12", "--method", "gradcam", "--output-dir", str(tmp_path / "out")]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert ended.returncode == 3
+    assert ended.stderr == "holistic-cam: stopped: standard output can't be written: No space left on device\n"
+    assert (tmp_path / "out" / "photo_holistic_cam.png").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_a_line(photo, weights, tmp_path, number):
+    command = [sys.executable, "-m", "holistic_cam_plugin", str(photo), "--model", MODEL, "--weights", str(weights)]
+    command += ["--layers", "features.3", "--method", "holisticcam", "--output-dir", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "out").is_dir() and time.monotonic() < deadline:  # made just before the first pass
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 128 + number
+    assert (out, err) == ("", f"holistic-cam: stopped by {number.name}\n")
+    assert not list((tmp_path / "out").iterdir())

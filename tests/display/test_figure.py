@@ -1,0 +1,47 @@
+"""The figure says what its colours are and how much of the picture each map covers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from holistic_cam_plugin.display.figure import save_figure
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """Draw a figure of two layers and two methods; gives its texts and its pixels."""
+    kept = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (kept.append(figure), save(figure, *a, **k)))
+    picture = np.random.default_rng(0).random((40, 60, 3), np.float32)
+    dot, half = np.zeros((40, 60), np.float32), np.zeros((40, 60), np.float32)
+    dot[3:15, 4] = 1
+    half[:20] = np.linspace(0.2, 1, 60)
+
+    def draw(**options):
+        path = tmp_path / "figure.png"
+        save_figure(path, picture, [("layer1", [dot, half]), ("layer4", [half, dot])], ["A", "B"], "a title", **options)
+        figure = kept[-1]
+        texts = [[axes.get_xlabel(), axes.get_ylabel(), axes.get_title()] for axes in figure.axes]
+        with Image.open(path) as image:
+            return texts, figure.get_supxlabel(), np.asarray(image)
+
+    return draw
+
+
+def test_every_map_has_its_share(drawn):
+    texts, *_ = drawn()
+    assert [label for label, *_ in texts] == ["", "0.5 %", "50 %", "", "50 %", "0.5 %"]
+    assert [name for *_, name in texts[:3]] == ["image", "A", "B"]
+    assert [layer for _, layer, _ in texts[::3]] == ["layer1", "layer4"]
+
+
+def test_the_colours_are_said(drawn):
+    _, words, pixels = drawn()
+    assert "linear, jet" in words
+    _, others, rooted = drawn(scale="sqrt", colormap="viridis")
+    assert "square root, viridis" in others
+    assert (pixels != rooted).any()
