@@ -7,6 +7,7 @@ Paper: "Holistic-CAM: Ultra-lucid and Sanity Preserving Visual Interpretation in
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -26,10 +27,12 @@ from holistic_cam_plugin.method.pyramid import (
     check_interpolation,
     check_positive_integer,
     check_pyramid,
+    check_switch,
     pyramid_sizes,
 )
 from holistic_cam_plugin.method.weighting import Weighting, weighting_by_name
-from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
+from holistic_cam_plugin.passes.capture import Capture, check_target_layers
+from holistic_cam_plugin.passes.modes import eval_mode, unwrapped
 from holistic_cam_plugin.passes.one_scale import native_pass, together
 from holistic_cam_plugin.passes.outputs import Outputs, joined
 from holistic_cam_plugin.passes.stacks import Stack, pyramid_stacks
@@ -66,7 +69,8 @@ class Intermediates(NamedTuple):
 class HolisticCAM(BaseCAM):
     """High-resolution class-activation maps from shallow to deep layers; use it wherever `GradCAM` was used.
 
-    The model, its gradients, flags, modes and hooks are as before after every call, also after an exception.
+    The model, its gradients, flags, modes and hooks are as before after every call, also after an exception. Threads
+    may share a model, each with an object of its own; calls of one object wait for one another.
 
     Args:
         model: any module that maps images `(B, C, H, W)`, or volumes and videos `(B, C, D, H, W)`, to one tensor with a
@@ -149,6 +153,7 @@ class HolisticCAM(BaseCAM):
         self.progress = progress
         self._check_parameters()
         self._contexts: list[ExitStack] = []  # evaluation mode, one for each `with` that is open
+        self._lock = threading.RLock()  # held by a call
         self.outputs: Outputs | None = None
         with eval_mode(model):  # the library's constructor leaves the model in evaluation mode
             super().__init__(
@@ -200,14 +205,15 @@ class HolisticCAM(BaseCAM):
     ) -> Maps:
         """`__call__` with augmentations: all of them explain the class of the untouched image."""
         images, chosen = self._checked(input_tensor, targets)
-        native = together(
-            [
-                native_pass(self._capture, images[some], None if chosen is None else chosen[some])
-                for some in self._batches(len(images))
-            ]
-        )
-        maps: Maps = super().forward_augmentation_smoothing(images, native.targets, eigen_smooth)
-        self.outputs = native.outputs
+        with self._lock:
+            native = together(
+                [
+                    native_pass(self._capture, images[some], None if chosen is None else chosen[some])
+                    for some in self._batches(len(images))
+                ]
+            )
+            maps: Maps = super().forward_augmentation_smoothing(images, native.targets, eigen_smooth)
+            self.outputs = native.outputs
         return maps
 
     def compute_cam_per_layer(
@@ -219,8 +225,9 @@ class HolisticCAM(BaseCAM):
         The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
         """
         layers: list[list[Maps]] = [[] for _ in self.target_layers]
-        for layer, step in self._steps(input_tensor, targets, eigen_smooth):
-            layers[layer].append(step.saliency_map)
+        with self._lock:
+            for layer, step in self._steps(input_tensor, targets, eigen_smooth):
+                layers[layer].append(step.saliency_map)
         return [np.stack(maps)[:, None] for maps in layers]
 
     def intermediates(
@@ -231,8 +238,9 @@ class HolisticCAM(BaseCAM):
         Arguments and errors are those of the call. All of the images' scales are held at once.
         """
         layers: list[list[Intermediates]] = [[] for _ in self.target_layers]
-        for layer, step in self._steps(input_tensor, targets, eigen_smooth):
-            layers[layer].append(step)
+        with self._lock:
+            for layer, step in self._steps(input_tensor, targets, eigen_smooth):
+                layers[layer].append(step)
         return layers
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Maps]) -> Maps:
@@ -277,6 +285,13 @@ class HolisticCAM(BaseCAM):
     def __del__(self) -> None:
         for context in reversed(getattr(self, "_contexts", [])):  # none if the constructor refused its arguments
             context.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy holds no lock and is in no `with`.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_contexts", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _contexts=[], _lock=threading.RLock())
 
     def _checked(self, input_tensor: Tensor, targets: Targets | None) -> tuple[Tensor, list[list[Target]] | None]:
         """The border: images on the model's device, and a list of targets for each of them, if there are any."""
@@ -344,6 +359,8 @@ class HolisticCAM(BaseCAM):
         check_pyramid(self.num_scales, self.max_size, self.sizes)
         check_eps(self.eps)
         weighting_by_name(self.weighting)
+        check_switch("fsd", self.fsd)
+        check_switch("tiles", self.tiles)
         check_kernel("blur_size", self.blur_size)
         check_kernel("ksize", self.ksize)
         check_power(self.mask_power)

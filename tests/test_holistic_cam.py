@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -139,7 +143,7 @@ def test_outputs_are_those_of_the_untouched_images(net, images):
         ({"num_scales": 0}, ValueError, "num_scales must be at least 1"),
         ({"max_size": 2.5}, TypeError, "max_size must be an integer"),
         ({"sizes": []}, ValueError, "sizes is empty"),
-        ({"eps": -1}, ValueError, "eps must be a finite number of at least 0, got -1"),
+        ({"eps": -1}, ValueError, "eps must be 0 or between .*, got -1"),
         ({"blur_size": 50}, ValueError, "blur_size must be odd and from 1 to 255"),
         ({"ksize": 257}, ValueError, "ksize must be odd and from 1 to 255"),
         ({"ksize": True}, TypeError, "ksize must be an odd integer or None"),
@@ -218,3 +222,25 @@ def test_intermediates_with_raw_gradients_hold_them(net, images):
     (gradients,) = torch.autograd.grad(net.head(net.layer3(activations)).max(), activations)
     torch.testing.assert_close(step.activations[0], activations.detach()[0])
     torch.testing.assert_close(step.weights[0], gradients[0])
+
+
+def test_numpy_scalars_are_numbers_too(net, images):
+    plain = HolisticCAM(net, [net.layer2], sizes=[64, 80], eps=2.0**-10, batch_size=2, fsd=True)(images)
+    scalars = {"eps": np.float32(2**-10), "batch_size": np.int64(2), "fsd": np.True_, "tiles": np.False_}
+    assert np.array_equal(HolisticCAM(net, [net.layer2], sizes=list(np.array([64, 80])), **scalars)(images), plain)
+    plain = HolisticCAM(net, [net.layer2], num_scales=5, max_size=100)(images)
+    assert np.array_equal(HolisticCAM(net, [net.layer2], num_scales=np.uint8(5), max_size=np.int8(100))(images), plain)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda cam: pickle.loads(pickle.dumps(cam))])
+def test_a_copy_made_inside_the_with_block(net, images, copied):
+    net.train()
+    with HolisticCAM(net, [net.layer2], **SMALL) as cam:
+        twin = copied(cam)
+        expected = cam(images)
+    assert net.training
+    assert twin.model is not net
+    assert np.array_equal(twin(images), expected)
+    del twin
+    gc.collect()
+    assert net.training

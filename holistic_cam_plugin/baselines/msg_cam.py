@@ -30,7 +30,7 @@ from holistic_cam_plugin.baselines.attribution import LayerAttribution
 from holistic_cam_plugin.baselines.perturbation import blurred, enlarged, perturbed, scores_of_copies
 from holistic_cam_plugin.method.pyramid import check_positive_integer, pyramid_sizes, resize_image
 from holistic_cam_plugin.metrics.scoring import Score, class_probability
-from holistic_cam_plugin.passes.capture import refusal_explained
+from holistic_cam_plugin.passes.refusals import refusal_explained
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["MSGCAM", "group_masks"]

@@ -17,7 +17,7 @@ from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 
-__all__ = ["Explainer", "Explanation", "check_amp", "explain"]
+__all__ = ["Explainer", "Explanation", "check_amp", "explain", "model_outputs"]
 
 
 class Explainer(NamedTuple):
@@ -55,10 +55,10 @@ def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[
         targets: for each image its classes; none: the predicted one.
 
     Raises:
-        UsageError: a method can't explain this model or these layers.
+        UsageError: the model takes no such images, or a method can't explain it, or not in these layers.
     """
     with torch.autocast(images.device.type, torch.bfloat16, enabled=explainer.amp):
-        outputs = _outputs(explainer, images)
+        outputs = model_outputs(explainer, images)
         predicted = outputs.argmax(dim=1).tolist()
         chosen = [some or (best,) for some, best in zip(targets, predicted, strict=True)]
         maps, seconds = zip(
@@ -82,14 +82,18 @@ def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[
     ]
 
 
-def _outputs(explainer: Explainer, images: torch.Tensor) -> torch.Tensor:
-    """The model's outputs `(B, classes)`, float32."""
+def model_outputs(explainer: Explainer, images: torch.Tensor) -> torch.Tensor:
+    """The model's outputs for images `(B, 3, H, W)`: `(B, classes)`, float32.
+
+    Raises:
+        UsageError: it takes no such images.
+    """
     try:
         with torch.inference_mode():
             outputs: torch.Tensor = explainer.classifier.model(images).float()
-    except (AssertionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # models raise whatever they like
         size = " x ".join(map(str, images.shape[:1:-1]))
-        raise UsageError(f"{explainer.classifier.name} can't take images of {size} px: {error}") from error
+        raise UsageError(f"{explainer.classifier.name} can't take images of {size} px: {_words(error)}") from error
     return outputs
 
 
@@ -105,6 +109,11 @@ def _timed_maps(
     torch.manual_seed(0)
     try:
         maps = layer_maps(method, model, find_layers(model, explainer.layers), images, wanted, sizes=explainer.sizes)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UsageError(f"{display_name(method)} can't explain {', '.join(explainer.layers)}: {error}") from error
+    except Exception as error:
+        layers = ", ".join(explainer.layers)
+        raise UsageError(f"{display_name(method)} can't explain {layers}: {_words(error)}") from error
     return np.stack(maps), time.perf_counter() - start
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -16,7 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from holistic_cam_plugin.classifiers.classes import class_indices
 from holistic_cam_plugin.errors import UsageError, check_file
 
-__all__ = ["Inputs", "Job", "find_inputs"]
+__all__ = ["Inputs", "Job", "check_input", "find_inputs"]
 
 SUFFIXES = (*IMG_EXTENSIONS, ".gif", ".jfif", ".jp2", ".tga")
 
@@ -36,6 +36,26 @@ class Inputs(NamedTuple):
     jobs: list[Job]
 
 
+def check_input(source: Path, folder_targets: bool, root: Path | None, output: Path) -> None:
+    """What can be told before a model is there, in a moment.
+
+    Raises:
+        UsageError: no such source, or not of that kind; a folder without images, or the one where the output goes.
+    """
+    if source.is_dir():
+        if output.is_dir() and _identity(source) == _identity(output):
+            raise UsageError(f"INPUT and --output are the same folder, {source}: choose another --output")
+        if next(_walk(source, output), None) is None:
+            raise _no_image(source)
+        return
+    check_file(source)
+    if source.suffix.lower() != ".csv" or folder_targets:
+        wanted = "a folder of class folders" if folder_targets else "a folder, or a CSV with the column file"
+        raise UsageError(f"INPUT must be {wanted}, got {source}")
+    if root is not None and not root.is_dir():
+        raise UsageError(f"--root must be a folder, got {root}")
+
+
 def find_inputs(
     source: Path, classes: Sequence[str], folder_targets: bool, root: Path | None, skipped: Path | None = None
 ) -> Inputs:
@@ -50,21 +70,21 @@ def find_inputs(
         skipped: a folder not to look into, where the output goes.
 
     Raises:
-        UsageError: no such source, no image in it, or a class or path that can't be meant.
+        UsageError: no image, or a class, path or row that can't be meant.
     """
     if source.is_dir():
         inputs = Inputs(source, sorted(Job(name, (), problem) for name, problem in _walk(source, skipped)))
         if folder_targets:
             inputs = Inputs(source, _with_folder_classes(inputs.jobs, classes))
     else:
-        check_file(source)
-        if source.suffix.lower() != ".csv" or folder_targets:
-            wanted = "a folder of class folders" if folder_targets else "a folder, or a CSV with the column file"
-            raise UsageError(f"INPUT must be {wanted}, got {source}")
         inputs = _csv_inputs(source, classes, root or source.parent)
     if not inputs.jobs:
-        raise UsageError(f"{source} holds no image; files ending in {', '.join(SUFFIXES)} are looked for")
+        raise _no_image(source)
     return inputs
+
+
+def _no_image(source: Path) -> UsageError:
+    return UsageError(f"{source} holds no image; files ending in {', '.join(SUFFIXES)} are looked for")
 
 
 def _walk(root: Path, skipped: Path | None) -> Iterator[tuple[str, str]]:
@@ -142,7 +162,7 @@ def _csv_inputs(path: Path, classes: Sequence[str], root: Path) -> Inputs:
             if "file" not in (reader.fieldnames or ()):
                 raise UsageError(f"{path} has no column called file, but {', '.join(reader.fieldnames or ['none'])}")
             for row in reader:
-                known = targets.setdefault(_csv_name(path, reader.line_num, row["file"], root), [])
+                known = targets.setdefault(_csv_name(path, reader.line_num, row["file"] or "", root), [])
                 target = (row.get("target") or "").strip()
                 if not target:
                     continue
@@ -153,15 +173,28 @@ def _csv_inputs(path: Path, classes: Sequence[str], root: Path) -> Inputs:
                         raise UsageError(f"{path}, line {reader.line_num}: {error}") from error
                 if indices[target] not in known:
                     known.append(indices[target])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:  # a path with a null byte, a number of 5000 digits
         raise UsageError(f"{path} can't be read as a CSV: {error}") from error
     return Inputs(root, sorted(Job(name, tuple(some)) for name, some in targets.items()))
 
 
 def _csv_name(path: Path, line: int, file: str, root: Path) -> str:
     """The file's name below the root, normalised; an absolute path must lie below it."""
-    relative = os.path.normpath(os.path.relpath(file, root.resolve()) if os.path.isabs(file) else file or ".")
-    name = PurePosixPath(Path(relative)).as_posix()
-    if name == "." or name.split("/")[0] == ".." or not file:
+    name = next(filter(_is_below, _relative(file, root)), None) if file else None
+    if name is None:
         raise UsageError(f"{path}, line {line}: {file!r} is no file below {root}: name another folder with --root")
-    return name
+    return PurePosixPath(Path(name)).as_posix()
+
+
+def _relative(file: str, root: Path) -> Iterator[str]:
+    """What the file may be called below the root: as it is written, or where links really lead."""
+    if not os.path.isabs(file):
+        yield os.path.normpath(file)
+        return
+    yield os.path.relpath(file, root.absolute())
+    folder, name = os.path.split(file)
+    yield os.path.relpath(os.path.join(os.path.realpath(folder), name), root.resolve())
+
+
+def _is_below(name: str) -> bool:
+    return name != "." and Path(name).parts[0] != ".."

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from holistic_cam_plugin.batch.explaining import Explainer, Explanation, explain
+from holistic_cam_plugin.batch.explaining import Explainer, Explanation
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import JobImages, Loaded, image_loader
 from holistic_cam_plugin.batch.manifest import MANIFEST, recorded
 from holistic_cam_plugin.batch.overlays import overlay_name
 from holistic_cam_plugin.batch.plan import Plan
+from holistic_cam_plugin.batch.refusals import Trials
 from holistic_cam_plugin.batch.store import file_checksum, map_name
 from holistic_cam_plugin.batch.writing import OutputError, Writer
-from holistic_cam_plugin.classifiers.images import normalized
 
 __all__ = ["Tally", "run", "unfinished"]
 
@@ -59,13 +59,14 @@ def run(
         progress: is told after every batch how many of them were dealt with.
 
     Raises:
-        OutputError: no room, no permission, no reading process. What is done stays.
-        UsageError: a method can't explain this model.
+        OutputError: no room, no permission, no reading process, no device. What is done stays.
+        UsageError: a method can't explain this model, whatever the image.
     """
     missing = set(todo)
     batches = [batch for batch in plan.batches(rank, world) if not missing.isdisjoint(batch)]
     classifier = explainer.classifier
     images = JobImages(plan.inputs.root, plan.inputs.jobs, classifier.resize, classifier.size if plan.crop else None)
+    trials = Trials(explainer)
     start, used, waiting, failed = time.perf_counter(), time.process_time(), 0.0, 0
     with ExitStack() as stack:
         writer = stack.enter_context(Writer(plan, explainer, rank))
@@ -78,9 +79,9 @@ def run(
                     failed += 1
             if any(one.pixels is not None for one in wanted):
                 for same in _by_size(loaded):
-                    for one, explanation in zip(same, _explanations(plan, explainer, same), strict=True):
+                    for one, result in zip(same, _explained(plan, trials, same), strict=True):
                         if one.job in missing:
-                            failed += not writer.store(one, explanation)
+                            failed += not writer.store(one, result)
             progress(len(wanted))
     kept = sum(map(len, plan.batches(rank, world))) - len(todo)
     seconds, processor = time.perf_counter() - start, time.process_time() - used
@@ -93,13 +94,17 @@ def _is_done(plan: Plan, job: Job, explainer: Explainer, rows: Sequence[Mapping[
     expected = [
         (method, layer, str(target)) for method in explainer.methods for layer in explainer.layers for target in targets
     ]
-    if [(row["method"], row["layer"], row["target"]) for row in rows] != expected:
+    if [(row["method"], row["layer"], row["target"]) for row in rows] != expected or first["parameters"] != plan.digest:
         return False
-    if plan.overlays and not (plan.folder / overlay_name(job.name)).exists():
+    if plan.overlays and not _holds(plan.folder / overlay_name(job.name), first["overlay_checksum"]):
         return False
-    return _size(plan.inputs.root / job.name) in (None, int(first["bytes"])) and first["checksum"] == file_checksum(
-        plan.folder / map_name(job.name)
+    return _size(plan.inputs.root / job.name) in (None, int(first["bytes"])) and _holds(
+        plan.folder / map_name(job.name), first["checksum"]
     )
+
+
+def _holds(path: Path, checksum: str) -> bool:
+    return checksum != "" and file_checksum(path) == checksum
 
 
 def _size(path: Path) -> int | None:
@@ -110,10 +115,9 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _explanations(plan: Plan, explainer: Explainer, images: Sequence[Loaded]) -> list[Explanation]:
+def _explained(plan: Plan, trials: Trials, images: Sequence[Loaded]) -> list[Explanation | str]:
     pixels = torch.from_numpy(np.stack([one.pixels for one in images if one.pixels is not None]))
-    targets = [plan.inputs.jobs[one.job].targets for one in images]
-    return explain(explainer, normalized(pixels, explainer.classifier), targets)
+    return trials.explained(pixels, [plan.inputs.jobs[one.job].targets for one in images])
 
 
 def _by_size(loaded: Sequence[Loaded]) -> list[list[Loaded]]:

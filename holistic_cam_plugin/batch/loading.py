@@ -24,6 +24,8 @@ __all__ = ["JobImages", "Loaded", "image_loader"]
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 # Of the resized copy, before the crop: a line of 1 x 5000 px would become one of 256 x 1,280,000.
 LARGEST_RESIZED = 2**26
+# Of a picture that the model sees whole, which needs many times its memory.
+LARGEST_WHOLE = 2**24
 
 
 class Loaded(NamedTuple):
@@ -75,7 +77,7 @@ class JobImages(Dataset[Any]):
         with image:
             width, height = image.size
             shorter, longer = sorted(image.size)
-            if self.resize**2 * longer > LARGEST_RESIZED * shorter:
+            if self.resize**2 * longer > (LARGEST_RESIZED if self.crop else LARGEST_WHOLE) * shorter:
                 raise ValueError(f"{width} x {height} px: too long and narrow to be resized to {self.resize} px")
             picture = cropped(upright_rgb(image), self.resize, self.crop)
         return Loaded(index, np.asarray(picture), width, height, status.st_size)

@@ -12,6 +12,7 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 __all__ = ["jpeg_bytes", "overlay", "overlay_bytes", "overlay_name"]
 
 QUALITY = 90
+LARGEST_SIDE = 65_500  # of a JPEG, in pixels
 
 
 def overlay_name(name: str) -> str:
@@ -32,8 +33,13 @@ def overlay_bytes(pixels: NDArray[np.uint8], maps: NDArray[np.float32]) -> bytes
     Args:
         pixels: `(H, W, 3)`, RGB.
         maps: `(methods, layers, targets, H, W)`: a row for every layer and target, a column for every method.
+
+    Raises:
+        ValueError: they don't fit into a JPEG.
     """
-    _, layers, targets, *_ = maps.shape
+    methods, layers, targets, height, width = maps.shape
+    if max(sides := ((methods + 1) * width, layers * targets * height)) > LARGEST_SIDE:
+        raise ValueError(f"overlays of {sides[0]} x {sides[1]} px: a JPEG has {LARGEST_SIDE} at most")
     rows = [
         np.hstack([pixels, *(overlay(pixels, of_method[layer, target]) for of_method in maps)])
         for layer in range(layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib import metadata
@@ -16,14 +17,23 @@ from torch import nn
 from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["PARAMETERS", "claimed", "digest", "package_versions", "weights_checksum"]
+__all__ = [
+    "PARAMETERS",
+    "claimed",
+    "digest",
+    "locked",
+    "most_threads",
+    "package_versions",
+    "read_parameters",
+    "weights_checksum",
+]
 
 PARAMETERS = "parameters.json"
 
 # What the maps' values depend on: the method, the model's operations, and how a file becomes pixels.
 PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
-# Told for the reader's sake, or taken over by a restart: no reason to refuse one.
-_FREE = ("input", "threads")
+# Told for the reader's sake: the images may lie elsewhere today.
+_FREE = ("input",)
 
 _LOCK = ".lock"
 # What network folders without locks answer.
@@ -48,6 +58,14 @@ def weights_checksum(model: nn.Module) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+def most_threads() -> int:
+    """More PyTorch threads than this make no sense here, and some systems don't survive the try.
+
+    A folder of a larger machine can be gone on with.
+    """
+    return max(256, 4 * (os.cpu_count() or 1))
 
 
 def digest(parameters: Mapping[str, object]) -> str:
@@ -77,33 +95,56 @@ def claimed(folder: Path, parameters: Mapping[str, object], threads: int) -> Ite
             names = {child.name for child in folder.iterdir()}
             if PARAMETERS not in names and any(not name.startswith(".") for name in names):
                 raise UsageError(f"{folder} holds files, but no {PARAMETERS}: choose an empty or new --output")
-            held.enter_context(_locked(folder))
-            known = _begun(folder, parameters, threads)
+            held.enter_context(locked(folder, ", or choose another --output"))
+            known = _agreed(folder, parameters, threads)
         except OSError as error:
             raise UsageError(f"the output folder {folder} can't be used: {error}") from error
-        _compare(folder, known, parameters)
         yield known
 
 
-def _begun(folder: Path, parameters: Mapping[str, object], threads: int) -> dict[str, object]:
-    """The folder's parameters; in a new one, those of this run."""
+def _agreed(folder: Path, parameters: Mapping[str, object], threads: int) -> dict[str, object]:
+    """The parameters of this run with the folder's threads; the folder's file holds just them afterwards."""
     path = folder / PARAMETERS
-    if not path.exists():
-        begun = {**parameters, "threads": parameters["threads"] or threads}
-        write_whole(folder, PARAMETERS, [(json.dumps(begun, indent=2) + "\n").encode()])
+    agreed = {**parameters, "threads": parameters["threads"] or threads}
+    if path.exists():
+        known = read_parameters(path)
+        _compare(folder, known, parameters)
+        agreed["threads"] = known["threads"]
+    data = (json.dumps(agreed, indent=2) + "\n").encode()
+    if not path.exists() or path.read_bytes() != data:
+        write_whole(folder, PARAMETERS, [data])
+    return agreed
+
+
+def read_parameters(path: Path) -> dict[str, object]:
+    """What a `parameters.json` holds.
+
+    Raises:
+        UsageError: no JSON, no parameters, or threads that no run had.
+        OSError: no such file, or no permission.
+    """
     try:
-        known: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} can't be read: {error}. Choose another --output") from error
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(known, dict):
+        raise _unreadable(path, f"it holds {_short(known)}, no parameters")
+    threads = known.get("threads")
+    if type(threads) is not int or not 1 <= threads <= most_threads():
+        raise _unreadable(path, f"threads is {_short(threads)}, not 1 to {most_threads()}")
     return known
+
+
+def _unreadable(path: Path, why: object) -> UsageError:
+    return UsageError(f"{path} can't be read: {why}. Restore it, or choose another --output")
 
 
 def _compare(folder: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
     changed = []
-    for key in sorted((old.keys() | new.keys()) - set(_FREE)):
+    for key in sorted((old.keys() | new.keys()) - {*_FREE, "threads"}):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            changed += [f"{k} ({before.get(k)}, now {v})" for k, v in after.items() if before.get(k) != v]
+            changed += [f"{k} ({_short(before.get(k))}, now {v})" for k, v in after.items() if before.get(k) != v]
         elif before != after:
             changed.append(f"{key} ({_short(before)}, now {_short(after)})")
     if new.get("threads") not in (None, old.get("threads")):
@@ -120,14 +161,21 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:12] + "..."
 
 
-def _locked(folder: Path) -> AbstractContextManager[object]:
-    """The folder's lock, taken. Forked processes, such as those that read images, don't hold it."""
+def locked(folder: Path, otherwise: str = "") -> AbstractContextManager[object]:
+    """The folder's lock, taken. Forked processes, such as those that read images, don't hold it.
+
+    Args:
+        otherwise: what one can do instead of waiting.
+
+    Raises:
+        UsageError: another run holds it.
+    """
     # Its substitute for folders without locks is a file that a killed run would leave behind.
     lock = FileLock(folder / _LOCK, blocking=False, fallback_to_soft=False)
     try:
         return lock.acquire()
     except Timeout:
-        raise UsageError(f"another run is at work in {folder}: wait for its end, or choose another --output") from None
+        raise UsageError(f"another run is at work in {folder}: wait for its end{otherwise}") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ __all__ = ["checksum", "file_checksum", "map_bytes", "map_name", "remove_parts",
 
 # One unfinished file a process, beside the final folders: the same file system, and easy to find after a kill.
 _PART = f".part-{uuid.uuid4().hex}"
+_A_PART = re.compile(r"\.part-[0-9a-f]{32}")
 
 
 def map_name(name: str) -> str:
@@ -75,7 +77,8 @@ def write_whole(folder: Path, name: str, data: Iterable[bytes]) -> None:
 def remove_parts(folder: Path) -> None:
     """Remove the unfinished files of processes that were killed."""
     for part in folder.glob(".part-*"):
-        part.unlink(missing_ok=True)
+        if _A_PART.fullmatch(part.name):
+            part.unlink(missing_ok=True)
 
 
 def checksum(data: bytes) -> str:

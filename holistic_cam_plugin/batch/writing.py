@@ -46,28 +46,41 @@ class Writer:
         """Note why an image has no map."""
         with writing(self.plan.folder):
             name = self.plan.inputs.jobs[index].name
-            self._errors.append([{"file": name, "reason": reason, "parameters": self.plan.digest}])
+            self._errors.append([ERRORS.row({"file": name, "reason": reason, "parameters": self.plan.digest})])
 
-    def store(self, image: Loaded, explanation: Explanation) -> bool:
-        """Write an image's maps, then its rows; false if its name is too long for a file of maps."""
+    def store(self, image: Loaded, result: Explanation | str) -> bool:
+        """Write an image's maps, then its rows; or note why it has none, and give false."""
+        problem = result if isinstance(result, str) else self._stored(image, result)
+        if problem:
+            self.fail(image.job, problem)
+        return not problem
+
+    def _stored(self, image: Loaded, explanation: Explanation) -> str:
+        """Empty, or why there can be no such files."""
         name = self.plan.inputs.jobs[image.job].name
         maps = explanation.maps.astype(self.plan.dtype)
         data = map_bytes(maps, self.explainer.methods, self.explainer.layers, explanation.targets, explanation.scores)
+        drawn = b""
+        if self.plan.overlays:
+            assert image.pixels is not None
+            try:
+                drawn = overlay_bytes(image.pixels, explanation.maps)
+            except ValueError as error:
+                return str(error)
         with writing(self.plan.folder):
             try:
-                if self.plan.overlays:
-                    assert image.pixels is not None
-                    write_whole(self.plan.folder, overlay_name(name), [overlay_bytes(image.pixels, explanation.maps)])
+                if drawn:
+                    write_whole(self.plan.folder, overlay_name(name), [drawn])
                 write_whole(self.plan.folder, map_name(name), [data])
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
-                self.fail(image.job, "file name too long to add the ending of the maps")
-                return False
-            self._manifest.append(self._rows(image, explanation, checksum(data)))
-        return True
+                return "file name too long to add the ending of the maps"
+            checksums = {"checksum": checksum(data), "overlay_checksum": checksum(drawn) if drawn else ""}
+            self._manifest.append(map(MANIFEST.row, self._rows(image, explanation, checksums)))
+        return ""
 
-    def _rows(self, image: Loaded, explanation: Explanation, map_checksum: str) -> Iterator[Row]:
+    def _rows(self, image: Loaded, explanation: Explanation, checksums: Row) -> Iterator[Row]:
         """One row a map, in the order of the array."""
         name = self.plan.inputs.jobs[image.job].name
         of_targets = list(zip(explanation.targets, explanation.scores, explanation.probabilities, strict=True))
@@ -88,7 +101,7 @@ class Writer:
                         "method": method,
                         "seconds": f"{seconds:.4f}",
                         "map": map_name(name),
-                        "checksum": map_checksum,
+                        **checksums,
                         **self.plan.columns,
                         "parameters": self.plan.digest,
                     }

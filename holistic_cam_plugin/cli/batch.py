@@ -13,11 +13,11 @@ import torch
 from tqdm import tqdm
 
 from holistic_cam_plugin.batch.explaining import Explainer, check_amp
-from holistic_cam_plugin.batch.inputs import Inputs, find_inputs
+from holistic_cam_plugin.batch.inputs import Inputs, check_input, find_inputs
 from holistic_cam_plugin.batch.job import Tally, run, unfinished
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, merge, remove
 from holistic_cam_plugin.batch.parameters import claimed, digest, package_versions, weights_checksum
-from holistic_cam_plugin.batch.plan import Plan
+from holistic_cam_plugin.batch.plan import Plan, without_clashes
 from holistic_cam_plugin.batch.ranks import Ranks, joined_ranks, rank_device
 from holistic_cam_plugin.batch.store import checksum, remove_parts
 from holistic_cam_plugin.batch.writing import OutputError, writing
@@ -25,6 +25,7 @@ from holistic_cam_plugin.classifiers.classes import class_indices
 from holistic_cam_plugin.classifiers.layers import find_layers, probe_layers, stage_layers
 from holistic_cam_plugin.classifiers.models import chosen_device, demo_classifier, load_classifier
 from holistic_cam_plugin.cli.batch_arguments import BUNDLED, batch_arguments
+from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.cli.stopping import Stopped, stoppable
 from holistic_cam_plugin.errors import UsageError
 
@@ -56,6 +57,7 @@ def _batch(arguments: Namespace) -> int:
         explainers: list[Explainer] = []  # the first rank needs its own already to prepare
 
         def prepare() -> tuple[Plan, dict[str, Any]]:
+            check_input(arguments.input, arguments.imagefolder, arguments.root, arguments.output)
             explainers.append(_explainer(arguments, str(device)))
             return _prepared(arguments, explainers[0], held)
 
@@ -101,6 +103,7 @@ def _prepared(arguments: Namespace, explainer: Explainer, held: ExitStack) -> tu
     )
     if target is not None:
         inputs = inputs._replace(jobs=[job if job.targets else job._replace(targets=target) for job in inputs.jobs])
+    inputs = inputs._replace(jobs=without_clashes(inputs.jobs, arguments.overlays))
     batch_size = arguments.batch_size or (1 if classifier.mean.device.type == "cpu" else 8)
     wanted = _parameters(arguments, explainer, inputs, target, batch_size)
     parameters = held.enter_context(claimed(arguments.output, wanted, torch.get_num_threads()))
@@ -159,19 +162,24 @@ def _worked(plan: Plan, explainer: Explainer, ranks: Ranks) -> Tally:
 
 
 def _summary(plan: Plan, tallies: Sequence[Tally]) -> int:
+    """Print it; the exit code."""
     explained, failed, kept = (sum(tally[i] for tally in tallies) for i in range(3))
     seconds = max(tally.seconds for tally in tallies)
     processor = sum(tally.processor for tally in tallies) / max(1, explained)
     waiting = sum(tally.waiting for tally in tallies) / max(1e-9, sum(tally.seconds for tally in tallies))
-    print(
+    summary = (
         f"{explained} images explained in {seconds:.1f} s, {explained / max(1e-9, seconds):.2f} images/s, waiting for "
         f"data {waiting:.1%} of the time, {processor:.3f} s of CPU time an image\n"
         f"{kept} were done already\n{failed} failed"
         + (f", listed in {plan.folder / 'errors.csv'}" if failed else "")
         + f"\n{plan.folder / 'manifest.csv'}"
     )
+    try:
+        say(summary)
+    except OSError as error:
+        raise OutputError(f"all is done and in {plan.folder}, but the summary can't be written: {error}") from error
     return SOME_FAILED if failed else 0
 
 
 def _say(message: str) -> None:
-    print(f"holistic-cam batch: {message}", file=sys.stderr)
+    complain(f"holistic-cam batch: {message}")

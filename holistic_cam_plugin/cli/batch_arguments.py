@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from holistic_cam_plugin.baselines.by_name import METHODS
+from holistic_cam_plugin.batch.parameters import most_threads
 from holistic_cam_plugin.cli.arguments import Parser, method_argument
 
 __all__ = ["BUNDLED", "batch_arguments", "positive"]
@@ -71,11 +72,11 @@ def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--batch-size", type=positive, metavar="N", help="images that go through together (default: 1, on a GPU 8)")
     add("--amp", action="store_true", help="bfloat16 autocast: faster, slightly other maps")
     add(
-        "--workers", type=_count, default=min(2, os.cpu_count() or 1), metavar="N",
+        "--workers", type=_few, default=min(2, os.cpu_count() or 1), metavar="N",
         help="processes that read images, for each rank (default: 2)",
     )  # fmt: skip
     add(
-        "--threads", type=positive, metavar="N",
+        "--threads", type=_threads, metavar="N",
         help="of PyTorch on a CPU; a map's last bits depend on it (default: PyTorch's own; in a restart the folder's)",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
@@ -88,6 +89,18 @@ def positive(text: str) -> int:
     """A whole number of at least 1, for argparse."""
     if (number := _count(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
+def _threads(text: str) -> int:
+    positive(text)
+    return _few(text)
+
+
+def _few(text: str) -> int:
+    """A number of threads or processes that this machine can bear."""
+    if (number := _count(text)) > most_threads():
+        raise argparse.ArgumentTypeError(f"{text} are too many for the {os.cpu_count()} cores of this machine")
     return number
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from holistic_cam_plugin.batch.html_report import PAGE, PICTURES, write_report
 from holistic_cam_plugin.batch.writing import OutputError
 from holistic_cam_plugin.cli.arguments import Parser
 from holistic_cam_plugin.cli.batch_arguments import positive
+from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.display import COLORMAPS
 from holistic_cam_plugin.errors import UsageError
 
@@ -50,10 +50,14 @@ def report(argv: Sequence[str]) -> int:
             self_contained=arguments.self_contained,
         )  # fmt: skip
     except UsageError as error:
-        print(f"holistic-cam report: error: {error}", file=sys.stderr)
+        complain(f"holistic-cam report: error: {error}")
         return 2
     except OutputError as error:
-        print(f"holistic-cam report: stopped: {error}", file=sys.stderr)
+        complain(f"holistic-cam report: stopped: {error}")
         return 3
-    print(arguments.folder / PAGE)
+    try:
+        say(f"{arguments.folder / PAGE}")
+    except OSError as error:
+        complain(f"holistic-cam report: stopped: {arguments.folder / PAGE} is written, but not this: {error}")
+        return 3
     return 0

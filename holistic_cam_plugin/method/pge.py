@@ -10,7 +10,7 @@ element instead of summing it into one weight a channel.
 
 from __future__ import annotations
 
-import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def positive_gradient_weights(activations: Tensor, gradients: Tensor, eps: float
         the denominator never changes sign.
 
     Raises:
-        ValueError: the shapes differ, or `eps` is negative or not finite.
+        ValueError: the shapes differ, or `eps` is no number that float32 has.
     """
     check_eps(eps)
     if activations.shape != gradients.shape:
@@ -48,11 +48,12 @@ def positive_gradient_weights(activations: Tensor, gradients: Tensor, eps: float
     weights = gradients.clamp(min=0)
     denominator = (weights * total).add_(2)
     if eps > 0:
-        denominator.add_(weights.square().reciprocal_(), alpha=eps)
+        denominator.add_(weights.square().reciprocal_(), alpha=float(eps))
     return weights.div_(denominator)
 
 
 def check_eps(eps: float) -> None:
-    """Raise ValueError unless `eps` is a finite number of at least 0."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps) or eps < 0:
-        raise ValueError(f"eps must be a finite number of at least 0, got {eps!r}")
+    """Raise ValueError unless `eps` is 0 or a positive number within the range of float32."""
+    limits = torch.finfo(torch.float32)
+    if isinstance(eps, bool) or not isinstance(eps, Real) or not (eps == 0 or limits.tiny <= eps <= limits.max):
+        raise ValueError(f"eps must be 0 or between {limits.tiny:.2g} and {limits.max:.2g}, got {eps!r}")

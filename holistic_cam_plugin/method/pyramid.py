@@ -12,7 +12,9 @@ depth by the same factor.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -51,14 +53,16 @@ def pyramid_sizes(
     for name, value in sides.items():
         check_positive_integer(name, value)
     check_pyramid(num_scales, max_size, sizes)
-    shorter = min(height, width)
+    # Python's integers don't overflow, NumPy's do.
+    shorter, num_scales, max_size = min(int(height), int(width)), int(num_scales), int(max_size)
     if sizes is None:
         # Whole numbers only: zeta_t / zeta_0 as a fraction, so that no rounding moves a truncation.
         factors = [(shorter * num_scales + max_size * t, shorter * num_scales) for t in range(num_scales)]
     else:
-        factors = [(size, shorter) for size in sizes]
+        factors = [(int(size), shorter) for size in sizes]
     return [
-        tuple(max(1, side * numerator // denominator) for side in sides.values()) for numerator, denominator in factors
+        tuple(max(1, int(side) * numerator // denominator) for side in sides.values())
+        for numerator, denominator in factors
     ]
 
 
@@ -125,9 +129,15 @@ def check_interpolation(interpolation: str) -> None:
         raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
 
 
+def check_switch(name: str, value: bool) -> None:
+    """Raise TypeError unless `value` is True or False, NumPy's included."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def check_positive_integer(name: str, value: int) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer of at least 1 (a bool is none)."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Raise TypeError or ValueError unless `value` is an integer, NumPy's included, of at least 1 (a bool is none)."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from holistic_cam_plugin.method.pyramid import check_positive_integer
 from holistic_cam_plugin.metrics.order import relevance_ranks
 from holistic_cam_plugin.metrics.scoring import Score, check_inputs, class_probability, score_copies
-from holistic_cam_plugin.passes.capture import eval_mode
+from holistic_cam_plugin.passes.modes import eval_mode, own_inputs
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["RelativeROAD", "RoadScores", "SeededROADCombined"]
@@ -164,7 +164,7 @@ class SeededROADCombined:
         images, maps = check_inputs(input_tensor, cams, targets, model)
         metric = ROADCombined(percentiles=list(self.percentiles))
         values = []
-        with eval_mode(model):
+        with eval_mode(model), own_inputs(model):
             for image, saliency_map, target in zip(images, maps, targets, strict=True):
                 with _seeded(self.seed):
                     values += metric(image[None], saliency_map[None], [self._scored(target)], model).tolist()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from holistic_cam_plugin.method.pyramid import check_images
-from holistic_cam_plugin.passes.capture import eval_mode
+from holistic_cam_plugin.passes.modes import eval_mode
 from holistic_cam_plugin.passes.outputs import check_outputs
 from holistic_cam_plugin.passes.targets import Target, check_targets, target_score
 

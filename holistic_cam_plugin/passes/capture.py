@@ -6,24 +6,22 @@ gradients never reach a parameter's `.grad`, and the graph begins at the earlies
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from holistic_cam_plugin.passes.records import Record, ReshapeError, Reshaping, holds_tensors, like, tensors_of
+from holistic_cam_plugin.passes.modes import MODES, eager, eval_mode
+from holistic_cam_plugin.passes.records import Record, Reshaping, holds_tensors, like, tensors_of
+from holistic_cam_plugin.passes.refusals import LayerError, LayoutError, layout_watched
 
-__all__ = ["Capture", "LayerError", "check_target_layers", "eval_mode", "refusal_explained", "unwrapped"]
+__all__ = ["Capture", "check_target_layers"]
 
 T = TypeVar("T")
-
-
-class LayerError(ValueError):
-    """A target layer that can't be explained, at whatever size of the image."""
 
 
 class Capture:
@@ -49,13 +47,22 @@ class Capture:
         self.model = model
         self.target_layers = target_layers
         self.reshape_transform = reshape_transform
-        self._channels_last: bool | None = None  # whether the model takes them so in memory; None: not tried yet
+        self._takes_channels_last = True  # as far as is known
+        self._watched = False  # whether the last images had their channels last for us, not for the user
         self._reshaping = Reshaping(reshape_transform)
         self._size: tuple[int, ...] = ()  # of the images of the last call
         self._records: dict[nn.Module, Record] = {}
 
-    def __call__(self, images: Tensor) -> Any:
+    def __call__(self, images: Tensor, channels_last: bool = False) -> Any:
         """The model's output for `images`; records are replaced.
+
+        The model gets a copy, which it may change in place. Other threads may run it meanwhile: what they do is not
+        recorded.
+
+        Args:
+            images: `(B, C, H, W)` or `(B, C, D, H, W)`.
+            channels_last: on a CPU, lay the images' channels last in memory, which convolutions are faster with.
+                To be called within `settled`.
 
         Raises:
             TypeError: a target layer does not return a tensor.
@@ -63,42 +70,42 @@ class Capture:
         """
         self.clear()
         self._size = tuple(images.shape[2:])
+        thread = threading.get_ident()
+
+        def record(layer: nn.Module, _: object, output: Any) -> Any:
+            return self._record(layer, output) if threading.get_ident() == thread else None
+
         with ExitStack() as stack:
             stack.enter_context(eval_mode(self.model))
-            stack.enter_context(_eager())
-            for layer in set(self.target_layers):
-                stack.callback(layer.register_forward_hook(self._record).remove)
+            stack.enter_context(eager())
+            with MODES:  # PyTorch numbers hooks one at a time
+                for layer in set(self.target_layers):
+                    stack.callback(layer.register_forward_hook(record).remove)
             stack.enter_context(torch.inference_mode(False))
             # No graph below the earliest target layer: its hook enables gradients from there on.
             stack.enter_context(torch.no_grad())
-            # A tensor made in inference mode can't take part in a graph; its copy can.
-            outputs = self.model(images.clone() if images.is_inference() else images.detach())
+            copies = self._copies(images, channels_last)
+            with layout_watched(self._watched):
+                outputs = self.model(copies)
         for layer in self.target_layers:
             if layer not in self._records:
                 raise LayerError(f"target layer {self._name(layer)} did not run in the model's forward pass")
         return outputs
 
-    def laid_out(self, images: Tensor, run: Callable[[Tensor], T]) -> T:
-        """`run(images)`, with the images in the memory format that suits the device and the model.
+    def settled(self, run: Callable[[], T]) -> T:
+        """`run()`; once more, from the beginning, if the model turns out not to take the channels last in memory.
 
-        On a CPU the channels come last, which convolutions are faster with. `view` and custom operators may insist on
-        the usual order: the first run finds out, and the model keeps what it takes.
+        `view` and custom operators may insist on the usual order. From then on the model gets it at once.
         """
-        if images.device.type != "cpu":
-            return run(images)
-        last = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
-        if self._channels_last is None:
-            try:
-                result = run(images.contiguous(memory_format=last))
-            except (AssertionError, RuntimeError, ValueError) as error:
-                if isinstance(error, (LayerError, torch.OutOfMemoryError)):
-                    raise
-                result = run(images.contiguous())
-                self._channels_last = False
-            else:
-                self._channels_last = True
-            return result
-        return run(images.contiguous(memory_format=last) if self._channels_last else images.contiguous())
+        try:
+            return run()
+        except LayoutError:
+            self._takes_channels_last = False
+        try:
+            return run()
+        except BaseException:
+            self._takes_channels_last = True  # it was not the layout
+            raise
 
     @property
     def activations(self) -> list[Tensor]:
@@ -141,7 +148,8 @@ class Capture:
         """
         records = [self._records[layer] for layer in self.target_layers]
         tensors = [tensors_of(record) for record in records]
-        found = iter(torch.autograd.grad(score, [*chain(*tensors)], retain_graph=keep_graph, allow_unused=True))
+        with layout_watched(self._watched):
+            found = iter(torch.autograd.grad(score, [*chain(*tensors)], retain_graph=keep_graph, allow_unused=True))
         maps = []
         for layer, record, parts in zip(self.target_layers, records, tensors, strict=True):
             gradients = [next(found) for _ in parts]
@@ -158,7 +166,17 @@ class Capture:
         """Forget what was recorded; there are no hooks to remove between calls."""
         self.clear()
 
-    def _record(self, layer: nn.Module, _: object, output: Any) -> Any:
+    def _copies(self, images: Tensor, channels_last: bool) -> Tensor:
+        self._watched = False
+        memory_format = torch.preserve_format
+        if channels_last and images.device.type == "cpu":
+            memory_format = torch.contiguous_format
+            if self._takes_channels_last:
+                self._watched = True
+                memory_format = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+        return images.detach().clone(memory_format=memory_format)
+
+    def _record(self, layer: nn.Module, output: Any) -> Any:
         if layer in self._records:  # a layer that runs twice: the first call counts, as in the library
             return None
         if not isinstance(output, Tensor) and (self.reshape_transform is None or not holds_tensors(output)):
@@ -173,10 +191,14 @@ class Capture:
         return like(output, [tensor.clone() for tensor in tensors_of(record)])
 
     def _as_maps(self, record: Record, layer: nn.Module) -> Tensor:
-        return self._checked(self._reshaping.maps(record, self._size), layer)
+        with layout_watched(self._watched):
+            maps = self._reshaping.maps(record, self._size)
+        return self._checked(maps, layer)
 
     def _signed_maps(self, record: Record, gradients: Sequence[Tensor | None], layer: nn.Module) -> Tensor:
-        return self._checked(self._reshaping.signed_maps(record, gradients, self._size), layer)
+        with layout_watched(self._watched):
+            maps = self._reshaping.signed_maps(record, gradients, self._size)
+        return self._checked(maps, layer)
 
     def _checked(self, maps: Any, layer: nn.Module) -> Tensor:
         if isinstance(maps, Tensor) and maps.ndim == 2 + len(self._size):
@@ -199,60 +221,10 @@ def _leaf(output: Tensor) -> Tensor:
     return output
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, every module's own training flag as before outside."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def refusal_explained(size: tuple[int, ...], native: tuple[int, ...]) -> Iterator[None]:
-    """Turn what a model or a reshape transform raises at a resized image alone into an error that names the remedy.
-
-    Raises:
-        ValueError: instead of what was raised inside, unless the image has its native size or memory ran out.
-    """
-    try:
-        yield
-    except (RuntimeError, ValueError, AssertionError) as error:
-        if size == native or isinstance(error, (LayerError, torch.OutOfMemoryError)):
-            raise
-        at, instead = ("x".join(map(str, sides)) for sides in (native, size))
-        told = f"the image passes at {at} px but not at the pyramid's {instead} px ({error}). "
-        if isinstance(error, ReshapeError):
-            told += (
-                "The reshape transform has a fixed size: give holistic_cam_plugin.vit_reshape_transform or "
-                "swin_reshape_transform, which follow the image's size"
-            )
-        else:
-            told += (
-                "A model of fixed size needs tiles=True, or num_scales=1 without sizes, or sizes=[...] that it accepts"
-            )
-        raise ValueError(told) from error
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside `DataParallel`, `DistributedDataParallel` and `torch.compile` wrappers.
-
-    Their replicas and compiled graphs run without the hooks that record a layer.
-    """
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
-
-
 def check_target_layers(model: nn.Module, target_layers: Sequence[nn.Module]) -> None:
-    """Raise TypeError or ValueError unless `target_layers` is a list of modules of `model`, at least one."""
+    """Raise TypeError or ValueError unless `target_layers` is a list of modules of the module `model`, at least one."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
     advice = "pass a list of the model's modules, such as [model.layer4]"
     if not isinstance(target_layers, (list, tuple)):
         raise TypeError(f"target_layers must be a list, got a {type(target_layers).__name__}: {advice}")
@@ -264,10 +236,3 @@ def check_target_layers(model: nn.Module, target_layers: Sequence[nn.Module]) ->
             raise TypeError(f"every target layer must be a module, got {layer!r}: {advice}")
         if layer not in modules:
             raise ValueError(f"a target layer of type {type(layer).__name__} is not part of the model: {advice}")
-
-
-def _eager() -> Any:
-    """Modules that were compiled in place run uncompiled inside: hooks added later do not run in a compiled graph."""
-    if "torch._dynamo" in sys.modules:
-        return torch.compiler.set_stance("force_eager")
-    return nullcontext()

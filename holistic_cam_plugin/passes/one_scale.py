@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from holistic_cam_plugin.method.pyramid import resize_image
-from holistic_cam_plugin.passes.capture import Capture, refusal_explained
+from holistic_cam_plugin.passes.capture import Capture
 from holistic_cam_plugin.passes.outputs import Outputs, check_outputs, detached, is_dense, joined, native_outputs
+from holistic_cam_plugin.passes.refusals import refusal_explained
 from holistic_cam_plugin.passes.targets import Target, check_dependence, decided_targets, scores
 from holistic_cam_plugin.passes.tiles import common_cell, cover, cut, stitch
 
@@ -51,14 +51,18 @@ def native_pass(capture: Capture, images: Tensor, targets: Sequence[Sequence[Tar
     Raises:
         TypeError, ValueError: outputs that can't be explained, or that have no best-scoring class where one is needed.
     """
-    own = tuple(images.shape[2:])
-    parts = []
-    for some in chunks(len(images), own, images.device):
-        given = None if targets is None else targets[some]
-        outputs, chosen = capture.laid_out(images[some], partial(_forward, capture, given, own, None))
-        parts.append(native_of(detached(outputs), chosen, capture.activations))
-        capture.clear()
-    return together(parts)
+
+    def run() -> Native:
+        own = tuple(images.shape[2:])
+        parts = []
+        for some in chunks(len(images), own, images.device):
+            given = None if targets is None else targets[some]
+            outputs, chosen = _forward(capture, given, own, None, images[some])
+            parts.append(native_of(detached(outputs), chosen, capture.activations))
+            capture.clear()
+        return together(parts)
+
+    return capture.settled(run)
 
 
 def native_of(outputs: Outputs, targets: Sequence[Sequence[Target]], activations: Sequence[Tensor]) -> Native:
@@ -92,7 +96,7 @@ def whole_pass(
     """
     enlarged = resize_image(images, size, interpolation)
     own = tuple(images.shape[2:])
-    return capture.laid_out(enlarged, partial(_pass, capture, targets, own, native, base))
+    return _pass(capture, targets, own, native, base, enlarged)
 
 
 def tiled_pass(
@@ -169,8 +173,10 @@ def _forward(
     """The outputs as those of the native images, and the targets: here they are decided where none are given."""
     size = tuple(images.shape[2:])
     with refusal_explained(size, own):
-        outputs = check_outputs(capture(images), len(images), detections=True)
+        outputs = check_outputs(capture(images, channels_last=True), len(images), detections=True)
     outputs = native_outputs(outputs, size, own, extent)
+    if isinstance(outputs, Tensor):
+        outputs = outputs.contiguous()  # targets may `view` it, whatever the layout of the model's images
     return outputs, decided_targets(targets, outputs)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -73,6 +74,35 @@ def pyramid_stacks(
     Raises:
         TypeError, ValueError: the model, a target layer or a target can't be explained; the message says what to do.
     """
+    found = capture.settled(partial(_scales, capture, images, targets, sizes, weigh, interpolation, progress, tiles))
+    if not found.finite:
+        warnings.warn("the model gives NaN or infinite activations or gradients; they count as zero", stacklevel=5)
+    if found.lost:
+        named = ", ".join("x".join(map(str, size)) for size in dict.fromkeys(found.lost))
+        warnings.warn(f"the targets find nothing in the images of {named} px: these scales count as zero", stacklevel=5)
+    return found.outputs, found.stacks
+
+
+class _Scales(NamedTuple):
+    """What the passes over all scales leave."""
+
+    outputs: Outputs  # of the untouched images
+    stacks: list[list[Stack]]
+    finite: Tensor  # whether everything was, a bool on the device
+    lost: list[Size]  # scales at which a target finds nothing
+
+
+def _scales(
+    capture: Capture,
+    images: Tensor,
+    targets: Sequence[Sequence[Target]] | None,
+    sizes: Sequence[Size],
+    weigh: Weigh,
+    interpolation: str,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None,
+    tiles: bool,
+) -> _Scales:
+    """The passes themselves; arguments as in `pyramid_stacks`."""
     own = tuple(images.shape[2:])
     stacks = [[Stack([], []) for _ in images] for _ in capture.target_layers]
     order = sorted(range(len(sizes)), key=lambda scale: (scale > 0, -math.prod(sizes[scale])))
@@ -100,13 +130,8 @@ def pyramid_stacks(
         capture.clear()
     for scales in (scales for layer in stacks for stack in layer for scales in (stack.activations, *stack.weights)):
         scales[:] = [scales[order.index(scale)] for scale in range(len(order))]
-    if not finite:
-        warnings.warn("the model gives NaN or infinite activations or gradients; they count as zero", stacklevel=5)
-    if lost:
-        named = ", ".join("x".join(map(str, size)) for size in dict.fromkeys(lost))
-        warnings.warn(f"the targets find nothing in the images of {named} px: these scales count as zero", stacklevel=5)
     assert native is not None  # there is a scale
-    return native.outputs, stacks
+    return _Scales(native.outputs, stacks, finite, lost)
 
 
 def _append(stacks: Sequence[Stack], result: Pass, layer: int, weigh: Weigh) -> Tensor:

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from holistic_cam_plugin.batch.inputs import Job, find_inputs
+from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.batch.inputs import Job, check_input, find_inputs
 from holistic_cam_plugin.errors import UsageError
 
 CLASSES = ("ant", "bee", "hen")
@@ -84,6 +85,12 @@ def test_a_csv_of_files_elsewhere(tmp_path):
         ("file\n../x.jpg\n", "line 2: '../x.jpg' is no file below .*: name another folder with --root"),
         ("file\n/x.jpg\n", "line 2: '/x.jpg' is no file below"),
         ("file,target\n,1\n", "line 2: '' is no file below"),
+        ("target,file\n1\n", "line 2: '' is no file below"),
+        ("file\n/a\0/x.jpg\n", "can't be read as a CSV"),
+        (f"file,target\nx.jpg,{'9' * 5000}\n", "can't be read as a CSV: Exceeds the limit"),
+        (f"file,target\nx.jpg,{'9' * 200_000}\n", "can't be read as a CSV: field larger"),
+        ("file\n.\n", "line 2: '.' is no file below"),
+        ("file\na/..\n", "line 2: 'a/..' is no file below"),
         ("file\n", "holds no image"),
     ],
 )
@@ -93,20 +100,56 @@ def test_a_csv_that_can_not_be_meant(tmp_path, text, message):
         found(tmp_path / "list.csv")
 
 
+def test_absolute_paths_below_a_root_that_is_a_link(tmp_path):
+    touch(tmp_path, "real/in/x.jpg", "elsewhere/z.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "in" / "out").symlink_to(tmp_path / "elsewhere")
+    files = ("real/in/x.jpg", "link/in/y.jpg", "link/in/out/z.jpg", "link/../link/in/w.jpg")
+    path = tmp_path / "list.csv"
+    path.write_text("file\n" + "".join(f"{tmp_path}/{file}\n" for file in files))
+    names = ["in/out/z.jpg", "in/w.jpg", "in/x.jpg", "in/y.jpg"]
+    assert [job.name for job in found(path, root=tmp_path / "link").jobs] == names
+    path.write_text("file\n" + "".join(f"{tmp_path}/{file}\n" for file in files[:2]))
+    assert [job.name for job in found(path, root=tmp_path / "real").jobs] == ["in/x.jpg", "in/y.jpg"]
+
+
+def check(source, folder_targets=False, root=None, output=None):
+    check_input(source, folder_targets, root, output or source.parent / "new")
+
+
 def test_other_inputs_are_refused(tmp_path):
-    touch(tmp_path, "photo.jpg")
+    touch(tmp_path, "photo.jpg", "in/maps/overlays/x.jpg")
     (tmp_path / "latin.csv").write_bytes("file\nä.jpg\n".encode("latin-1"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"INPUT must be a folder, or a CSV with the column file, got .*photo\.jpg"):
-        found(tmp_path / "photo.jpg")
+        check(tmp_path / "photo.jpg")
     with pytest.raises(UsageError, match="INPUT must be a folder of class folders"):
-        found(tmp_path / "latin.csv", folder_targets=True)
+        check(tmp_path / "latin.csv", folder_targets=True)
     with pytest.raises(UsageError, match=r"does not exist; did you mean photo\.jpg"):
-        found(tmp_path / "phoot.jpg")
+        check(tmp_path / "phoot.jpg")
+    with pytest.raises(UsageError, match=r"--root must be a folder, got .*nowhere"):
+        check(tmp_path / "latin.csv", root=tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"INPUT and --output are the same folder, .*: choose another --output"):
+        check(tmp_path / "in", output=tmp_path / "in" / "maps" / "..")
+    for source, output in (("empty", "new"), ("in", "in/maps")):
+        with pytest.raises(UsageError, match=r"holds no image; files ending in \.jpg"):
+            check(tmp_path / source, output=tmp_path / output)
+    check(tmp_path / "in")
+    check(tmp_path / "latin.csv", root=tmp_path / "empty")
     with pytest.raises(UsageError, match="can't be read as a CSV"):
         found(tmp_path / "latin.csv")
     with pytest.raises(UsageError, match=r"holds no image; files ending in \.jpg"):
         found(tmp_path / "empty")
+
+
+def test_the_input_is_looked_for_before_the_model(tmp_path, monkeypatch, capsys):
+    def download(*_, **__):
+        raise AssertionError("the model is not needed yet")
+
+    monkeypatch.setattr("torchvision.models.get_model", download)
+    for command in (("nowhere",), ("nowhere", "--imagefolder"), (str(tmp_path),)):
+        assert main(["batch", *command, "--output", str(tmp_path)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_class_folders_by_name_and_by_place(tmp_path):

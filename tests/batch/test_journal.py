@@ -98,6 +98,30 @@ def test_what_can_not_be_read(tmp_path):
     written(tmp_path / "t.csv")
     with pytest.raises(UsageError, match=r"t\.csv is another table"):
         next(read_units(tmp_path / "t.csv", ("file", "other")))
+    (tmp_path / "t.csv").write_text("one line\n")
+    with pytest.raises(UsageError, match=r"t\.csv is another table"):
+        next(read_units(tmp_path / "t.csv", COLUMNS))
+
+
+def test_a_damaged_table_is_read_around_the_damage_and_goes_on_before_it(tmp_path):
+    path = tmp_path / "t.csv"
+    whole = written(path)
+    places = [unit.offset for unit in read_units(path)]
+    path.write_bytes(whole[: places[5]] + b'"' + whole[places[5] :])
+    assert len(list(read_units(path))) == len(UNITS) - 1
+    with pytest.raises(UsageError, match=rf"t\.csv is damaged between bytes {places[5]} and {places[6] + 1}"):
+        read_rows(path)
+    with Journal(path, COLUMNS) as journal:
+        assert journal.units == 5
+    assert path.read_bytes() == whole[: places[5]]
+    assert written(path) == whole
+
+
+@pytest.mark.parametrize("names", [b"file,\xff\n\n", b'"file,value\n\n'])
+def test_names_that_can_not_be_read(tmp_path, names):
+    (tmp_path / "t.csv").write_bytes(names + b"a,1\n\n")
+    with pytest.raises(UsageError, match="another table"):
+        read_rows(tmp_path / "t.csv")
 
 
 def test_a_value_without_a_column_is_refused_whole(tmp_path):

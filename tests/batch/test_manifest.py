@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from holistic_cam_plugin.batch.manifest import Table, merge, recorded, remove
+from holistic_cam_plugin.batch.manifest import ROW_CHECKSUM, Table, merge, recorded, remove
 from holistic_cam_plugin.batch.store import checksum, file_checksum, map_bytes
 from holistic_cam_plugin.errors import UsageError
 
-TABLE = Table("test", ("file", "value", "parameters"))
+TABLE = Table("test", ("file", "value", "seconds", ROW_CHECKSUM))
 NAMES = ("plain", 'quote "', "comma, ", "line\nend", "empty\n\nline", "Ünï\r\ncode", "return\rhere", "")
 
 
 def append(folder, rank, entries):
     with TABLE.journal(folder, rank) as journal:
         for name, values in entries:
-            journal.append([{"file": name, "value": value, "parameters": "0123456789ab"} for value in values])
+            journal.append([TABLE.row({"file": name, "value": value, "seconds": 0.5}) for value in values])
 
 
 def content(folder):
@@ -64,12 +64,80 @@ def test_a_journal_torn_anywhere_keeps_its_whole_files(tmp_path):
         remove(tmp_path, TABLE)
 
 
+@pytest.mark.parametrize(
+    "change", ["flip", "quote", "comma", "nul", "not UTF-8", "line", "empty line", "return", "cut"]
+)
+def test_what_is_damaged_anywhere_is_left_out_and_the_rest_kept(tmp_path, change):
+    names = ("first", "a, b", "line\nend", "empty\n\nline", 'quote "', "\n\n", "last")
+    append(tmp_path, 0, [(name, [1, 2]) for name in names])
+    whole, before = (tmp_path / "test-0.csv").read_bytes(), content(tmp_path)
+    inserted = {"quote": b'"', "comma": b",", "nul": b"\0", "line": b"\nx\n", "empty line": b"\n\n", "return": b"\r"}
+    for place in range(len(whole)):
+        new = inserted.get(change, {"flip": bytes([whole[place] ^ 4]), "not UTF-8": b"\xff"}.get(change, b""))
+        (tmp_path / "test-0.csv").write_bytes(whole[:place] + new + whole[place + (change not in inserted) :])
+        kept = content(tmp_path)
+        whole_files = [name for name, values in kept.items() if values == before[name]]
+        # Without the empty line between them two files are one block; one more can fall in two.
+        assert len(whole_files) >= len(before) - 2, place
+        assert all(set(values) < set(before[name]) for name, values in kept.items() if name not in whole_files), place
+    merge(tmp_path, TABLE)
+    assert content(tmp_path) == kept
+
+
+def test_a_torn_row_in_the_middle(tmp_path):
+    append(tmp_path, 0, [(name, [1, 2]) for name in "abc"])
+    path = tmp_path / "test-0.csv"
+    blocks = path.read_bytes().split(b"\n\n")
+    path.write_bytes(b"\n\n".join([*blocks[:2], blocks[2][:7], *blocks[3:]]))
+    assert list(content(tmp_path)) == ["a", "c"]
+    path.write_bytes(b"\n\n".join([*blocks[:2], bytes(5000), *blocks[3:]]))
+    assert list(content(tmp_path)) == ["a", "c"]
+
+
+def test_a_quote_that_is_never_closed_costs_one_file_and_no_memory(tmp_path):
+    append(tmp_path, 0, [(f"{number:06}", ["x" * 2000]) for number in range(2000)])
+    path = tmp_path / "test-0.csv"
+    path.write_bytes(path.read_bytes().replace(b"000003,", b'"000003,'))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in recorded(tmp_path, TABLE)) == 1999
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size / 2
+
+
+def test_a_changed_time_is_no_damage_but_must_be_one(tmp_path):
+    append(tmp_path, 0, [("a", [1])])
+    path = tmp_path / "test-0.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"0.5", b"0.7"))
+    assert content(tmp_path) == {"a": ["1"]}
+    path.write_bytes(whole.replace(b"0.5", b"0.x"))
+    assert content(tmp_path) == {}
+
+
+def test_files_of_the_users_own_stay(tmp_path):
+    append(tmp_path, 0, [("a", [1])])
+    for name in ("test-mine.csv", "test-01.csv", "test-0.csv.bak", "test--1.csv", "test-1 2.csv"):
+        (tmp_path / name).write_text("mine")
+    merge(tmp_path, TABLE)
+    assert content(tmp_path) == {"a": ["1"]}
+    remove(tmp_path, TABLE)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_nothing_is_removed_beside_another_table(tmp_path):
+    append(tmp_path, 0, [("a", [1])])
+    (tmp_path / "test-7.csv").write_text("mine, of this name\n1,2\n")
+    with pytest.raises(UsageError, match=r"test-7\.csv is another table"):
+        remove(tmp_path, TABLE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test-0.csv", "test-7.csv"]
+
+
 @pytest.mark.parametrize("count", [3000])
 def test_a_merge_holds_names_not_rows(tmp_path, count):
-    append(tmp_path, 0, [(f"{number:06}", ["x" * 2000]) for number in range(200)])
-    header, unit = (tmp_path / "test-0.csv").read_text().split("\n\n")[:2]
-    units = (unit.replace("000000", f"{number:06}") for number in range(count))
-    (tmp_path / "test-0.csv").write_text("\n\n".join([header, *units, ""]))
+    append(tmp_path, 0, [(f"{number:06}", ["x" * 2000]) for number in range(count)])
     tracemalloc.start()
     try:
         merge(tmp_path, TABLE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -85,7 +86,7 @@ def test_maps_scores_and_rows(run, tmp_path):
     assert table["seconds"].gt(0).all()
     assert table["versions"].str.contains(f"torch={torch.__version__.split('+')[0]}").all()
     assert table["parameters"].nunique() == table["model"].nunique() == 1
-    assert list(pd.read_csv(output / "errors.csv").columns) == ["file", "reason", "parameters"]
+    assert list(pd.read_csv(output / "errors.csv").columns) == ["file", "reason", "parameters", "row_checksum"]
 
 
 def test_each_image_has_the_targets_of_its_row(run, tmp_path):
@@ -115,7 +116,7 @@ def test_whole_images_of_one_size_share_a_batch(run, tmp_path, monkeypatch):
 
     from holistic_cam_plugin.batch.explaining import explain
 
-    monkeypatch.setattr("holistic_cam_plugin.batch.job.explain", seen)
+    monkeypatch.setattr("holistic_cam_plugin.batch.refusals.explain", seen)
     for seed, size in enumerate([(40, 40), (60, 40), (40, 40), (60, 40)]):
         make_picture(tmp_path / "in" / f"{seed}.png", seed, size)
     assert run(tmp_path / "in", "--no-crop", "--batch-size", 4)[0] == 0
@@ -152,11 +153,21 @@ def test_overlays_are_the_librarys(run, tmp_path):
     maps = stored(tmp_path / "output", "picture 0.jpg")["maps"]
     parts = [picture * 255, *(show_cam_on_image(picture, maps[m, 0, 0], use_rgb=True) for m in (0, 1))]
     assert np.abs(sheet - np.hstack(parts)).mean() < 4  # JPEG
-    before = tree(tmp_path / "output")
-    (tmp_path / "output" / "overlays" / "picture 0.jpg.jpg").unlink()
-    _, out, _ = run(tmp_path / "in", "--overlays", "--methods", "holisticcam", "gradcam", "--dtype", "float32")
-    assert "1 images explained" in out
-    assert tree(tmp_path / "output") == before
+
+
+def test_overlays_that_are_missing_empty_or_damaged_are_made_again(run, tmp_path):
+    make_pictures(tmp_path / "in", 4)
+    run(tmp_path / "in")
+    assert "4 images explained" in run(tmp_path / "in", "--overlays")[1]
+    whole = tree(tmp_path / "output")
+    missing, empty, damaged = (tmp_path / "output" / "overlays" / f"picture {n}.jpg.jpg" for n in (0, 2, "3"))
+    damaged = damaged.parent / "deeper" / damaged.name
+    missing.unlink()
+    empty.write_bytes(b"")
+    damaged.write_bytes(damaged.read_bytes().replace(b"JFIF", b"jfif"))
+    assert "0 images explained" in run(tmp_path / "in")[1]
+    assert "3 images explained" in run(tmp_path / "in", "--overlays")[1]
+    assert tree(tmp_path / "output") == whole
 
 
 def test_parameters_are_written_down(run, tmp_path):
@@ -175,6 +186,12 @@ def test_parameters_are_written_down(run, tmp_path):
     [
         (("--batch-size", "0"), "argument --batch-size: must be at least 1, got 0"),
         (("--workers", "x"), "argument --workers: must be a whole number, got 'x'"),
+        (
+            ("--threads", "100000"),
+            f"--threads: 100000 are too many for the {os.cpu_count()} cores of this machine",
+        ),
+        (("--threads", "0"), "argument --threads: must be at least 1, got 0"),
+        (("--workers", "100000"), "argument --workers: 100000 are too many for the"),
         (("--imagefolder", "--target", "1"), "--imagefolder and --target both name the classes"),
         (("--methods", "gradcm"), "did you mean"),
         (("--layers", "layer9"), "the model has no layer 'layer9'"),

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from holistic_cam_plugin.batch.parameters import claimed
+from holistic_cam_plugin.batch.parameters import claimed, digest
 from holistic_cam_plugin.errors import UsageError
 from tests.batch.batch_tools import holder
 
@@ -46,6 +46,44 @@ def test_the_lock_comes_before_the_parameters(tmp_path):
         with pytest.raises(UsageError, match=BUSY):
             claim(tmp_path)
         assert not (tmp_path / "parameters.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[]", "it holds , no parameters"),
+        ("null", "it holds None, no parameters"),
+        ("{", "Expecting property name"),
+        ("[" * 100_000, ""),
+        ("\udcff", "'utf-8' codec can't decode"),
+        ('{"layers": ["a"]}', "threads is None, not 1 to "),
+        *(
+            (f'{{"threads": {threads}, "layers": ["a"]}}', "threads is ")
+            for threads in ("null", "-1", "0", '"2"', "1.0", "true", "1e400", "NaN", "[1]", "1" * 70, "100000")
+        ),
+    ],
+)
+def test_parameters_that_no_run_wrote_are_one_line(tmp_path, text, what):
+    data = text.encode(errors="surrogateescape")
+    (tmp_path / "parameters.json").write_bytes(data)
+    with pytest.raises(
+        UsageError, match=rf"parameters\.json can't be read: {what}.*Restore it, or choose another --out"
+    ):
+        claim(tmp_path)
+    assert (tmp_path / "parameters.json").read_bytes() == data
+
+
+def test_the_file_holds_just_the_parameters_after_a_restart(tmp_path):
+    claim(tmp_path, input="/here")
+    whole = (tmp_path / "parameters.json").read_bytes()
+    (tmp_path / "parameters.json").write_bytes(whole.replace(b"\n", b"\r\n ").replace(b"here", b"there"))
+    assert claim(tmp_path, input="/here")["threads"] == 3
+    assert (tmp_path / "parameters.json").read_bytes() == whole
+
+
+def test_a_digest_stands_for_all_that_the_maps_depend_on():
+    assert digest({"input": "a", "threads": 1}) == digest({"input": "b", "threads": 1})
+    assert digest({"input": "a", "threads": 1}) != digest({"input": "a", "threads": 2})
 
 
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path):

@@ -172,3 +172,19 @@ def test_percentages_out_of_range(metric, percent):
 def test_batch_size_is_checked():
     with pytest.raises(ValueError, match="batch_size"):
         RelativeROAD(batch_size=0)
+
+
+def test_a_model_that_changes_its_input_in_place(net, images):
+    class Doubled(torch.nn.Module):
+        def __init__(self, in_place: bool) -> None:
+            super().__init__()
+            self.net, self.in_place = net, in_place
+
+        def forward(self, x):
+            return self.net(x.mul_(2) if self.in_place else x * 2)
+
+    before, maps = images.clone(), np.random.default_rng(0).random((len(images), *images.shape[-2:]))
+    targets = [ClassifierOutputTarget(1)] * len(images)
+    scores = SeededROADCombined([20, 50])(images, maps, targets, Doubled(True))
+    assert torch.equal(images, before)
+    np.testing.assert_array_equal(scores, SeededROADCombined([20, 50])(images, maps, targets, Doubled(False)))

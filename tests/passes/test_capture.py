@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from holistic_cam_plugin.passes.capture import Capture, check_target_layers, eval_mode, unwrapped
+from holistic_cam_plugin.passes.capture import Capture, check_target_layers
+from holistic_cam_plugin.passes.modes import eval_mode, unwrapped
 
 
 class InPlace(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from holistic_cam_plugin import CAMERAS
-from holistic_cam_plugin.passes.capture import LayerError, refusal_explained
+from holistic_cam_plugin.passes.refusals import LayerError, refusal_explained
 
 
 def test_a_refusal_of_the_native_size_is_the_models_own_error():

@@ -141,6 +141,7 @@ def test_a_model_that_needs_the_usual_order_gets_it(net, images, refusal):
 
 
 def test_a_target_or_a_transform_may_need_the_usual_order(images):
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 2, 1))
     net.eval()
 

@@ -137,3 +137,31 @@ def test_an_impossible_class_raises_the_users_own_index_error(net, images):
     cam = HolisticCAM(net, [net.layer2], **SIZES)
     with pytest.raises(IndexError), cam:
         cam(images, [ClassifierOutputTarget(1000)] * 2)
+
+
+@pytest.mark.parametrize("name", ["tiles", "fsd"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_switches_are_true_or_false(net, name, value):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got {value!r}"):
+        HolisticCAM(net, [net.layer2], **{name: value})
+
+
+@pytest.mark.parametrize("model", [None, "resnet50", lambda x: x])
+def test_a_model_is_a_module(net, model):
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got "):
+        HolisticCAM(model, [net.layer2])
+
+
+@pytest.mark.parametrize("error", [TypeError, IndexError, ValueError, RuntimeError, AssertionError])
+def test_a_model_that_refuses_other_sizes_gets_a_hint_at_tiles(images, error):
+    def pooled(x: Tensor) -> Tensor:
+        if x.shape[-1] != 64:
+            raise error
+        return x.mean((2, 3))
+
+    model = Returns(pooled)
+    match = (
+        rf"at 64x64 px but not at the pyramid's 80x80 px \({error.__name__}\). A model of fixed size needs tiles=True"
+    )
+    with pytest.raises(ValueError, match=match):
+        HolisticCAM(model, [model.features], **SIZES)(images)

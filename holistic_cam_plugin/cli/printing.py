@@ -1,0 +1,37 @@
+"""Words on the terminal, whatever it can show, and whatever becomes of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+__all__ = ["complain", "say"]
+
+
+def say(text: str) -> None:
+    """A line on standard output; characters that it does not have are escaped.
+
+    Raises:
+        OSError: it can't be written, such as to a full device.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError:
+        _give_up(sys.stdout)
+        raise
+
+
+def complain(text: str) -> None:
+    """A line on standard error; where there is no room for it, the exit code must do."""
+    try:
+        print(text.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _give_up(stream: TextIO) -> None:
+    # Python would try once more at its end, and complain in words of its own.
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())

@@ -1,0 +1,105 @@
+"""The model as a pass needs it: without wrappers, in evaluation mode, uncompiled. Several threads may share it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MODES", "eager", "eval_mode", "own_inputs", "unwrapped"]
+
+# Held for a moment only, never during a pass: what changes a model or PyTorch for all threads.
+MODES = threading.Lock()
+
+
+class _Evaluation(NamedTuple):
+    """Who holds a model in evaluation mode."""
+
+    threads: list[int]
+    training: list[nn.Module]  # for the last one to put back into training mode
+
+
+_evaluations: WeakKeyDictionary[nn.Module, _Evaluation] = WeakKeyDictionary()
+_stances: list[Any] = []  # one for each pass under way; the first one is PyTorch's to restore
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every module's own training flag as before outside.
+
+    Where threads overlap in it, the flags come back when the last one has left.
+    """
+    thread = threading.get_ident()
+    with MODES:
+        evaluation = _evaluations.setdefault(model, _Evaluation([], []))
+        evaluation.threads.append(thread)
+        training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        with MODES:
+            evaluation.threads.remove(thread)
+            if any(other != thread for other in evaluation.threads):
+                evaluation.training.extend(training)
+                training = []
+            if not evaluation.threads:
+                training += evaluation.training
+                _evaluations.pop(model, None)
+            for module in training:
+                module.training = True
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Modules that were compiled in place run uncompiled inside: hooks added later do not run in a compiled graph."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with MODES:
+        _stances.append(None if _stances else torch.compiler.set_stance("force_eager"))
+    try:
+        yield
+    finally:
+        with MODES:
+            # The stance is one for all threads: it goes with the last pass, whichever that is.
+            last = len(_stances) == 1
+            stance = _stances[0]
+            if last:
+                stance.__exit__(None, None, None)
+            _stances.pop()
+
+
+@contextmanager
+def own_inputs(model: nn.Module) -> Iterator[None]:
+    """The model gets copies of its tensors inside, which it may change in place."""
+
+    def copies(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value.clone() if isinstance(value, Tensor) else value for value in inputs)
+
+    with MODES:  # PyTorch numbers hooks one at a time
+        handle = model.register_forward_pre_hook(copies)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside `DataParallel`, `DistributedDataParallel` and `torch.compile` wrappers.
+
+    Their replicas and compiled graphs run without the hooks that record a layer.
+    """
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
