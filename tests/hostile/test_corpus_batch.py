@@ -1,4 +1,4 @@
-"""The corpus, lists and damaged output through `holistic-cam batch`: documented exit codes, and nothing good is lost."""
+"""The corpus, lists and damaged output through `holistic-cam batch`: exit codes as documented, nothing good is lost."""
 
 from __future__ import annotations
 
@@ -410,8 +410,10 @@ def test_a_damaged_parameters_file(whole, copy, title, command):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"threads": value} for value in (None, 0, -1, 1.5, "2", [], {}, True, 1e400)
-    ] + [{"input": value} for value in (None, 3, [])] + [{"resize": "x"}, {"crop": []}, {"versions": None}, {"layers": 3}],
+        *({"threads": value} for value in (None, 0, -1, 1.5, "2", [], {}, True, 1e400)),
+        *({"input": value} for value in (None, 3, [])),
+        {"resize": "x"}, {"crop": []}, {"versions": None}, {"layers": 3},
+    ],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["batch", "report"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ig
 
 PROGRAM = "holistic-cam"
 QUICK = ("--layers", "features.12", "--methods", "layercam", "--device", "cpu", "--save-array")
-# The matrix of big pictures is told apart from the others': they take long.
+# In processes of their own, with a bound on their memory.
 LARGE = ("100 megapixels", "900 megapixels")
 
 
@@ -161,7 +162,6 @@ ARGUMENTS = {
     "an empty target": ("good.png", "--target", ""),
     "an empty layer": ("good.png", "--layers", ""),
     "layer with a NUL": ("good.png", "--layers", "features\0"),
-    "a layer that is not square": ("good.png", "--layers", "classifier"),
     "an empty method": ("good.png", "--methods", ""),
     "a method of 100,000 letters": ("good.png", "--methods", "x" * 100_000),
     "device meta": ("good.png", "--device", "meta"),
@@ -230,7 +230,7 @@ def test_something_where_the_output_should_go(model, tmp_path, ending, what):
         path.symlink_to(path.name)
     else:
         os.mkfifo(path)
-    outcome = run(tmp_path / "good.png", *model, *QUICK, "--output-dir", path.parent)
+    outcome = run(tmp_path / "good.png", *model, *QUICK, "--output-dir", path.parent, seconds=30)
     if outcome.code == 0:  # replaced
         assert_explained(outcome)
         explained(path.parent)
@@ -252,10 +252,7 @@ def test_a_link_where_the_output_should_go_is_not_followed(model, tmp_path, endi
 
 
 def test_an_earlier_figure_survives_a_full_disk(model, tmp_path):
-    """`/dev/full` under the name of the figure's unfinished file can't be had: a limit on the size of files can."""
-    import resource
-    import signal
-
+    """A limit on the size of files is as good as a full disk."""
     make_good(tmp_path / "good.png")
     assert_explained(run(tmp_path / "good.png", *model, *QUICK, "--output-dir", tmp_path / "output"))
     figure = tmp_path / "output" / "good_holistic_cam.png"
@@ -283,11 +280,3 @@ def test_odd_class_names(tmp_path, model):
             command = (tmp_path / "good.png", *model, "--labels", labels, *QUICK[:-1], "--output-dir", output)
             assert_explained(run(*command, *target))
             assert (output / "good_holistic_cam.png").is_file()
-
-
-def test_the_demo_and_the_list_of_layers(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shutil.rmtree(tmp_path / "output", ignore_errors=True)
-    outcome = run("--list-layers", "--model", MODEL, "--device", "cpu")
-    assert_explained(outcome)
-    assert not (tmp_path / "output").exists()
