@@ -86,8 +86,8 @@ def page(handlers: Handlers) -> gr.Blocks:
 def _picture(handlers: Handlers) -> _Picture:
     upload = gr.File(label="Picture", height=110, elem_id="upload")
     examples = gr.Gallery(
-        handlers.examples, label="Examples", show_label=False, columns=6, height=60, allow_preview=False,
-        interactive=False, buttons=[], object_fit="cover", elem_id="examples",
+        handlers.examples, label="Examples", show_label=False, columns=6, fit_columns=False, height=60,
+        allow_preview=False, interactive=False, buttons=[], object_fit="cover", elem_id="examples",
     )  # fmt: skip
     with gr.Row():
         picture = gr.Image(
