@@ -72,7 +72,7 @@ class Choice(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Of the maps."""
+        """How many."""
         return len(self.targets) * len(self.layers) * len(self.columns)
 
 
