@@ -22,6 +22,7 @@ from benchmarks.harness.ranks import rank_table
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import command
 from benchmarks.latency_report import cost_table, latency_tables
+from benchmarks.report_opening import table as opening_table
 from benchmarks.sanity import EMPRT, emprt_table, similarity_table
 from benchmarks.throughput import table as throughput_table
 from holistic_cam_plugin.batch.journal import read_rows
@@ -75,6 +76,8 @@ def _table(source: Source, labels: Labels) -> str:
         return rank_table(source.paths, source.options["unranked"])
     if "procedure" in columns:
         return cost_table(source, labels)
+    if "page_bytes" in columns:
+        return opening_table(source.paths[0])
     if "processes" in columns:
         return throughput_table(source.paths[0])
     if "randomized" not in columns and "variance_p50" not in columns:

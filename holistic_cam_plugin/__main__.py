@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from holistic_cam_plugin.batch.writing import OutputError
+from holistic_cam_plugin.cli.app import app
 from holistic_cam_plugin.cli.arguments import parsed
 from holistic_cam_plugin.cli.batch import batch
 from holistic_cam_plugin.cli.explain import explain_demo, explain_images, list_layers
@@ -17,7 +18,7 @@ from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["main"]
 
-COMMANDS = {"batch": batch, "report": report}
+COMMANDS = {"app": app, "batch": batch, "report": report}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
-from holistic_cam_plugin.method.low_pass_wrap import check_kernel, check_power, denoising_mask
+from holistic_cam_plugin.method.low_pass_wrap import check_kernels, check_power, denoising_mask
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import (
@@ -361,9 +361,8 @@ class HolisticCAM(BaseCAM):
         weighting_by_name(self.weighting)
         check_switch("fsd", self.fsd)
         check_switch("tiles", self.tiles)
-        check_kernel("blur_size", self.blur_size)
-        check_kernel("ksize", self.ksize)
-        check_power(self.mask_power)
+        check_kernels(self.blur_size, self.ksize)
+        check_power("mask_power", self.mask_power)
         check_interpolation(self.interpolation)
         check_positive_integer("batch_size", self.batch_size)
 

@@ -16,7 +16,7 @@ from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pyramid import check_images
 from holistic_cam_plugin.metrics.scoring import model_device
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers
-from holistic_cam_plugin.passes.modes import eval_mode, unwrapped
+from holistic_cam_plugin.passes.modes import eval_mode, own_inputs, unwrapped
 from holistic_cam_plugin.passes.outputs import check_outputs
 from holistic_cam_plugin.passes.targets import Target, check_targets, predicted_targets, total_score
 
@@ -69,7 +69,7 @@ class Attribution(ABC):
             raise ValueError(f"{type(self).__name__} has neither aug_smooth nor eigen_smooth: leave them out")
         images = check_images(input_tensor, model_device(self.model, input_tensor))
         check_targets(targets, len(images))
-        with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
+        with eval_mode(self.model), own_inputs(self.model), torch.inference_mode(False), torch.enable_grad():
             if images.is_inference():  # can't take part in a graph; its copy can
                 images = images.clone()
             if targets is None:

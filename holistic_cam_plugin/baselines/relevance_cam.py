@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.method.pyramid import check_images
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers
-from holistic_cam_plugin.passes.modes import eval_mode, unwrapped
+from holistic_cam_plugin.passes.modes import eval_mode, own_inputs, unwrapped
 from holistic_cam_plugin.passes.outputs import check_outputs
 from holistic_cam_plugin.passes.targets import Target, check_targets, predicted_targets, total_score
 
@@ -118,7 +118,7 @@ class RelevanceCAM(BaseCAM):
         if not aug_smooth:
             return self.forward(images, targets, eigen_smooth)
         if targets is None:
-            with eval_mode(self.model), torch.no_grad():
+            with eval_mode(self.model), own_inputs(self.model), torch.no_grad():
                 targets = predicted_targets(check_outputs(self.model(images), len(images)))
         maps: Maps = self.forward_augmentation_smoothing(images, targets, eigen_smooth)
         return maps

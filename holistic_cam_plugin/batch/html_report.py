@@ -1,53 +1,102 @@
-"""One self-contained page of what a batch has made: pictures, maps over them, and the manifest's figures."""
+"""One page of what a batch has made: a card for each image with its picture and all its maps."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
-from importlib import resources
-from itertools import islice
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from string import Template
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.batch.loading import JobImages
+from holistic_cam_plugin.baselines.by_name import METHODS, display_name
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, recorded
-from holistic_cam_plugin.batch.overlays import jpeg_bytes, overlay
 from holistic_cam_plugin.batch.parameters import PARAMETERS
+from holistic_cam_plugin.batch.report_cards import Card, Cards, by_depth
+from holistic_cam_plugin.batch.report_pictures import data_uri, legend_png, pictures_beside
+from holistic_cam_plugin.batch.store import write_whole
+from holistic_cam_plugin.batch.writing import writing
+from holistic_cam_plugin.display import percent
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["report_page"]
+__all__ = ["PAGE", "PICTURES", "write_report"]
 
-SIDE = 160  # of the thumbnails, in pixels
-GREY = 128
+PAGE, PICTURES = "report.html", "report"  # in the output folder
 
-_COLUMNS = ("file", "class", "score", "probability", "layer", "method", "seconds")
-_NUMBERS = ("score", "probability", "seconds")
 _SHOWN_PARAMETERS = ("model", "layers", "methods", "sizes", "dtype", "amp", "device")
+
+# Where a file's name may go on in the next line.
+_PARTS = re.compile(r"(?<=[/_-])|(?=\.)")
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
-def report_page(folder: Path, root: Path | None, limit: int, progress: Progress) -> str:
-    """The page of an output folder, also of one whose run is not finished.
+def write_report(
+    folder: Path, root: Path | None, limit: int, progress: Progress, *, colormap: str, self_contained: bool
+) -> None:
+    """Write the page of an output folder, also of one whose run is not finished.
+
+    The page is there whole or not at all, and the same maps always give the same bytes.
 
     Args:
         folder: with the maps and the manifest.
         root: where the images are; None: where they were. Maps of images that are not there are shown over grey.
         limit: of the images on the page; of more, as many at equal distances.
         progress: wraps the iteration over the images.
+        colormap: a key of `COLORMAPS`.
+        self_contained: the pictures inside the page instead of in a folder beside it.
 
     Raises:
-        UsageError: the folder holds no output, or no map yet.
+        UsageError: the folder holds no output, or no map yet; `root` is no folder; another report is being made.
+        OutputError: no room, or no permission.
     """
     parameters = _parameters(folder)
+    if root is not None and not root.is_dir():
+        raise UsageError(f"--root {root} is no folder")
+    total, images = _images(folder, limit)
+    failures = [rows[0] for rows in recorded(folder, ERRORS)]
+    root = root or Path(str(parameters["input"]))
+    with writing(folder), nullcontext(data_uri) if self_contained else pictures_beside(folder, PICTURES) as address:
+        cards = Cards(folder, root, parameters["resize"], parameters["crop"], colormap, address)
+        made: Iterable[Card] = map(cards.card, progress(images))
+        if not self_contained:
+            made = list(made)  # all the pictures are there before the page that shows them
+        page = _generated(
+            title=f"Maps in {folder.absolute().name}",
+            summary=_summary(total, len(images)),
+            parameters=[(name, _plain(parameters.get(name))) for name in _SHOWN_PARAMETERS],
+            classes=sorted({row["class"] for rows in images for row in rows}),
+            layers=by_depth(row["layer"] for rows in images for row in rows),
+            methods=list(dict.fromkeys(row["method"] for rows in images for row in rows)),
+            colormap=colormap,
+            legend=data_uri(legend_png(colormap), "png"),
+            cards=made,
+            failures=failures[:limit],
+            failed=len(failures),
+        )
+        write_whole(folder, PAGE, page)
+
+
+def _parameters(folder: Path) -> dict[str, Any]:
+    try:
+        parameters: dict[str, Any] = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
+        [parameters[key] for key in ("input", "resize", "crop")]
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UsageError(f"{folder} is no output folder of holistic-cam batch: {PARAMETERS}: {error}") from error
+    return parameters
+
+
+def _images(folder: Path, limit: int) -> tuple[int, list[list[dict[str, str]]]]:
+    """How many images have maps, and the rows of those on the page, sorted by name.
+
+    Raises:
+        UsageError: none has.
+    """
     latest = {rows[0]["file"]: number for number, rows in enumerate(recorded(folder, MANIFEST))}
     numbers = [latest[file] for file in sorted(latest)]
     if not numbers:
@@ -55,108 +104,34 @@ def report_page(folder: Path, root: Path | None, limit: int, progress: Progress)
     total, count = len(numbers), min(limit, len(numbers))
     taken = {numbers[place * total // count] for place in range(count)}
     images = [rows for number, rows in enumerate(recorded(folder, MANIFEST)) if number in taken]
-    root = root or Path(str(parameters["input"]))
-    cells = [
-        _table_row(folder, row, picture)
-        for rows in progress(sorted(images, key=lambda rows: rows[0]["file"]))
-        for picture in [_picture(root, rows[0]["file"], parameters)]
-        for row in rows
-    ]
-    failures = [rows[0] for rows in recorded(folder, ERRORS)]
-    template = Template(resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(f"Maps in {folder.absolute().name}"),
-        summary=escape(_summary(total, count, len(failures))),
-        parameters=escape(", ".join(f"{name}: {_plain(parameters.get(name))}" for name in _SHOWN_PARAMETERS)),
-        classes="".join(f"<option>{escape(name)}</option>" for name in _classes(images)),
-        heads="".join(map(_head, _COLUMNS)),
-        rows="\n".join(cells),
-        errors=_errors(failures, limit),
+    return total, sorted(images, key=lambda rows: rows[0]["file"])
+
+
+def _generated(**content: object) -> Iterator[bytes]:
+    """The page piece by piece: with its pictures inside it may be larger than the memory."""
+    loader = PackageLoader("holistic_cam_plugin.batch")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {
+        "breakable": lambda name: Markup("<wbr>").join(_PARTS.split(name)),
+        "figures": lambda value: f"{value:.3g}",
+        "method_name": lambda method: display_name(method) if method in METHODS else method,
+        "percent": lambda share: percent(share) if share >= 1e-4 else "< 0.01 %",
+    }
+    script, style = (Markup(loader.get_source(environment, f"report.{kind}")[0]) for kind in ("js", "css"))
+    # The page's own script runs, and no other that might have got into it.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("report.html")
+    for piece in template.generate(script=script, script_hash=f"sha256-{digest}", style=style, **content):
+        yield piece.encode(errors="backslashreplace")  # names of folders may be no UTF-8
 
 
-def _parameters(folder: Path) -> dict[str, object]:
-    try:
-        parameters: dict[str, object] = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} is no output folder of holistic-cam batch: {error}") from error
-    return parameters
-
-
-def _summary(total: int, shown: int, failed: int) -> str:
-    summary = f"{total} images explained, {failed} failed."
+def _summary(total: int, shown: int) -> str:
+    summary = f"{total} images explained."
     if shown < total:
         summary += f" {shown} of them are shown, at equal distances in the order of their names."
     return summary
-
-
-def _picture(root: Path, file: str, parameters: Mapping[str, Any]) -> NDArray[np.uint8] | None:
-    """What the model saw of the image, `(H, W, 3)`; None where it can't be read any more."""
-    return JobImages(root, [Job(file)], parameters["resize"], parameters["crop"])[0].pixels
-
-
-def _table_row(folder: Path, row: Mapping[str, str], picture: NDArray[np.uint8] | None) -> str:
-    saliency_map = _map(folder, row)
-    if picture is None:
-        picture = np.full((*(saliency_map.shape if saliency_map is not None else (SIDE, SIDE)), 3), GREY, np.uint8)
-    label = escape(f"map of {row['class']} in {row['file']}")
-    images = f'<img src="{_data_uri(picture)}" alt="">'
-    if saliency_map is None or saliency_map.shape != picture.shape[:2]:
-        label += ": missing"
-    else:
-        images += f'<img class="map" src="{_data_uri(overlay(picture, saliency_map))}" alt="">'
-    cells = "".join(_cell(column, row[column]) for column in _COLUMNS)
-    return (
-        f'<tr data-class="{escape(row["class"])}" data-file="{escape(row["file"])}"><td>'
-        f'<button type="button" class="picture" aria-pressed="false" aria-label="{label}" title="{label}">{images}'
-        f"</button></td>{cells}</tr>"
-    )
-
-
-def _map(folder: Path, row: Mapping[str, str]) -> NDArray[np.floating] | None:
-    """The row's map, `(H, W)`; None where its file is missing or damaged."""
-    try:
-        with np.load(folder / row["map"]) as file:
-            place = (
-                file["methods"].tolist().index(row["method"]),
-                file["layers"].tolist().index(row["layer"]),
-                file["targets"].tolist().index(int(row["target"])),
-            )
-            saliency_map: NDArray[np.floating] = file["maps"][place]
-    except Exception:  # a damaged archive raises whatever it leads to; the page says that the map is missing
-        return None
-    return saliency_map
-
-
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((SIDE, SIDE))
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(picture)).decode()}"
-
-
-def _head(column: str) -> str:
-    number = " data-number" if column in _NUMBERS else ""
-    return f'<th scope="col" aria-sort="none"{number}><button type="button">{column}</button></th>'
-
-
-def _cell(column: str, value: str) -> str:
-    kind = "number" if column in _NUMBERS else "name" if column == "file" else ""
-    return f'<td class="{kind}">{escape(value)}</td>' if kind else f"<td>{escape(value)}</td>"
-
-
-def _classes(images: Iterable[Sequence[Mapping[str, str]]]) -> list[str]:
-    return sorted({row["class"] for rows in images for row in rows})
-
-
-def _errors(failures: Sequence[Mapping[str, str]], limit: int) -> str:
-    if not failures:
-        return ""
-    rows = "".join(
-        f'<tr><td class="name">{escape(row["file"])}</td><td>{escape(row["reason"])}</td></tr>'
-        for row in islice(failures, limit)
-    )
-    more = f"<p>and {len(failures) - limit} more in errors.csv</p>" if len(failures) > limit else ""
-    return f"<details><summary>{len(failures)} failed</summary><table>{rows}</table>{more}</details>"
 
 
 def _plain(value: object) -> str:

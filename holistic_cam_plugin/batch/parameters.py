@@ -1,23 +1,30 @@
-"""The output folder's lock and its parameters: written once, compared at every restart, so that two runs never mix."""
+"""The output folder's parameters: written once, compared at every restart, so that two runs never mix."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from torch import nn
 
+from holistic_cam_plugin.batch.lock import locked
 from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["PARAMETERS", "claimed", "digest", "most_threads", "package_versions", "read_parameters", "weights_checksum"]
+__all__ = [
+    "PARAMETERS",
+    "claimed",
+    "digest",
+    "most_threads",
+    "package_versions",
+    "read_parameters",
+    "weights_checksum",
+]
 
 PARAMETERS = "parameters.json"
 
@@ -25,10 +32,6 @@ PARAMETERS = "parameters.json"
 PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
 # Told for the reader's sake: the images may lie elsewhere today.
 _FREE = ("input",)
-
-_LOCK = ".lock"
-# What network folders without locks answer.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def package_versions() -> dict[str, str]:
@@ -86,7 +89,7 @@ def claimed(folder: Path, parameters: Mapping[str, object], threads: int) -> Ite
             names = {child.name for child in folder.iterdir()}
             if PARAMETERS not in names and any(not name.startswith(".") for name in names):
                 raise UsageError(f"{folder} holds files, but no {PARAMETERS}: choose an empty or new --output")
-            held.enter_context(_locked(folder))
+            held.enter_context(locked(folder, ", or choose another --output"))
             known = _agreed(folder, parameters, threads)
         except OSError as error:
             raise UsageError(f"the output folder {folder} can't be used: {error}") from error
@@ -150,17 +153,3 @@ def _compare(folder: Path, old: Mapping[str, object], new: Mapping[str, object])
 def _short(value: object) -> str:
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else text[:12] + "..."
-
-
-def _locked(folder: Path) -> AbstractContextManager[object]:
-    """The folder's lock, taken. Forked processes, such as those that read images, don't hold it."""
-    # Its substitute for folders without locks is a file that a killed run would leave behind.
-    lock = FileLock(folder / _LOCK, blocking=False, fallback_to_soft=False)
-    try:
-        return lock.acquire()
-    except Timeout:
-        raise UsageError(f"another run is at work in {folder}: wait for its end, or choose another --output") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return nullcontext()

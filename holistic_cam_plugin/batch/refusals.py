@@ -21,6 +21,7 @@ _MEMORY = (
     "unable to allocate",
     "insufficient memory",
     "memoryerror",
+    "bad_alloc",
 )
 
 

@@ -16,8 +16,9 @@ __all__ = ["Parser", "method_argument", "parsed"]
 
 _DESCRIPTION = """\
 See what a vision model looks at: Holistic-CAM beside other class-activation maps, one row a layer (shallow to deep),
-one column a method. Without images it runs the bundled demo, offline. Two commands have a help of their own:
+one column a method. Without images it runs the bundled demo, offline. Three commands have a help of their own:
 
+  holistic-cam app                         a page in the browser, to look and to compare
   holistic-cam batch INPUT --output DIR    the maps of a folder of images; can be killed and goes on
   holistic-cam report DIR                  one HTML page of what a batch has made
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def batch(argv: Sequence[str]) -> int:
 
 def _batch(arguments: Namespace) -> int:
     device = chosen_device(rank_device(arguments.device))
-    with joined_ranks(device) as ranks, ExitStack() as held:
+    with joined_ranks(device, _lost) as ranks, ExitStack() as held:
         explainers: list[Explainer] = []  # the first rank needs its own already to prepare
 
         def prepare() -> tuple[Plan, dict[str, Any]]:
@@ -179,6 +180,11 @@ def _summary(plan: Plan, tallies: Sequence[Tally]) -> int:
     except OSError as error:
         raise OutputError(f"all is done and in {plan.folder}, but the summary can't be written: {error}") from error
     return SOME_FAILED if failed else 0
+
+
+def _lost(reason: str) -> None:
+    _say(f"stopped: {reason}")
+    os._exit(OUTPUT)  # called in a thread, whatever the others wait for: a restart goes on as after a kill
 
 
 def _say(message: str) -> None:

@@ -22,7 +22,11 @@ class Stopped(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """The first of these signals raises Stopped in the body; later ones don't disturb the cleaning up."""
+    """The first of these signals raises Stopped in the body.
+
+    Later ones disturb neither the cleaning up nor the process's last words and steps: from the first one on they are
+    ignored, also after the body.
+    """
 
     def stop(number: int, _: FrameType | None) -> None:
         for each in _SIGNALS:
@@ -34,4 +38,5 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         for each, handler in before.items():
-            signal.signal(each, handler)
+            if signal.getsignal(each) is stop:
+                signal.signal(each, handler)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["min_max_normalize"]
+__all__ = ["min_max_normalize", "unit_exponents"]
 
 
 def min_max_normalize(saliency_map: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -26,6 +26,26 @@ def min_max_normalize(saliency_map: NDArray[np.floating]) -> NDArray[np.float32]
             stacklevel=2,
         )
         return np.zeros(saliency_map.shape, dtype=np.float32)
-    # Double precision: the product of two maps of 1e-20 is below what single precision holds.
-    scaled = (saliency_map.astype(np.float64) - low) / (np.float64(high) - low)
-    return np.ascontiguousarray(scaled, dtype=np.float32)
+    # Double precision: a range of 1e-30 on an offset of 1 is below what single precision holds.
+    values = saliency_map.astype(np.float64)
+    values = np.ldexp(values, -unit_exponents(values))  # not to overflow
+    low, high = values.min(), values.max()
+    return np.ascontiguousarray((values - low) / (high - low), dtype=np.float32)
+
+
+def unit_exponents(maps: NDArray[np.floating], axis: int | tuple[int, ...] | None = None) -> NDArray[np.intc]:
+    """The exponents of the powers of two by which maps are divided to have their largest magnitude in [1, 2).
+
+    `np.ldexp(maps, -unit_exponents(maps))` loses nothing: it has the maps' digits in another unit, in which nothing
+    overflows or vanishes.
+
+    Args:
+        maps: float32 or float64, finite.
+        axis: over which the largest magnitude is taken; None: all of them.
+
+    Returns:
+        With these axes kept, of length 1. The exponent of zeros is without meaning.
+    """
+    peaks = np.abs(maps).max(axis=axis, keepdims=True)
+    exponents: NDArray[np.intc] = np.frexp(peaks)[1] - 1
+    return exponents

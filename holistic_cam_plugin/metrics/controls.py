@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from holistic_cam_plugin.method.low_pass_wrap import fundamental_scale_denoising
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pyramid import check_images
+from holistic_cam_plugin.metrics.scoring import is_number
 from holistic_cam_plugin.passes.targets import Target, check_targets
 
 __all__ = ["CenteredGaussian", "low_pass_wrapped"]
@@ -40,10 +41,10 @@ class CenteredGaussian:
         *,
         sigma: float = 0.25,
     ) -> None:
-        if not (math.isfinite(sigma) and sigma > 0):
+        if not is_number(sigma) or not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be a finite number above 0, got {sigma!r}")
         self.model = model
-        self.sigma = sigma
+        self.sigma = float(sigma)
 
     def __call__(
         self,

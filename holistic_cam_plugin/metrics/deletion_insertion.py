@@ -112,11 +112,12 @@ class _PixelCurve:
             TypeError, ValueError: inputs that do not belong together, maps that are not finite.
         """
         images, maps = check_inputs(input_tensor, cams, targets, model)
-        return self._curve(images, relevance_ranks(maps), targets, model)
+        return self._curve(images, self._baselines(images), relevance_ranks(maps), targets, model)
 
     def _curve(
         self,
         images: Tensor,
+        baselines: Tensor,
         ranks: NDArray[np.int32],
         targets: Sequence[Target],
         model: nn.Module,
@@ -126,20 +127,28 @@ class _PixelCurve:
         pixels = ranks[0].size
         step = -(-pixels // STEPS) if self.step is None else self.step
         counts = [*range(0, pixels, step), pixels]
-        copies = self._copies(images, ranks, counts if last is None else counts[:-1], targets)
+        copies = self._copies(images, baselines, ranks, counts if last is None else counts[:-1], targets)
         scores = score_copies(model, copies, self.score, self.batch_size).reshape(len(images), -1)
         if last is not None:
             scores = np.column_stack([scores, last])
         return Curve(np.array(counts, dtype=np.float64) / pixels, scores)
 
-    def _copies(
-        self, images: Tensor, ranks: NDArray[np.int32], counts: Sequence[int], targets: Sequence[Target]
-    ) -> Iterator[tuple[Target, Tensor]]:
+    def _baselines(self, images: Tensor) -> Tensor:
         baselines = self.baseline(images)
         if baselines.shape != images.shape:
             raise ValueError(
                 f"the baseline must have the images' shape {tuple(images.shape)}, got {tuple(baselines.shape)}"
             )
+        return baselines
+
+    def _copies(
+        self,
+        images: Tensor,
+        baselines: Tensor,
+        ranks: NDArray[np.int32],
+        counts: Sequence[int],
+        targets: Sequence[Target],
+    ) -> Iterator[tuple[Target, Tensor]]:
         places = torch.from_numpy(ranks).to(images.device)
         for image, baseline, place, target in zip(images, baselines, places, targets, strict=True):
             first, rest = (image, baseline) if self._inserts else (baseline, image)
@@ -213,7 +222,8 @@ class OverAll:
         """Both curves of each image; arguments and errors as in `Deletion.curves`."""
         images, maps = check_inputs(input_tensor, cams, targets, model)
         ranks = relevance_ranks(maps)
-        deletion = self.deletion._curve(images, ranks, targets, model)
+        blurred_copies, nothing = self.insertion._baselines(images), self.deletion._baselines(images)
+        deletion = self.deletion._curve(images, nothing, ranks, targets, model)
         # With every pixel put in, the copy is the untouched image, where the deletion began.
-        insertion = self.insertion._curve(images, ranks, targets, model, last=deletion.scores[:, 0])
+        insertion = self.insertion._curve(images, blurred_copies, ranks, targets, model, last=deletion.scores[:, 0])
         return FidelityCurves(insertion, deletion)

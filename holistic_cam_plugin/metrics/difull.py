@@ -20,6 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from holistic_cam_plugin.metrics.scoring import is_integer
 from holistic_cam_plugin.passes.outputs import check_outputs
 
 __all__ = ["DiFull"]
@@ -53,9 +54,9 @@ class DiFull(nn.Module):
 
     @quarter.setter
     def quarter(self, quarter: int) -> None:
-        if quarter not in range(4):
+        if not is_integer(quarter) or not 0 <= quarter < 4:
             raise ValueError(f"a grid's quarters are 0 to 3, row by row, got {quarter!r}")
-        self._quarter = quarter
+        self._quarter = int(quarter)
 
     def forward(self, grids: Tensor) -> Tensor:
         """The scores of one quarter.
@@ -69,7 +70,7 @@ class DiFull(nn.Module):
         Raises:
             TypeError, ValueError: grids of another shape, or outputs that are no tensor with a row an image.
         """
-        if grids.ndim != 4 or min(grids.shape[-2:]) < 2:
+        if grids.ndim != 4 or min(grids.shape[-2:]) < 2 or 0 in grids.shape:
             raise ValueError(f"grids must be (B, C, H, W), at least 2 px a side, got shape {tuple(grids.shape)}")
         quarters = _split(grids)
         outputs: Tensor = check_outputs(self.model(quarters), len(quarters))

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from scipy.stats import entropy
 from torch import Tensor, nn
 
+from holistic_cam_plugin.method.normalize import unit_exponents
 from holistic_cam_plugin.method.pyramid import check_positive_integer
 from holistic_cam_plugin.metrics.randomization import independent_randomization
-from holistic_cam_plugin.metrics.scoring import check_inputs, check_maps
+from holistic_cam_plugin.metrics.scoring import check_inputs, check_maps, check_seed
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["EfficientMPRT", "efficient_mprt", "histogram_entropy"]
@@ -45,7 +46,10 @@ def histogram_entropy(cams: Any, bins: int = BINS) -> NDArray[np.float64]:
     """
     check_positive_integer("bins", bins)
     maps = check_maps(cams).astype(np.float64)  # a narrow range may have no room for the intervals in float32
-    return np.array([entropy(np.histogram(saliency_map, bins)[0]) for saliency_map in maps])
+    maps = np.ldexp(maps, -unit_exponents(maps, axis=(1, 2)))  # nor one of 1e308 or of 1e-320 in float64
+    maps -= maps.min(axis=(1, 2), keepdims=True)
+    maps = np.ldexp(maps, -unit_exponents(maps, axis=(1, 2)))
+    return np.array([entropy(np.histogram(saliency_map, int(bins))[0]) for saliency_map in maps])
 
 
 def efficient_mprt(cams: Any, randomized_cams: Any, bins: int = BINS) -> NDArray[np.float64]:
@@ -79,10 +83,16 @@ class EfficientMPRT:
         cam_of: builds the method that made the maps for another model of the same architecture.
         bins: as in `histogram_entropy`.
         seed: of the random parameters, as in `independent_randomization`.
+
+    Raises:
+        TypeError, ValueError: `bins` is no integer of at least 1, `seed` no integer, or `cam_of` no callable.
     """
 
     def __init__(self, cam_of: Callable[[nn.Module], Callable[..., Any]], *, bins: int = BINS, seed: int = 0) -> None:
         check_positive_integer("bins", bins)
+        check_seed(seed)
+        if not callable(cam_of):
+            raise TypeError(f"cam_of must build a method for a model, such as GradCAM's in a lambda, got {cam_of!r}")
         self.cam_of = cam_of
         self.bins = bins
         self.seed = seed

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from holistic_cam_plugin.metrics.regions import RegionMetric, region_masks
-from holistic_cam_plugin.metrics.scoring import check_nonnegative
+from holistic_cam_plugin.metrics.scoring import is_number, unit_maps
 
 __all__ = ["Lucidity", "lucidity"]
 
@@ -37,11 +37,10 @@ def lucidity(cams: Any, regions: Sequence[ArrayLike], share: float = SHARE) -> N
         TypeError, ValueError: maps that are negative or not finite, regions that are empty or do not fit, a share out
             of range.
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"share must be at least 0 and below 1, got {share!r}")
-    maps = check_nonnegative(cams)
+    _check_share(share)
+    maps = unit_maps(cams)
     masks = region_masks(regions, maps.shape)
-    shown = maps > share * maps.max(axis=(1, 2), keepdims=True)
+    shown = maps > float(share) * maps.max(axis=(1, 2), keepdims=True)
     return np.asarray((shown & masks).sum(axis=(1, 2)) / masks.sum(axis=(1, 2)), dtype=np.float64)
 
 
@@ -51,11 +50,20 @@ class Lucidity(RegionMetric):
     Args:
         regions: one an image of the batch that the metric is called on.
         share: as in `lucidity`.
+
+    Raises:
+        TypeError, ValueError: a share out of range, or regions that are no list.
     """
 
     def __init__(self, regions: Sequence[ArrayLike], share: float = SHARE) -> None:
         super().__init__(regions)
+        _check_share(share)
         self.share = share
 
     def _measure(self, maps: NDArray[np.floating]) -> NDArray[np.float64]:
         return lucidity(maps, self.regions, self.share)
+
+
+def _check_share(share: float) -> None:
+    if not is_number(share) or not 0 <= share < 1:
+        raise ValueError(f"share must be at least 0 and below 1, got {share!r}")

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from holistic_cam_plugin.method.pyramid import check_positive_integer
 from holistic_cam_plugin.metrics.order import relevance_ranks
 from holistic_cam_plugin.metrics.regions import RegionMetric, region_masks
-from holistic_cam_plugin.metrics.scoring import check_nonnegative
+from holistic_cam_plugin.metrics.scoring import unit_maps
 
 __all__ = ["EnergyPointingGame", "energy_pointing_game"]
 
@@ -39,10 +39,10 @@ def energy_pointing_game(cams: Any, regions: Sequence[ArrayLike], top_k: int | N
     Raises:
         TypeError, ValueError: maps that are negative or not finite, regions that are empty or do not fit.
     """
-    maps = check_nonnegative(cams).astype(np.float64)
+    maps = unit_maps(cams).astype(np.float64)
     masks = region_masks(regions, maps.shape)
+    _check_top(top_k)
     if top_k is not None:
-        check_positive_integer("top_k", top_k)
         maps = np.where(relevance_ranks(maps) < top_k, maps, 0)
     energy = maps.sum(axis=(1, 2))
     inside = np.where(masks, maps, 0).sum(axis=(1, 2))
@@ -56,11 +56,20 @@ class EnergyPointingGame(RegionMetric):
     Args:
         regions: one an image of the batch that the metric is called on.
         top_k: as in `energy_pointing_game`; the paper mentions 100.
+
+    Raises:
+        TypeError, ValueError: a count below 1, or regions that are no list.
     """
 
     def __init__(self, regions: Sequence[ArrayLike], top_k: int | None = None) -> None:
         super().__init__(regions)
+        _check_top(top_k)
         self.top_k = top_k
 
     def _measure(self, maps: NDArray[np.floating]) -> NDArray[np.float64]:
         return energy_pointing_game(maps, self.regions, self.top_k)
+
+
+def _check_top(top_k: int | None) -> None:
+    if top_k is not None:
+        check_positive_integer("top_k", top_k)

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from holistic_cam_plugin.metrics.scoring import check_seed
+
 __all__ = ["cascading_randomization", "independent_randomization", "parameter_layers"]
 
 
@@ -39,8 +41,10 @@ def cascading_randomization(
         The name of the layer randomised last, and a copy of its own for the caller to keep.
 
     Raises:
+        TypeError: `layers` is one name, or the seed no integer.
         ValueError: a name that the model does not have, or a module without parameters.
     """
+    check_seed(seed)
     names = _checked(model, layers)
     state = copy.deepcopy(model)
     for name in names:
@@ -52,6 +56,7 @@ def independent_randomization(
     model: nn.Module, layers: Sequence[str] | None = None, *, seed: int = 0
 ) -> Iterator[tuple[str, nn.Module]]:
     """Copies of the model in each of which a single layer is random; arguments and errors as in the cascade."""
+    check_seed(seed)
     for name in _checked(model, layers):
         randomized = copy.deepcopy(model)
         _randomize(randomized, name, seed)
@@ -70,6 +75,8 @@ def parameter_layers(model: nn.Module) -> list[str]:
 def _checked(model: nn.Module, layers: Sequence[str] | None) -> list[str]:
     if layers is None:
         return parameter_layers(model)
+    if isinstance(layers, str):
+        raise TypeError(f"layers must be a list of names, such as [{layers!r}], got {layers!r}")
     modules = dict(model.named_modules())
     for name in layers:
         if name not in modules:
@@ -86,7 +93,7 @@ def _randomize(model: nn.Module, name: str, seed: int) -> None:
         for module in model.get_submodule(name).modules():
             # Each module has a seed of its own: two of the same shape must not get the same parameters. Only the
             # CPU's generator is seeded; `torch.manual_seed` would reach the accelerators' too.
-            torch.default_generator.manual_seed(seed * len(places) + places[module])
+            torch.default_generator.manual_seed(int(seed) * len(places) + places[module])
             _reinitialize(module)
 
 

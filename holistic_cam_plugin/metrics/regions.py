@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from holistic_cam_plugin.metrics.scoring import check_inputs
+from holistic_cam_plugin.metrics.scoring import as_array, check_inputs
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["RegionMetric", "region_mask", "region_masks"]
@@ -21,9 +21,14 @@ class RegionMetric(ABC):
 
     Args:
         regions: one an image of the batch that the metric is called on, boxes or masks as in `region_mask`.
+
+    Raises:
+        TypeError: `regions` is no list.
     """
 
     def __init__(self, regions: Sequence[ArrayLike]) -> None:
+        if isinstance(regions, (str, bytes)) or not hasattr(regions, "__len__"):
+            raise TypeError(f"regions must be a list, one an image, such as [(8, 8, 40, 40)], got {regions!r}")
         self.regions = regions
 
     def __call__(
@@ -58,10 +63,10 @@ def region_mask(region: ArrayLike, height: int, width: int) -> NDArray[np.bool_]
         TypeError: neither boolean masks nor numbers.
         ValueError: another shape, a box without extent, or a region that covers no pixel.
     """
-    array = np.asarray(region.cpu() if isinstance(region, Tensor) else region)
+    array = as_array(region)
     if array.dtype == np.bool_:
         mask = _mask_union(array, height, width)
-    elif np.issubdtype(array.dtype, np.number):
+    elif array.dtype.kind in "iuf":
         mask = _box_union(array, height, width)
     else:
         raise TypeError(f"a region must be boxes (numbers) or a boolean mask, got dtype {array.dtype}")

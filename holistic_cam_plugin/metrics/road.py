@@ -13,6 +13,8 @@ perturbation are the library's.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -24,11 +26,21 @@ from pytorch_grad_cam.metrics.perturbation_confidence import RemoveLeastRelevant
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADCombined
 from torch import Tensor, nn
 
+from holistic_cam_plugin.method.normalize import unit_exponents
 from holistic_cam_plugin.method.pyramid import check_positive_integer
 from holistic_cam_plugin.metrics.order import relevance_ranks
-from holistic_cam_plugin.metrics.scoring import Score, check_inputs, class_probability, score_copies
-from holistic_cam_plugin.passes.modes import eval_mode
-from holistic_cam_plugin.passes.targets import Target
+from holistic_cam_plugin.metrics.scoring import (
+    Score,
+    check_inputs,
+    check_scores,
+    check_seed,
+    class_probability,
+    is_number,
+    score_copies,
+)
+from holistic_cam_plugin.passes.modes import eval_mode, own_inputs
+from holistic_cam_plugin.passes.outputs import check_outputs
+from holistic_cam_plugin.passes.targets import Target, target_score
 
 __all__ = ["RelativeROAD", "RoadScores", "SeededROADCombined"]
 
@@ -73,7 +85,7 @@ class RelativeROAD:
         score: maps the outputs to what the targets see; by default softmax probabilities.
 
     Raises:
-        ValueError: no percentage, or one out of range.
+        TypeError, ValueError: no list of percentages, one out of range, or another parameter that can't work.
     """
 
     def __init__(
@@ -85,10 +97,12 @@ class RelativeROAD:
         batch_size: int = 32,
         score: Score = class_probability,
     ) -> None:
-        _check_percent(percent)
+        self.percent = _percentages("percent", percent)
+        if not is_number(noise) or not 0 <= noise < math.inf:
+            raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}")
+        check_seed(seed)
         check_positive_integer("batch_size", batch_size)
-        self.percent = tuple(percent)
-        self.noise = noise
+        self.noise = float(noise)
         self.seed = seed
         self.batch_size = batch_size
         self.score = score
@@ -109,9 +123,10 @@ class RelativeROAD:
             model: maps images to a tensor with a row an image; it is as before afterwards.
 
         Raises:
-            TypeError, ValueError: inputs that do not belong together, maps that are not finite.
+            TypeError, ValueError: inputs that do not belong together or are not finite, images of one pixel.
         """
         images, maps = check_inputs(input_tensor, cams, targets, model)
+        _check_size(images)
         copies = self._copies(images, relevance_ranks(maps), targets)
         values = score_copies(model, copies, self.score, self.batch_size).reshape(len(images), -1)
         untouched, least_first, most_first = np.split(values, [1, 1 + len(self.percent)], axis=1)
@@ -146,43 +161,81 @@ class SeededROADCombined:
         score: maps the outputs to what the targets see; by default softmax probabilities.
 
     Raises:
-        ValueError: no percentile, or one out of range.
+        TypeError, ValueError: no list of percentages, one out of range, or a seed that is no integer.
     """
 
     def __init__(
         self, percentiles: Sequence[float] = PERCENT, *, seed: int = 0, score: Score = class_probability
     ) -> None:
-        _check_percent(percentiles)
-        self.percentiles = tuple(percentiles)
+        self.percentiles = _percentages("percentiles", percentiles)
+        check_seed(seed)
         self.seed = seed
         self.score = score
 
     def __call__(
         self, input_tensor: Tensor, cams: Any, targets: Sequence[Target], model: nn.Module
     ) -> NDArray[np.float64]:
-        """The figure of each image, `(B,)`; arguments and errors as in `RelativeROAD.scores`."""
+        """The figure of each image, `(B,)`; arguments and errors as in `RelativeROAD.scores`.
+
+        NaN, with a warning, where the library removes all of an image and has nothing left to impute it from.
+        """
         images, maps = check_inputs(input_tensor, cams, targets, model)
+        _check_size(images)
+        maps = np.ldexp(maps, -unit_exponents(maps, axis=(1, 2)))  # the library subtracts them from 1
         metric = ROADCombined(percentiles=list(self.percentiles))
-        values = []
-        with eval_mode(model):
-            for image, saliency_map, target in zip(images, maps, targets, strict=True):
+        values: list[float] = []
+        with eval_mode(model), own_inputs(model):
+            for image, saliency_map, target in zip(images.float(), maps, targets, strict=True):
+                if self._removes_all(saliency_map):
+                    values.append(np.nan)
+                    continue
                 with _seeded(self.seed):
-                    values += metric(image[None], saliency_map[None], [self._scored(target)], model).tolist()
+                    figure = metric(
+                        image[None],
+                        saliency_map[None],
+                        [self._scored(target)],
+                        # The library's imputation is in single precision.
+                        lambda copies: check_outputs(model(copies.to(images.dtype)), len(copies)),
+                    ).tolist()
+                check_scores(figure)
+                values += figure
+        if lost := np.flatnonzero(np.isnan(values)).tolist():
+            warnings.warn(
+                f"the library's ROAD removes all of image {lost} at once, since its map is flat there, and has no "
+                "figure for it; RelativeROAD does",
+                stacklevel=2,
+            )
         return np.array(values, dtype=np.float64)
+
+    def _removes_all(self, saliency_map: NDArray[np.floating]) -> bool:
+        return any(
+            not (mask < np.percentile(mask, percentile)).any()
+            for mask in (saliency_map, 1 - saliency_map)
+            for percentile in self.percentiles
+        )
 
     def _scored(self, target: Target) -> Target:
         # The library hands every target one row of the outputs.
-        return lambda row: target(self.score(row[None])[0])
+        return lambda row: target_score(target, self.score(row[None])[0]).float()
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     # The imputer draws on the CPU. `torch.manual_seed` would seed the accelerators' generators too.
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(int(seed))
         yield
 
 
-def _check_percent(percent: Sequence[float]) -> None:
-    if len(percent) == 0 or not all(0 < value < 100 for value in percent):
-        raise ValueError(f"percentages must be above 0 and below 100, at least one, got {percent!r}")
+def _percentages(name: str, percent: Sequence[float]) -> tuple[float, ...]:
+    values = np.asarray(percent)
+    if values.ndim != 1 or (len(values) and values.dtype.kind not in "iuf"):
+        raise TypeError(f"{name} must be a list of percentages, such as [20, 40], got {percent!r}")
+    if len(values) == 0 or not ((values > 0) & (values < 100)).all():
+        raise ValueError(f"{name} must be above 0 and below 100, at least one, got {percent!r}")
+    return tuple(values.tolist())
+
+
+def _check_size(images: Tensor) -> None:
+    if images.shape[-2:].numel() == 1:
+        raise ValueError("ROAD imputes removed pixels from the others, and images of 1x1 px have no others")

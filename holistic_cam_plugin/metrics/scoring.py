@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from holistic_cam_plugin.method.normalize import unit_exponents
 from holistic_cam_plugin.method.pyramid import check_images
 from holistic_cam_plugin.passes.modes import eval_mode
 from holistic_cam_plugin.passes.outputs import check_outputs
@@ -59,7 +62,8 @@ def score_copies(
         One value a copy, in their order, float64.
 
     Raises:
-        TypeError, ValueError: outputs that are no tensor with a row an image, or a target that gives no single value.
+        TypeError, ValueError: outputs that are no tensor with a row an image, a target that gives no single value, or
+            NaN.
     """
     remaining = iter(copies)
     values: list[float] = []
@@ -69,6 +73,7 @@ def score_copies(
             scores = score(check_outputs(model(images), len(batch)))
             single = [target_score(target, row).double() for (target, _), row in zip(batch, scores, strict=True)]
             values += torch.stack(single).tolist()  # one transfer a batch
+            check_scores(values[-len(batch) :])
     return np.array(values, dtype=np.float64)
 
 
@@ -81,10 +86,13 @@ def check_inputs(
         Images `(B, C, H, W)`, detached, and maps `(B, H, W)`, floating point, finite.
 
     Raises:
-        TypeError, ValueError: no batch of floating-point images, maps of another shape or not finite, or another
-            number of targets than images.
+        TypeError, ValueError: no batch of floating-point images, images or maps that are not finite, maps of another
+            shape, or another number of targets than images.
     """
     images = check_images(input_tensor, model_device(model, input_tensor))
+    finite = images.isfinite().flatten(start_dim=1).all(dim=1).cpu().numpy()
+    if not finite.all():
+        raise ValueError(f"input_tensor holds NaN or infinite values in image {np.flatnonzero(~finite).tolist()}")
     maps = check_maps(cams)
     expected = (len(images), *images.shape[-2:])
     if maps.shape != expected:
@@ -96,10 +104,17 @@ def check_inputs(
 
 
 def check_maps(cams: Any) -> NDArray[np.floating]:
-    """Maps as a floating-point array; ValueError unless they are `(B, H, W)`, not empty and finite."""
-    maps = np.ascontiguousarray(cams.detach().cpu() if isinstance(cams, Tensor) else cams)
-    if not np.issubdtype(maps.dtype, np.floating):
-        maps = maps.astype(np.float64)
+    """Maps as an array, float32 or float64.
+
+    Raises:
+        TypeError: anything but real numbers.
+        ValueError: maps that are not `(B, H, W)`, empty or not finite.
+    """
+    maps = as_array(cams)
+    if maps.dtype.kind not in "biuf":
+        raise TypeError(f"cams must be real numbers, got dtype {maps.dtype}")
+    # float16 would overflow in a sum.
+    maps = np.ascontiguousarray(maps, dtype=np.float32 if maps.dtype in (np.float16, np.float32) else np.float64)
     if maps.ndim != 3 or 0 in maps.shape:
         raise ValueError(f"cams must be a batch (B, H, W) of maps, got shape {maps.shape}")
     broken = ~np.isfinite(maps).all(axis=(1, 2))
@@ -108,12 +123,46 @@ def check_maps(cams: Any) -> NDArray[np.floating]:
     return maps
 
 
-def check_nonnegative(cams: Any) -> NDArray[np.floating]:
-    """`check_maps`; ValueError also where a map is negative: shares of its sum or maximum would mean nothing."""
+def unit_maps(cams: Any) -> NDArray[np.floating]:
+    """`check_maps`, each divided by a power of two: its maximum is in [1, 2), so that no sum or share is out of range.
+
+    Raises:
+        ValueError: also where a map is negative: shares of its sum or maximum would mean nothing.
+    """
     maps = check_maps(cams)
     if (maps < 0).any():
         raise ValueError(f"a map's energy can't be negative, but cams go down to {maps.min():g}")
-    return maps
+    return np.asarray(np.ldexp(maps, -unit_exponents(maps, axis=(1, 2))))
+
+
+def check_scores(values: Iterable[float]) -> None:
+    """Raise ValueError if a score is NaN: every figure made of it would be."""
+    if any(map(math.isnan, values)):
+        raise ValueError("a score is NaN: the model gives NaN for an image or for a perturbed copy of it")
+
+
+def check_seed(seed: int) -> None:
+    """Raise TypeError unless `seed` is an integer, NumPy's included."""
+    if not is_integer(seed):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
+
+
+def is_integer(value: object) -> bool:
+    """Whether this is an integer, NumPy's included, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a real number, NumPy's included, and no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def as_array(values: Any) -> NDArray[Any]:
+    """A tensor on any device, or anything array-like, as an array; bfloat16, which NumPy lacks, as float32."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    return np.asarray(values)
 
 
 def model_device(model: nn.Module, default: Tensor) -> torch.device:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from holistic_cam_plugin.metrics.scoring import check_maps
+from holistic_cam_plugin.metrics.scoring import as_array, check_maps
 
 __all__ = ["Similarity", "similarity"]
 
@@ -58,7 +58,7 @@ def similarity(map_a: Any, map_b: Any) -> Similarity:
 
 
 def _checked(saliency_map: Any) -> NDArray[np.float64]:
-    array = np.asarray(check_maps(np.asarray(saliency_map)[None])[0], dtype=np.float64)
+    array = np.asarray(check_maps(as_array(saliency_map)[None])[0], dtype=np.float64)
     if min(array.shape) < WINDOW:
         raise ValueError(f"maps must be at least {WINDOW} px a side, got {array.shape}")
     if array.min() < 0 or array.max() > 1:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["MODES", "eager", "eval_mode", "unwrapped"]
+__all__ = ["MODES", "eager", "eval_mode", "own_inputs", "unwrapped"]
 
 # Held for a moment only, never during a pass: what changes a model or PyTorch for all threads.
 MODES = threading.Lock()
@@ -74,6 +74,21 @@ def eager() -> Iterator[None]:
             if last:
                 stance.__exit__(None, None, None)
             _stances.pop()
+
+
+@contextmanager
+def own_inputs(model: nn.Module) -> Iterator[None]:
+    """The model gets copies of its tensors inside, which it may change in place."""
+
+    def copies(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value.clone() if isinstance(value, Tensor) else value for value in inputs)
+
+    with MODES:  # PyTorch numbers hooks one at a time
+        handle = model.register_forward_pre_hook(copies)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -141,3 +141,20 @@ class TestLayers:
         assert np.isfinite(SESS(net, [net.layer3], base_method=NormGrad, num_scales=2)(images[:1], targets[:1])).all()
         product = RefineCAM(net, [net.layer2, net.layer3], base_method=NormGrad)(images[:1], targets[:1])
         assert product.shape == (1, 64, 48)
+
+
+@every_rival
+def test_a_model_that_changes_its_input_in_place(rival, net, images):
+    class Scaled(nn.Module):
+        def __init__(self, in_place: bool) -> None:
+            super().__init__()
+            self.net, self.in_place, self.layer3 = net, in_place, net.layer3
+
+        def forward(self, x):
+            return self.net(x.mul_(2) if self.in_place else x * 2)
+
+    half = (images / 2).contiguous(memory_format=torch.channels_last)
+    before = half.clone()
+    maps = maps_of(rival, Scaled(True).eval(), half)
+    assert torch.equal(half, before)
+    np.testing.assert_array_equal(maps, maps_of(rival, Scaled(False).eval(), half))

@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.batch import ranks
 from holistic_cam_plugin.batch.parameters import claimed
 
 # The bundled model at one small scale.
@@ -60,11 +62,61 @@ def tree(folder):
     return files
 
 
-def started(command, kill_at=None):
-    """The command line in a process group of its own; it kills itself at the `kill_at`-th step on the disk."""
-    process = _context.Process(target=_work, args=([str(part) for part in command], kill_at))
+def started(command, kill_at=None, variables=None, said=os.devnull):
+    """The command line in a session of its own.
+
+    Args:
+        kill_at: it kills itself at this step on the disk.
+        variables: of its environment.
+        said: the file that takes what it prints.
+    """
+    process = _context.Process(target=_work, args=([str(part) for part in command], kill_at, variables or {}, said))
     process.start()
     return process
+
+
+def finished(command):
+    """Exit code of the command line, when it has ended by itself."""
+    process = started(command)
+    process.join(120)
+    return process.exitcode
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def rank_variables(rank, world, port):
+    """What a launcher tells a rank."""
+    variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {name: str(value) for name, value in variables.items()}
+
+
+def everyone():
+    """All living processes."""
+    return [number for number, _ in _processes()]
+
+
+def living(session):
+    """The living processes of a session, as /proc knows them."""
+    return [number for number, fields in _processes() if int(fields[3]) == session]
+
+
+def children(parent):
+    """Its living child processes."""
+    return [number for number, fields in _processes() if int(fields[1]) == parent]
+
+
+def _processes():
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            yield int(status.parent.name), fields
 
 
 def holder(folder):
@@ -76,11 +128,8 @@ def holder(folder):
 
 
 def killed(process):
-    """Kill the process and its workers, if there is time; whether there was."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        process.kill()
+    """Kill the process, if there is time; whether there was."""
+    process.kill()
     process.join(60)
     return process.exitcode == -signal.SIGKILL
 
@@ -93,10 +142,13 @@ def _hold(folder, pipe):
         time.sleep(60)
 
 
-def _work(command, kill_at):
+def _work(command, kill_at, variables, said):
     os.setsid()
-    multiprocessing.set_start_method("fork", force=True)  # of the reading processes: the quickest
-    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    os.environ.update(variables)
+    sys.stdout = sys.stderr = Path(said).open("w", buffering=1)  # noqa: SIM115
+    for descriptor in (1, 2):  # of PyTorch's C++
+        os.dup2(sys.stdout.fileno(), descriptor)
+    ranks.SILENCE_SECONDS, ranks.START_SECONDS = 10, 20  # tests don't wait for minutes
     if kill_at is not None:
         _kill_at(kill_at)
     os._exit(main(command))

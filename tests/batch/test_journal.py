@@ -98,6 +98,9 @@ def test_what_can_not_be_read(tmp_path):
     written(tmp_path / "t.csv")
     with pytest.raises(UsageError, match=r"t\.csv is another table"):
         next(read_units(tmp_path / "t.csv", ("file", "other")))
+    (tmp_path / "t.csv").write_text("one line\n")
+    with pytest.raises(UsageError, match=r"t\.csv is another table"):
+        next(read_units(tmp_path / "t.csv", COLUMNS))
 
 
 def test_a_damaged_table_is_read_around_the_damage_and_goes_on_before_it(tmp_path):

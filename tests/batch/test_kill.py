@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.batch_tools import QUICK, killed, make_pictures, rows, started, tree
+from tests.batch.batch_tools import QUICK, children, killed, make_pictures, rows, started, tree
 
 ROOT = Path(__file__).parents[2]
 KILLS = 22
@@ -167,15 +167,3 @@ def test_a_rank_that_dies_leaves_the_rest_consistent(pictures, whole, tmp_path):
     finish(command(pictures, output))
     assert tree(output) == whole
     assert len(rows(output)) == COUNT
-
-
-def children(parent):
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(status.parent.name))
-    return found

@@ -2,35 +2,69 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
-from torch.distributed import HashStore
+from torch.distributed import DistError, HashStore
 
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch import ranks as module
 from holistic_cam_plugin.batch.inputs import Inputs, Job
 from holistic_cam_plugin.batch.plan import Plan
 from holistic_cam_plugin.batch.ranks import Ranks, joined_ranks, rank_device
+from holistic_cam_plugin.batch.writing import OutputError
 from holistic_cam_plugin.errors import UsageError
-from tests.batch.batch_tools import QUICK, make_pictures, rows
+from tests.batch.batch_tools import QUICK, free_port, make_pictures, rank_variables, rows
+
+GONE = "the first rank, or what started the ranks, is dead: what is done is safe"
 
 
 @pytest.fixture
 def launched(monkeypatch):
-    """The variables of a launcher that started one rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name, value in {
-        "RANK": 0,
-        "WORLD_SIZE": 1,
-        "LOCAL_RANK": 0,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }.items():
-        monkeypatch.setenv(name, str(value))
+    """Set the variables of a launcher that started so many ranks, of which this is the first."""
+
+    def launch(world=1):
+        for name, value in rank_variables(0, world, free_port()).items():
+            monkeypatch.setenv(name, value)
+
+    return launch
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time passes where it is waited for."""
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self):
+            return self.now
+
+        def sleep(self, seconds):
+            self.now += seconds
+            self.at_every_look()
+
+        def at_every_look(self):
+            pass
+
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def member(rank, world, store):
+    return Ranks(rank, world, store, threading.Event())
+
+
+@contextmanager
+def as_rank(rank):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANK", str(rank))
+        yield
 
 
 def test_every_batch_belongs_to_one_rank(tmp_path):
@@ -42,15 +76,15 @@ def test_every_batch_belongs_to_one_rank(tmp_path):
 
 
 def test_one_process_alone():
-    with joined_ranks(torch.device("cpu")) as ranks:
+    with joined_ranks(torch.device("cpu"), pytest.fail) as ranks:
         assert ranks == Ranks(0, 1, None)
         assert ranks.from_first(lambda: 7) == 7
         assert ranks.gathered({"failed": 1}) == [{"failed": 1}]
     assert rank_device(None) is None
 
 
-@pytest.mark.usefixtures("launched")
-def test_a_launched_run(tmp_path, capsys):
+def test_a_launched_run(launched, tmp_path, capsys):
+    launched()
     make_pictures(tmp_path / "in", 2)
     assert main(["batch", str(tmp_path / "in"), "--output", str(tmp_path / "output"), *QUICK]) == 0
     assert "2 images explained" in capsys.readouterr().out
@@ -59,35 +93,125 @@ def test_a_launched_run(tmp_path, capsys):
 
 def test_the_first_rank_waits_for_the_words_of_all(monkeypatch):
     store = HashStore()
-    assert Ranks(1, 2, store).gathered({"failed": 1}) == []
-    assert Ranks(0, 2, store).gathered({"failed": 0}) == [{"failed": 0}, {"failed": 1}]
+    assert member(1, 2, store).gathered({"failed": 1}) == []
+    assert member(0, 2, store).gathered({"failed": 0}) == [{"failed": 0}, {"failed": 1}]
     late = HashStore()
     monkeypatch.setattr(module.time, "sleep", lambda _: late.set("done/1", "{}"))
-    assert Ranks(0, 2, late).gathered({}) == [{}, {}]
+    assert member(0, 2, late).gathered({}) == [{}, {}]
 
 
-def test_what_the_first_rank_refuses_ends_all(monkeypatch):
-    sent = []
-    monkeypatch.setattr(module.distributed, "broadcast_object_list", lambda items: sent.append(list(items)))
+def test_a_slow_rank_is_waited_for_and_a_silent_one_is_not(clock):
+    store = HashStore()
+    beats = iter(range(1000))
+    clock.at_every_look = lambda: next(beats, None) is not None and store.add("beats/2", 1)
+    store.set("done/3", "{}")
+    with pytest.raises(
+        OutputError, match=r"^ranks 1, 2 are dead or never began: what is done is safe, and the same com"
+    ):
+        member(0, 4, store).gathered({})
+    assert next(beats, None) is None  # it was waited for while it lived
+    assert 1000 * module.LOOK_SECONDS + module.SILENCE_SECONDS < clock.now < 1000
+
+
+def test_the_first_rank_is_not_waited_for_either(clock):
+    with pytest.raises(OutputError, match=r"^rank 0 is dead or never began"):
+        member(1, 2, HashStore()).from_first(int)
+    assert module.START_SECONDS < clock.now < module.START_SECONDS + 1
+    store = HashStore()
+    store.add("beats/0", 7)
+    with pytest.raises(OutputError, match=r"^rank 0 is dead"):
+        member(1, 2, store).from_first(int)
+    assert clock.now < module.START_SECONDS + module.SILENCE_SECONDS + 2
+
+
+def test_what_the_first_rank_refuses_ends_all():
+    store = HashStore()
 
     def refuse():
         raise UsageError("no such folder")
 
+    def follow():
+        with pytest.raises(SystemExit) as stop:
+            member(1, 2, store).from_first(refuse)
+        codes.append(stop.value.code)
+
+    codes = []
+    follower = threading.Thread(target=follow)
+    follower.start()
     with pytest.raises(UsageError, match="no such folder"):
-        Ranks(0, 2, HashStore()).from_first(refuse)
-    assert sent == [[None]]
-    assert Ranks(0, 2, HashStore()).from_first(lambda: 7) == 7
-    assert sent == [[None], [7]]
-    receive = iter([None, 7])
-    monkeypatch.setattr(module.distributed, "broadcast_object_list", lambda items: items.__setitem__(0, next(receive)))
-    with pytest.raises(SystemExit) as stop:
-        Ranks(1, 2, HashStore()).from_first(refuse)
-    assert stop.value.code == 2
-    assert Ranks(1, 2, HashStore()).from_first(refuse) == 7
+        member(0, 2, store).from_first(refuse)
+    assert store.check(["done/1"])  # the first one was there until the other knew
+    follower.join()
+    assert codes == [2]
 
 
-@pytest.mark.usefixtures("launched")
-def test_every_rank_has_a_gpu_of_its_own(monkeypatch):
+def test_a_long_list_reaches_the_other_ranks(monkeypatch):
+    monkeypatch.setattr(module, "PIECE", 1000)
+    store, names = HashStore(), [f"picture {number}.jpg" for number in range(500)]
+    assert member(0, 2, store).from_first(lambda: names) == names
+    assert member(1, 2, store).from_first(list) == names
+
+
+def test_a_list_longer_than_a_value_of_the_store(launched):
+    launched(world=2)
+    names = ["x" * 2**20] * 20
+    with joined_ranks(torch.device("cpu"), pytest.fail) as ranks:
+        assert ranks.from_first(lambda: names) == names
+        with as_rank(1), joined_ranks(torch.device("cpu"), pytest.fail) as other:
+            assert other.from_first(list) == names
+
+
+def test_the_store_of_torchrun_outlives_a_restart_and_its_words_do_not_count(launched, monkeypatch):
+    launched(world=2)
+    with joined_ranks(torch.device("cpu"), pytest.fail) as first, as_rank(1):
+        with joined_ranks(torch.device("cpu"), pytest.fail) as second:
+            second.gathered({})
+        assert first.store.check(["done/1"])
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        with joined_ranks(torch.device("cpu"), pytest.fail) as again:
+            assert not again.store.check(["done/1"])
+
+
+def test_a_store_that_is_gone_ends_the_run(monkeypatch):
+    class Gone(HashStore):
+        def add(self, *_):
+            raise DistError("Connection reset by peer\nframe #0: ...")
+
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_store", lambda *_: Gone())
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "nowhere", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    said, lost = [], threading.Event()
+
+    def told(reason):
+        said.append(reason)
+        lost.set()
+
+    def run():
+        with joined_ranks(torch.device("cpu"), told) as ranks:
+            assert lost.wait(60)  # in a thread, while this one is at work
+            ranks.store.add("beats/1", 1)
+
+    with pytest.raises(OutputError, match=f"^{GONE}"):
+        run()
+    assert len(said) == 1
+    assert said[0].startswith(GONE)
+
+
+def test_ranks_that_can_not_meet_say_so(launched, monkeypatch):
+    launched(world=2)
+    monkeypatch.setattr(module, "START_SECONDS", 0.1)
+    nowhere = "^the ranks can't meet at 127.0.0.1:"
+    with as_rank(1), pytest.raises(UsageError, match=nowhere), joined_ranks(torch.device("cpu"), pytest.fail):
+        pass
+    with socket.create_server(("127.0.0.1", int(os.environ["MASTER_PORT"]))):
+        with pytest.raises(UsageError, match=nowhere) as error, joined_ranks(torch.device("cpu"), pytest.fail):
+            pass
+        assert "\n" not in str(error.value)
+
+
+def test_every_rank_has_a_gpu_of_its_own(launched, monkeypatch):
+    launched()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert rank_device(None) == rank_device("cuda") == "cuda:1"
@@ -97,12 +221,9 @@ def test_every_rank_has_a_gpu_of_its_own(monkeypatch):
         rank_device("cuda")
 
 
-@pytest.mark.usefixtures("launched")
-def test_nccl_connects_the_ranks_of_gpus(monkeypatch):
-    calls = {}
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.update(device=str(device)))
-    monkeypatch.setattr(module.distributed, "init_process_group", lambda backend, **_: calls.update(backend=backend))
-    monkeypatch.setattr(module.distributed, "destroy_process_group", lambda: calls.update(left=True))
-    with joined_ranks(torch.device("cuda:0")):
-        assert calls == {"device": "cuda:0", "backend": "nccl"}
-    assert calls["left"]
+def test_a_gpu_is_the_default_of_its_rank(launched, monkeypatch):
+    launched()
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    with joined_ranks(torch.device("cuda:1"), pytest.fail):
+        assert chosen == [torch.device("cuda:1")]

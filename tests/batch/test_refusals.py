@@ -62,6 +62,7 @@ def make_black(path):
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7 GiB"), "does not fit into memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 12 bytes"), "does not fit into memory"),
         (MemoryError(), "does not fit into memory"),
+        (MemoryError("std::bad_alloc"), "does not fit into memory"),
     ],
 )
 def test_an_image_that_the_model_refuses_is_listed_and_the_run_goes_on(run, tmp_path, monkeypatch, error, reason):
@@ -97,6 +98,15 @@ def test_the_others_of_a_batch_get_the_same_maps_at_every_restart(run, tmp_path,
         assert tree(output) == whole
     monkeypatch.undo()
     assert run(*options)[0] == 0
+
+
+@pytest.mark.parametrize("too_much", [lambda: torch.empty(10**14), lambda: np.empty(10**14)])
+def test_memory_that_really_runs_out(run, tmp_path, monkeypatch, too_much):
+    make_pictures(tmp_path / "in", 1)
+    make_black(tmp_path / "in" / "black.png")
+    monkeypatch.setattr(DigitsResNet, "forward", lambda self, x: too_much() if black(x) else FORWARD(self, x))
+    assert run()[0] == 1
+    assert [row["reason"] for row in rows(tmp_path / "output", "errors.csv")] == ["does not fit into memory"]
 
 
 def test_a_batch_that_does_not_fit_is_explained_image_by_image(run, tmp_path, monkeypatch):

@@ -1,31 +1,31 @@
-"""The report: one page with everything inside, which a real browser sorts and filters."""
+"""The report: which files it makes, and what they say. What a browser makes of them: `test_report_page.py`."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
-import json
+import os
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from pytorch_grad_cam.utils.image import show_cam_on_image
 
 from holistic_cam_plugin.__main__ import main
-from tests.batch.batch_tools import QUICK, make_picture, rows
+from holistic_cam_plugin.batch.lock import locked
+from holistic_cam_plugin.batch.report_cards import by_depth
+from tests.batch.batch_tools import QUICK, make_picture
 
-NAMES = ("a <b>&\"'.jpg", "b/line\nend.jpg", "c.png", "d.png")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NAMES = ("a <b>&\"'.jpg", "b/line\nend.jpg", "c#1?x=%41.png", "d.png")
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory):
+def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     for seed, name in enumerate(NAMES):
         make_picture(folder / "in" / name, seed)
@@ -35,130 +35,192 @@ def output(tmp_path_factory):
     return folder / "out"
 
 
+@pytest.fixture
+def output(made, tmp_path):
+    """A copy of an output folder, to write reports into."""
+    return shutil.copytree(made, tmp_path / "out")
+
+
 class Page(HTMLParser):
-    def __init__(self, text):
+    def __init__(self, folder, *options):
         super().__init__()
-        self.rows, self.images, self.links, self.cells = [], [], [], []
-        self._inside = None
-        self.feed(text)
+        assert main(["report", str(folder), *options]) == 0
+        self.folder, self.text = folder, (folder / "report.html").read_text(encoding="utf-8")
+        self.files, self.pictures, self.maps, self.targets, self.links, self.said = [], [], [], [], [], []
+        self.feed(self.text)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
-        if tag == "tr" and "data-class" in attributes:
-            self.rows.append(attributes)
-        if tag == "img":
-            self.images.append(attributes["src"])
+        if tag == "article":
+            self.files.append(attributes["data-file"])
+            self.links += re.findall(r"url\('(.*?)'\)", attributes.get("style", ""))
+        if tag == "section":
+            self.targets.append((self.files[-1], attributes["data-class"]))
+        if tag == "img" and attributes.get("alt", "").startswith("Map of "):
+            self.maps.append(attributes["src"])
+        if tag == "img" and attributes.get("alt", "").startswith("Picture "):
+            self.pictures.append(attributes["src"])
         self.links += [value for key, value in attributes.items() if key in ("src", "href")]
-        self._inside = tag if tag == "td" else None
 
     def handle_data(self, data):
-        if self._inside == "td":
-            self.cells.append(data)
+        self.said.append(data.strip())
 
-
-def page(output, *options):
-    assert main(["report", str(output), *options]) == 0
-    return (output / "report.html").read_text(encoding="utf-8")
-
-
-def picture(uri):
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))).astype(float)
-
-
-def test_the_page_holds_every_map(output, capsys):
-    text = page(output)
-    assert str(output / "report.html") in capsys.readouterr().out
-    parsed = Page(text)
-    assert [(row["data-file"], row["data-class"]) for row in parsed.rows] == [
-        (row["file"], row["class"]) for row in rows(output)
-    ]
-    assert len(parsed.rows) == 4 * 2 * 2
-    assert all(link.startswith("data:image/jpeg;base64,") for link in parsed.links)
-    assert not re.search(r"https?://", text)
-    assert "4 images explained, 1 failed." in text
-    assert "bad.jpg" in parsed.cells
-    assert "no image in a format that is read here" in parsed.cells
-
-
-def test_overlays_are_the_librarys(output):
-    parsed = Page(page(output))
-    with Image.open(output.parent / "in" / "c.png") as image:
-        seen = image.resize((299, 224), Image.Resampling.BILINEAR).crop((37, 0, 261, 224))
-    number = next(n for n, row in enumerate(rows(output)) if row["file"] == "c.png")
-    with np.load(output / "maps" / "c.png.npz") as file:
-        over = show_cam_on_image(
-            np.asarray(seen, np.float32) / 255, file["maps"][0, 0, 0].astype(np.float32), use_rgb=True
+    def image(self, link):
+        """A link's pixels, `(H, W, 3)`."""
+        data = (
+            base64.b64decode(link.partition(",")[2]) if link.startswith("data:") else (self.folder / link).read_bytes()
         )
-    for uri, expected in zip(parsed.images[2 * number : 2 * number + 2], (seen, Image.fromarray(over)), strict=True):
-        assert np.abs(picture(uri) - np.asarray(expected.resize((160, 160)), float)).mean() < 8
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_the_page_holds_every_map_once_and_nothing_from_elsewhere(output, capsys):
+    page = Page(output)
+    assert str(output / "report.html") in capsys.readouterr().out
+    assert page.files == list(NAMES)
+    assert page.targets == [(name, digit) for name in NAMES for digit in ("digit 3", "digit 5")]
+    assert (len(page.maps), len(page.pictures)) == (4 * 2 * 2, 4)
+    beside = [link for link in page.links if not link.startswith(("data:image/png;", "#"))]
+    assert {unquote(link) for link in beside} == {f"report/{path.name}" for path in (output / "report").glob("[!.]*")}
+    assert not re.search(r"https?:", page.text)
+    assert "4 images explained." in page.said
+    assert page.said[page.said.index("bad.jpg") + 1] == "no image in a format that is read here"
+
+
+def test_pictures_are_sharp_and_maps_have_the_librarys_colours(output):
+    page = Page(output)
+    assert page.image(page.pictures[-1]).shape == (448, 448, 3)  # two pixels for each of the map
+    of_d = page.maps[-4:]  # of digit 3: both methods, then of digit 5
+    with np.load(output / "maps" / "d.png.npz") as file:
+        maps = file["maps"].astype(np.float32)
+    for link, (method, target) in zip(of_d, ((0, 0), (1, 0), (0, 1), (1, 1)), strict=True):
+        heat = cv2.applyColorMap(np.uint8(255 * maps[method, 0, target]), cv2.COLORMAP_JET)[:, :, ::-1]
+        np.testing.assert_array_equal(page.image(link), heat)
+
+
+@pytest.mark.parametrize("name", ["viridis", "cividis"])
+def test_other_colours_and_their_legend(output, name):
+    page = Page(output, "--colormap", name)
+    code = getattr(cv2, f"COLORMAP_{name.upper()}")
+    with np.load(output / "maps" / "d.png.npz") as file:
+        heat = cv2.applyColorMap(np.uint8(255 * file["maps"][-1, 0, -1].astype(np.float32)), code)[:, :, ::-1]
+    np.testing.assert_array_equal(page.image(page.maps[-1]), heat)
+    [legend] = [link for link in page.links if link.startswith("data:image/png")]
+    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], code)[:, :, ::-1]
+    np.testing.assert_array_equal(page.image(legend), colours)
+
+
+def test_the_same_report_again_changes_nothing_and_another_leaves_nothing_behind(output):
+    Page(output)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (output / "report").glob("[!.]*")}
+    text = (output / "report.html").read_bytes()
+    damaged = next(iter(before))
+    damaged.write_bytes(b"damaged")
+    Page(output)
+    assert (output / "report.html").read_bytes() == text
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (output / "report").glob("[!.]*")}
+    assert {path for path in before if after[path] != before[path]} == {damaged}
+    assert after[damaged][0] == before[damaged][0]
+    (output / "report" / "mine.png").write_bytes(b"kept")
+    page = Page(output, "--colormap", "magma", "--limit", "1")
+    assert (output / "report" / "mine.png").read_bytes() == b"kept"
+    (output / "report" / "mine.png").unlink()
+    assert {f"report/{path.name}" for path in (output / "report").glob("[!.]*")} == {*page.maps, *page.pictures}
+    assert not list(output.glob(".part-*"))
+
+
+def test_two_reports_at_once_do_not_remove_one_anothers_pictures(output, capsys):
+    page = Page(output)
+    with locked(output / "report"):
+        assert main(["report", str(output), "--colormap", "magma"]) == 2
+    assert f"another run is at work in {output / 'report'}: wait for its end" in capsys.readouterr().err
+    assert all((output / link).is_file() for link in (*page.maps, *page.pictures))
+
+
+def test_one_file_with_everything_inside(output, tmp_path):
+    page = Page(output, "--self-contained")
+    assert not (output / "report").exists()
+    assert all(link.startswith(("data:image/", "#")) for link in page.links)
+    beside = Page(output)
+    for inside, outside in zip(page.maps + page.pictures, beside.maps + beside.pictures, strict=True):
+        np.testing.assert_array_equal(page.image(inside), beside.image(outside))
 
 
 def test_a_limit_is_told(output):
-    parsed = Page(text := page(output, "--limit", "2"))
-    assert "2 of them are shown, at equal distances" in text
-    assert {row["data-file"] for row in parsed.rows} == {NAMES[0], NAMES[2]}
+    page = Page(output, "--limit", "2")
+    assert "2 of them are shown, at equal distances" in page.text
+    assert page.files == [NAMES[0], NAMES[2]]
 
 
-def test_images_and_maps_that_are_gone(output, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(output, copy)
-    (copy / "maps" / "c.png.npz").write_bytes(b"damaged")
-    parsed = Page(text := page(copy, "--root", str(tmp_path)))
-    assert "map of digit 3 in c.png: missing" in text
-    assert np.abs(picture(parsed.images[0]) - 128).max() < 2
-    assert len(parsed.images) == 2 * 4 * 3 + 4
+def test_images_that_have_moved_are_found_in_the_root(output, made, tmp_path):
+    (output / "parameters.json").write_text(
+        (output / "parameters.json").read_text().replace(str(made.parent / "in"), "gone")
+    )
+    page = Page(output)
+    assert not page.pictures
+    assert page.text.count("The picture can’t be read any more") == 4  # noqa: RUF001
+    assert len(page.maps) == 4 * 2 * 2
+    assert len(Page(output, "--root", str(made.parent / "in")).pictures) == 4
+
+
+def test_an_image_that_has_been_replaced_is_not_shown_below_the_old_maps(made, tmp_path):
+    shutil.copytree(made.parent / "in", tmp_path / "in")
+    command = ("--methods", "gradcam", "--no-crop", "--workers", "0", "--target", "3")
+    assert main(["batch", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *QUICK, *command]) == 1
+    assert len(Page(tmp_path / "out").pictures) == 4
+    make_picture(tmp_path / "in" / "d.png", size=(30, 40))
+    assert len(Page(tmp_path / "out").pictures) == 3
+
+
+def test_maps_that_are_gone(output):
+    (output / "maps" / "d.png.npz").write_bytes(b"damaged")
+    (output / "maps" / NAMES[0]).with_suffix(".jpg.npz").unlink()
+    page = Page(output)
+    assert len(page.maps) == 2 * 2 * 2
+    assert page.text.count("is missing or damaged") == 2 * 2 * 2
+    assert "The map of digit 5, layer4, Holistic-CAM is missing or damaged" in page.said
+    assert len(page.pictures) == 4
+
+
+def test_a_folder_whose_name_is_no_utf8(output, tmp_path):
+    odd = tmp_path / os.fsdecode(b"maps \xff")
+    output.rename(odd)
+    assert "Maps in maps \\udcff" in Page(odd).said
+
+
+def test_layers_go_from_shallow_to_deep():
+    names = ["features.12.expand3x3", "features.3", "features.12", "features.12.squeeze", "conv1", "features.3"]
+    assert by_depth(names) == [
+        "conv1", "features.3", "features.12", "features.12.expand3x3", "features.12.squeeze",
+    ]  # fmt: skip
 
 
 def test_what_can_not_be_reported(output, tmp_path, capsys):
-    assert main(["report", str(tmp_path)]) == 2
-    assert f"error: {tmp_path} is no output folder of holistic-cam batch" in capsys.readouterr().err
-    shutil.copy(output / "parameters.json", tmp_path)
-    assert main(["report", str(tmp_path)]) == 2
-    assert "holds no map yet" in capsys.readouterr().err
+    def said(*command):
+        assert main(["report", *map(str, command)]) == 2
+        return capsys.readouterr().err
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert f"error: {empty} is no output folder of holistic-cam batch" in said(empty)
+    for odd in ("[]", "{}", "{"):
+        (empty / "parameters.json").write_text(odd)
+        assert f"error: {empty} is no output folder of holistic-cam batch: parameters.json: " in said(empty)
+    shutil.copy(output / "parameters.json", empty)
+    assert "holds no map yet" in said(empty)
+    assert f"--root {tmp_path / 'nowhere'} is no folder" in said(output, "--root", tmp_path / "nowhere")
+    with pytest.raises(SystemExit):
+        main(["report", str(output), "--colormap", "rainbow"])
+    assert "invalid choice: 'rainbow'" in capsys.readouterr().err
 
 
-def test_a_page_that_can_not_be_written(output, monkeypatch, capsys):
+@pytest.mark.parametrize("failing", ["html_report", "report_pictures"])
+def test_on_a_full_disk_the_page_before_stays(output, monkeypatch, capsys, failing):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("holistic_cam_plugin.cli.report.write_whole", full)
-    assert main(["report", str(output)]) == 3
+    page = Page(output)
+    monkeypatch.setattr(f"holistic_cam_plugin.batch.{failing}.write_whole", full)
+    assert main(["report", str(output), "--colormap", "turbo"]) == 3
     assert "holistic-cam report: stopped: " in capsys.readouterr().err
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_a_browser_sorts_filters_and_shows_maps(output, tmp_path):
-    """The page is driven from within: keys and clicks first, then what the document has become."""
-    steps = """
-    const q = (selector) => document.querySelector(selector), say = {};
-    const rows = () => [...document.querySelectorAll("#rows tbody tr:not([hidden])")];
-    const column = (n) => rows().map(row => row.cells[n].textContent);
-    const heads = [...document.querySelectorAll("#rows th button")];
-    const ordered = (values) => values.every((v, i) => i === 0 || Number(values[i - 1]) <= Number(v));
-    heads.find(h => h.textContent === "score").click(); say.up = ordered(column(3));
-    heads.find(h => h.textContent === "score").click(); say.down = ordered(column(3).reverse());
-    say.state = heads.find(h => h.textContent === "score").parentElement.getAttribute("aria-sort");
-    heads.find(h => h.textContent === "file").click(); say.first = column(1)[0];
-    q("#class").value = "digit 5"; q("#class").dispatchEvent(new Event("change"));
-    say.classes = [...new Set(column(2))]; say.shown = q("#shown").textContent;
-    q("#search").value = "C.PNG"; q("#search").dispatchEvent(new Event("input")); say.found = column(1);
-    const picture = q("#rows .picture"), map = picture.querySelector(".map");
-    say.before = getComputedStyle(map).opacity; picture.click(); say.pressed = getComputedStyle(map).opacity;
-    say.button = [picture.tagName, picture.tabIndex, picture.ariaLabel];
-    document.title = JSON.stringify(say);
-    """
-    path = tmp_path / "driven.html"
-    path.write_text(page(output).replace("</body>", f"<script>{{{steps}}}</script></body>"), encoding="utf-8")
-    command = (
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-    )  # fmt: skip
-    dom = subprocess.run((*command, path.as_uri()), capture_output=True, text=True, timeout=60, check=True).stdout
-    title = re.search("<title>(.*?)</title>", dom, re.DOTALL).group(1)
-    said = json.loads(html.unescape(title))
-    assert said == {
-        "up": True, "down": True, "state": "descending", "first": NAMES[0], "classes": ["digit 5"],
-        "shown": "8 of 16 maps", "found": ["c.png", "c.png"], "before": "0", "pressed": "1",
-        "button": ["BUTTON", 0, said["button"][2]],
-    }  # fmt: skip
-    assert said["button"][2].startswith("map of digit")
+    assert (output / "report.html").read_text(encoding="utf-8") == page.text
+    assert all((output / link).is_file() for link in (*page.maps, *page.pictures))

@@ -142,6 +142,47 @@ def test_folders_of_something_else_are_refused(run, tmp_path):
     assert "can't be used" in run(output=tmp_path / "file")[2]
 
 
+def test_a_damaged_manifest_costs_what_is_damaged_alone(run, tmp_path):
+    run()
+    output = tmp_path / "output"
+    whole = tree(output)
+    blocks = (output / "manifest.csv").read_bytes().split(b"\n\n")
+    blocks[1] = blocks[1].replace(b"deeper", b"deep\xff", 1)
+    blocks[2] = b'"' + blocks[2]
+    blocks[3] = blocks[3].replace(b",", b"", 1)
+    blocks[4] = blocks[4][:50]
+    blocks[5] = bytes(len(blocks[5]))
+    (output / "manifest.csv").write_bytes(b"\n\n".join(blocks))
+    _, out, _ = run()
+    assert "5 images explained" in out
+    assert "1 were done already" in out
+    assert tree(output) == whole
+
+
+def test_another_table_is_refused_before_anything_is_removed(run, tmp_path):
+    (tmp_path / "in" / "bad.jpg").touch()
+    run()
+    output = tmp_path / "output"
+    own = {"manifest-mine.csv": "mine", "errors-old.csv": "mine", "manifest.csv.bak": "mine"}
+    for name, text in own.items():
+        (output / name).write_text(text)
+    whole = tree(output)
+    for name in ("manifest.csv", "manifest-4.csv", "errors-4.csv"):
+        before = (output / name).read_bytes() if (output / name).exists() else None
+        (output / name).write_text("mine\n")
+        left = {path: path.read_bytes() for path in output.rglob("*.csv")}
+        code, _, err = run()
+        assert code == 2
+        assert f"{name} is another table, of other columns or another form: move it away" in err
+        assert [row["file"] for row in rows(output, "errors.csv")] == ["bad.jpg"]
+        assert {path: path.read_bytes() for path in output.rglob("*.csv")} == left
+        (output / name).unlink()
+        if before is not None:
+            (output / name).write_bytes(before)
+    assert run()[0] == 1
+    assert tree(output) == whole
+
+
 def test_two_runs_in_one_folder_are_refused(run, tmp_path, monkeypatch):
     pytest.importorskip("fcntl")
     run()

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import median_filter, uniform_filter
 
-from holistic_cam_plugin import fundamental_scale_denoising, kernel_size, low_pass_wrap
+from holistic_cam_plugin import (
+    denoising_mask,
+    fundamental_scale_denoising,
+    kernel_size,
+    low_pass_wrap,
+    min_max_normalize,
+)
 from holistic_cam_plugin.method.low_pass_wrap import LARGEST_KERNEL
 
 
@@ -122,19 +128,36 @@ def test_kernels_larger_than_the_map_are_no_problem(shape):
     assert np.isfinite(low_pass_wrap(base, 255, 255)).all()
 
 
+@pytest.mark.parametrize(("name", "largest"), [("blur_size", 255), ("ksize", 32767)])
+def test_kernels_out_of_range_are_refused(name, largest):
+    low_pass_wrap(hill(12, 12), **{name: largest})
+    for size in (50, largest + 2, 0, -3):
+        with pytest.raises(ValueError, match=f"{name} must be odd and from 1 to {largest} .* map.*, got {size}"):
+            low_pass_wrap(hill(12, 12), **{name: size})
+
+
+def test_the_box_may_be_larger_than_the_median():
+    base = hill(700, 640)
+    np.testing.assert_array_equal(low_pass_wrap(base, ksize=kernel_size(640, 91)), low_pass_wrap(base))
+    assert kernel_size(640, 91) > LARGEST_KERNEL
+
+
+def test_numpys_integers_are_kernel_sizes():
+    base = hill(64, 80)
+    expected = low_pass_wrap(base, 11, 21)
+    np.testing.assert_array_equal(low_pass_wrap(base, np.int64(11), np.uint8(21)), expected)
+    np.testing.assert_array_equal(denoising_mask(base, 11, 21, power=np.float32(1)), expected)
+
+
 @pytest.mark.parametrize("name", ["blur_size", "ksize"])
 @pytest.mark.parametrize(
     ("size", "error", "match"),
     [
-        (50, ValueError, r"must be odd and from 1 to 255 \(pixels of the map\), got 50"),
-        (257, ValueError, "must be odd and from 1 to 255"),
-        (0, ValueError, "must be odd and from 1 to 255"),
-        (-3, ValueError, "must be odd and from 1 to 255"),
         (True, TypeError, "must be an odd integer or None, got True"),
         (51.0, TypeError, "must be an odd integer or None, got 51.0"),
     ],
 )
-def test_wrong_kernels_are_refused(name, size, error, match):
+def test_kernels_that_are_no_integers_are_refused(name, size, error, match):
     with pytest.raises(error, match=f"{name} {match}"):
         low_pass_wrap(hill(64, 64), **{name: size})
 
@@ -145,6 +168,76 @@ def test_nan_and_infinity_are_refused(value):
     base[3, 4] = value
     with pytest.raises(ValueError, match="base_map holds NaN or infinite values"):
         low_pass_wrap(base)
+
+
+@pytest.mark.parametrize("unit", [1e-43, 1e-40, 1e-38, 1e-36, 1e-30, 1e30, 1e38])
+@pytest.mark.parametrize("shape", [(64, 64), (2, 32, 40), (1200, 1130)])
+def test_no_unit_is_too_small_or_too_large(unit, shape):
+    base = np.broadcast_to(hill(*shape[-2:]), shape) / 2  # below 1: 1e38 has room
+    in_unit = (base.astype(np.float64) * unit).astype(np.float32)
+    wrap = low_pass_wrap(in_unit)
+    assert wrap.dtype == np.float32
+    step = 1.4e-45  # of the smallest numbers
+    np.testing.assert_allclose(wrap.astype(np.float64), low_pass_wrap(base) * unit, rtol=0.01, atol=2 * step)
+    mask = denoising_mask(in_unit, power=2)
+    assert np.isfinite(mask).all()
+    assert mask.max() == 1
+
+
+@pytest.mark.parametrize("unit", [1e-320, 1e-300, 1e300, 1e308])
+def test_double_precision_keeps_its_range(unit):
+    base = (hill(64, 64) / 2).astype(np.float64)
+    wrap = low_pass_wrap(base * unit)
+    assert wrap.dtype == np.float64
+    np.testing.assert_allclose(wrap / unit, low_pass_wrap(base), rtol=5e-3)
+    denoised = fundamental_scale_denoising(base * unit, base * unit)
+    expected = fundamental_scale_denoising(base, base)
+    np.testing.assert_allclose(min_max_normalize(denoised), min_max_normalize(expected), atol=0.01)
+
+
+def test_a_power_of_two_is_exact():
+    base, primary = hill(64, 64), hill(64, 64, 0.05)
+    for unit in (2.0**-60, 2.0**60):
+        in_unit = (base * unit).astype(np.float32)
+        assert np.array_equal(low_pass_wrap(in_unit), low_pass_wrap(base) * np.float32(unit))
+        assert np.array_equal(
+            fundamental_scale_denoising(primary, in_unit), fundamental_scale_denoising(primary, base) * unit
+        )
+
+
+def test_the_largest_number_of_all_is_its_own_wrap():
+    base = np.full((8, 8), np.finfo(np.float64).max)
+    assert np.array_equal(low_pass_wrap(base), base)
+
+
+@pytest.mark.parametrize("shape", [(64, 1), (64,), (32, 64), (1, 64, 64), ()])
+def test_a_mask_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"base_map .*\(64, 64\).*|base_map must be one map") as error:
+        fundamental_scale_denoising(hill(64, 64), np.ones(shape, np.float32))
+    assert str(shape) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_primary_map_that_is_not_finite_is_refused(value):
+    with pytest.raises(ValueError, match="primary_map holds NaN or infinite values"):
+        fundamental_scale_denoising(np.full((8, 8), value, np.float32), hill(8, 8))
+
+
+@pytest.mark.parametrize("power", [0, -1, np.nan, np.inf, True, "2"])
+def test_a_power_that_is_none_is_refused(power):
+    with pytest.raises(ValueError, match="power must be a finite number above 0"):
+        denoising_mask(hill(8, 8), power=power)
+
+
+def test_a_power_of_negative_numbers_is_refused():
+    with pytest.raises(ValueError, match="a power needs a base_map that is never negative, got values down to -1"):
+        denoising_mask(hill(8, 8) - hill(8, 8).min() - 1, power=0.5)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0, 5)])
+def test_an_empty_map_is_refused(shape):
+    with pytest.raises(ValueError, match="base_map must be one map"):
+        low_pass_wrap(np.zeros(shape, np.float32))
 
 
 def test_a_stack_of_maps_is_refused():

@@ -79,9 +79,19 @@ class TestSharesRemoved:
         model = Recorder()
         sparse = np.where(maps > 0.96, maps, 0)[:1]
         with np.errstate(all="ignore"):
-            SeededROADCombined(score=raw)(images[:1], sparse, TARGET, model)
+            ROADCombined(list(PERCENT))(images[:1], sparse, TARGET, model)
         removed = [int((copy != images[0]).any(dim=0).sum()) for copy in model.seen]
         assert removed[9::2] == [600] * 4  # untouched and imputed copies take turns; least relevant first comes first
+
+    def test_an_image_of_which_the_library_removes_everything_has_no_figure(self, images, maps):
+        model = conv_net()
+        flat = np.stack([np.where(maps[0] > 0.96, maps[0], 0), maps[1]])
+        with pytest.warns(UserWarning, match=r"removes all of image \[0\] at once.*RelativeROAD does"):
+            figures = SeededROADCombined()(images, flat, TARGET * 2, model)
+        assert np.isnan(figures[0])
+        np.testing.assert_array_equal(figures[1:], SeededROADCombined()(images[1:], maps[1:], TARGET, model))
+        with pytest.warns(UserWarning, match=r"image \[0\]"):
+            SeededROADCombined([90])(images[:1], 1 - flat[:1], TARGET, model)
 
 
 class TestClosedForms:
@@ -165,10 +175,26 @@ def conv_net_without_seed() -> nn.Module:
 @pytest.mark.parametrize("metric", [RelativeROAD, SeededROADCombined])
 @pytest.mark.parametrize("percent", [[], [0], [100], [20, -1], [float("nan")]])
 def test_percentages_out_of_range(metric, percent):
-    with pytest.raises(ValueError, match="percentages must be above 0 and below 100"):
+    with pytest.raises(ValueError, match=r"percent.* must be above 0 and below 100"):
         metric(percent)
 
 
 def test_batch_size_is_checked():
     with pytest.raises(ValueError, match="batch_size"):
         RelativeROAD(batch_size=0)
+
+
+def test_a_model_that_changes_its_input_in_place(net, images):
+    class Doubled(torch.nn.Module):
+        def __init__(self, in_place: bool) -> None:
+            super().__init__()
+            self.net, self.in_place = net, in_place
+
+        def forward(self, x):
+            return self.net(x.mul_(2) if self.in_place else x * 2)
+
+    before, maps = images.clone(), np.random.default_rng(0).random((len(images), *images.shape[-2:]))
+    targets = [ClassifierOutputTarget(1)] * len(images)
+    scores = SeededROADCombined([20, 50])(images, maps, targets, Doubled(True))
+    assert torch.equal(images, before)
+    np.testing.assert_array_equal(scores, SeededROADCombined([20, 50])(images, maps, targets, Doubled(False)))

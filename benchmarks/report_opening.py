@@ -1,0 +1,164 @@
+"""How long a browser takes to open a batch's report: `python -m benchmarks.report_opening`.
+
+Images of the size of photographs are made, explained by the bundled model, in two layers and with two methods, and
+reported with the pictures beside the page and inside it. Each round opens both pages in a headless Chromium of its own,
+with an empty cache; the files are in the machine's memory already. It needs Chromium and chromedriver. The same command
+given again adds rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from benchmarks.harness.runner import command
+from benchmarks.throughput import photos
+from holistic_cam_plugin.errors import UsageError
+
+__all__ = ["Opened", "opened", "table"]
+
+COLUMNS = ("images", "pictures", "page_bytes", "ready", "seen", "filtered", "sorted", "read")
+BESIDE, INSIDE = "beside the page", "inside"
+
+_BATCH = (
+    "--model", "digits", "--sizes", "64", "--layers", "layer2", "layer4", "--methods", "gradcam", "holisticcampositive",
+)  # fmt: skip
+
+# Polled in every frame, from the start of the navigation.
+_SEEN = """
+const done = arguments[0];
+const inside = ({ top, bottom }) => bottom > 0 && top < innerHeight;
+function look() {
+  const cards = [...document.querySelectorAll(".card")].slice(0, 20);
+  const maps = cards.flatMap((card) => [...card.querySelectorAll(".map img")]);
+  const shown = maps.filter((map) => inside(map.getBoundingClientRect()));
+  if (shown.length && shown.every((map) => map.complete && map.naturalWidth)) done(performance.now() / 1000);
+  else requestAnimationFrame(look);
+}
+look();
+"""
+# From a choice to the second frame after it: the first one may have been on its way.
+_CHOICE = """
+const [name, value, done] = arguments, control = document.forms.controls.elements[name], start = performance.now();
+control.value = value;
+control.dispatchEvent(new Event("change", { bubbles: true }));
+requestAnimationFrame(() => requestAnimationFrame(() => done((performance.now() - start) / 1000)));
+"""
+_READY = "return performance.getEntriesByType('navigation')[0].loadEventEnd / 1000"
+_READ = "return [...document.images].filter((image) => image.complete && image.naturalWidth).length"
+
+
+class Opened(NamedTuple):
+    """One opening; times in seconds."""
+
+    page_bytes: int
+    ready: float  # the page is loaded, and its script has run
+    seen: float  # all maps in the window are there
+    filtered: float  # from the choice of a method to what it shows
+    sorted: float  # from the choice of an order to what it shows
+    read: int  # pictures that the browser has decoded so far
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--images", type=int, default=1000, metavar="N", help="on the page (1000)")
+    add("--rounds", type=int, default=5, metavar="N", help="of both pages (5)")
+    add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="for report_opening.csv (output)")
+    arguments = parser.parse_args(argv)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / "report_opening.csv"
+    with tempfile.TemporaryDirectory() as folder:
+        pages = _pages(Path(folder), arguments.images)
+        for _ in tqdm(range(arguments.rounds), desc="rounds", disable=None):
+            for kind, page in pages.items():
+                _append(path, [arguments.images, kind, *opened(page)])
+    print(table(path))
+
+
+def opened(page: Path) -> Opened:
+    """Open a report in a fresh browser.
+
+    Raises:
+        UsageError: there is none.
+    """
+    # Only who measures needs it.
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if programs[0] is None or programs[1] is None:
+        raise UsageError("no chromium or no chromedriver on this machine: apt-get install chromium chromium-driver")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = ChromeOptions()
+        options.binary_location = programs[0]
+        for option in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", "window-size=1200,900"):
+            options.add_argument(f"--{option}")
+        options.add_argument(f"--user-data-dir={profile}")
+        with Chrome(options=options, service=ChromeService(programs[1])) as browser:
+            browser.set_script_timeout(300)
+            browser.get("about:blank")
+            browser.get(page.as_uri())
+            seen = browser.execute_async_script(_SEEN)
+            ready, read = browser.execute_script(_READY), browser.execute_script(_READ)
+            filtered = browser.execute_async_script(_CHOICE, "method", "gradcam")
+            in_order = browser.execute_async_script(_CHOICE, "order", "-probability")
+    return Opened(page.stat().st_size, ready, seen, filtered, in_order, read)
+
+
+def table(path: Path) -> str:
+    """Medians and ranges over the rounds, in Markdown."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "| images | pictures | page, MB | ready, s | maps in the window, s | filter, s | sort, s | pictures read |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for images, pictures in dict.fromkeys((row["images"], row["pictures"]) for row in rows):
+        mine = [row for row in rows if (row["images"], row["pictures"]) == (images, pictures)]
+        times = [_spread([float(row[name]) for row in mine]) for name in COLUMNS[3:7]]
+        size = statistics.median(int(row["page_bytes"]) for row in mine) / 1e6
+        read = statistics.median(int(row["read"]) for row in mine)
+        lines.append(f"| {images} | {pictures} | {size:.1f} | {' | '.join(times)} | {read:.0f} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+
+def _pages(folder: Path, images: int) -> dict[str, Path]:
+    """A report of each kind."""
+    photos(folder / "photos", images)
+    _run("batch", str(folder / "photos"), "--output", str(folder / "maps"), *_BATCH, "--device", "cpu")
+    _run("report", str(folder / "maps"), "--limit", str(images), "--self-contained")
+    inside = (folder / "maps" / "report.html").rename(folder / "inside.html")
+    _run("report", str(folder / "maps"), "--limit", str(images))
+    return {BESIDE: folder / "maps" / "report.html", INSIDE: inside}
+
+
+def _run(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "holistic_cam_plugin", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def _append(path: Path, values: Sequence[object]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(COLUMNS)
+        writer.writerow([f"{value:.3f}" if isinstance(value, float) else value for value in values])
+
+
+if __name__ == "__main__":
+    command(main)

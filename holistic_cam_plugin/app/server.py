@@ -1,0 +1,97 @@
+"""Serves the page on this machine until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+
+from holistic_cam_plugin.app.handlers import Handlers
+from holistic_cam_plugin.app.page import CSS, page
+from holistic_cam_plugin.app.snippet import Source
+from holistic_cam_plugin.errors import UsageError
+
+__all__ = ["LOCAL", "serve"]
+
+LOCAL = "127.0.0.1"
+
+# As large as a camera's pictures get.
+_UPLOAD = "64mb"
+
+# The browser asks nobody but this server, whatever the page's libraries would like to load.
+_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
+
+
+# Gradio would fetch what these name from the network.
+_ELSEWHERE = re.compile(r"/gradio_api/(file[=/]https?:|proxy=)", re.IGNORECASE)
+
+
+class _Guard:
+    """ASGI: nothing is fetched for anybody, and every answer says what the browser may load."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
+            await send(message)
+
+        elsewhere = scope["type"] == "http" and _ELSEWHERE.match(scope["path"])
+        app = PlainTextResponse("not from here", status_code=403) if elsewhere else self._app
+        await app(scope, receive, with_policy)
+
+
+def serve(source: Source, host: str, port: int | None, started: Callable[[str], None]) -> None:
+    """Serve until an exception ends it, such as that of a signal.
+
+    Args:
+        source: the classifier.
+        host: the address to listen at.
+        port: None for the first free one from 7860 on.
+        started: told of the page's address.
+
+    Raises:
+        UsageError: the classifier can't be loaded, or nothing can listen there.
+    """
+    with tempfile.TemporaryDirectory(prefix="holistic-cam-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        handlers = Handlers(source, Path(folder))
+        blocks = page(handlers).queue(api_open=False)
+        try:
+            _launch(blocks, host, port)
+            started(blocks.local_url)
+            threading.Event().wait()
+        finally:
+            handlers.closing.set()
+            blocks.close(verbose=False)
+
+
+def _launch(blocks: gr.Blocks, host: str, port: int | None) -> None:
+    # Names that another site could point at this machine are refused, unless the page is meant for others.
+    hosts = [LOCAL, "localhost", host] if host in (LOCAL, "localhost", "::1") else ["*"]
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Guard)]
+    try:
+        blocks.launch(
+            server_name=host, server_port=port, prevent_thread_lock=True, share=False, quiet=True, inbrowser=False,
+            show_error=False, footer_links=[], run_history=False, max_file_size=_UPLOAD, allowed_paths=[],
+            ssr_mode=False, mcp_server=False, pwa=False, enable_monitoring=False, css_paths=[CSS],
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            app_kwargs={"middleware": middleware},
+        )  # fmt: skip
+    except OSError as error:
+        where = f"port {port} of {host}" if port else f"any port from 7860 on of {host}"
+        raise UsageError(f"{where} can't be used, perhaps it is taken: name another with --port") from error

@@ -1,0 +1,143 @@
+"""What the explorer serves, to whom, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.demo import demo_image
+from tests.app.running import PATIENCE, free_port, running
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the explorer is started: with a picture that is nobody's business."""
+    folder = tmp_path_factory.mktemp("started")
+    demo_image().save(folder / "private.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(folder, tmp_path_factory):
+    with running(folder, temporary=tmp_path_factory.mktemp("temporary")) as app:
+        yield app
+
+
+@pytest.fixture
+def client(app):
+    with httpx.Client(base_url=app.url, timeout=PATIENCE) as client:
+        yield client
+
+
+def looked_at(client, path):
+    """What comes of it if somebody names a file in place of an upload: the last message of the queue."""
+    functions = client.get("/config").json()["dependencies"]
+    number = next(f["id"] for f in functions if any(event == "upload" for _, event in f["targets"]))
+    file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    call = {"data": [file], "fn_index": number, "session_hash": "somebody"}
+    client.post("/gradio_api/queue/join", json=call).raise_for_status()
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "somebody"}) as answer:
+        for line in answer.iter_lines():
+            if "process_completed" in line:
+                return json.loads(line.removeprefix("data:"))
+    return None
+
+
+def test_nobody_else_reaches_it(app):
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", app.port), timeout=PATIENCE):
+        pass
+
+
+def test_files_of_the_machine_are_not_served(client, folder):
+    for path in (folder / "private.png", "private.png", "/etc/hostname", folder):
+        assert client.get(f"/gradio_api/file={path}").status_code == 403
+
+
+def test_files_of_the_machine_are_not_read(client, folder):
+    private = str(folder / "private.png")
+    assert not looked_at(client, private)["success"]
+    uploaded = client.post("/gradio_api/upload", files={"files": (folder / "private.png").open("rb")}).json()
+    assert looked_at(client, uploaded[0])["success"]
+
+
+def test_nothing_is_fetched_for_anybody(client, app):
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        elsewhere.settimeout(0.1)
+        address = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/a.png"
+        result = looked_at(client, address)
+        assert not result["success"]
+        assert result["output"]["error"] == "only uploads are taken, no addresses"
+        assert client.get(f"/gradio_api/file={address}").text == "not from here"
+        assert client.get(f"/gradio_api/proxy={address}").text == "not from here"
+        with pytest.raises(TimeoutError):
+            elsewhere.accept()
+
+
+def test_a_name_that_points_here_is_not_enough(client):
+    assert client.get("/", headers={"Host": "elsewhere.example"}).status_code == 400
+
+
+def test_the_browser_is_told_to_load_from_here_alone(client):
+    assert "default-src 'self'" in client.get("/").headers["content-security-policy"]
+
+
+def test_functions_have_no_names_for_programs(client):
+    assert not client.get("/gradio_api/info").json()["named_endpoints"]
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
+    with running(tmp_path, temporary=tmp_path) as app:
+        assert list(tmp_path.glob("holistic-cam-*"))
+        assert app.interrupted() == (130, "")
+        assert not list(tmp_path.glob("holistic-cam-*"))
+
+
+def test_a_port_that_is_taken_is_one_line(app):
+    command = [sys.executable, "-m", "holistic_cam_plugin", "app", "--port", str(app.port)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"holistic-cam app: error: port {app.port} of 127.0.0.1 can't be used, perhaps it is taken: name another with "
+        "--port\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "resnet5"], "did you mean resnet50"),
+        (["--model", "resnet18", "--weights", "none.pth"], "none.pth does not exist"),
+        (["--weights", "some.pth"], "name it with --model"),
+        (["--device", "quantum"], "quantum"),
+        (["--port", "http"], "whole number from 1 to 65535"),
+        (["photo.jpg"], "photo.jpg"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, arguments, message):
+    code = exit_code(["app", "--port", str(free_port()), *arguments])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.count("\n") == 1
+    assert error.startswith("holistic-cam app: error: ")
+    assert message in error
+
+
+def test_without_gradio_the_command_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert exit_code(["app"]) == 2
+    assert capsys.readouterr().err == (
+        'holistic-cam app: error: the explorer needs Gradio: pip install "holistic-cam-plugin[app]"\n'
+    )
+
+
+def exit_code(arguments):
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return stop.code
