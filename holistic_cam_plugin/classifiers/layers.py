@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import UsageError, near_matches
 
-__all__ = ["LayerInfo", "check_maps", "find_layers", "probe_layers", "stage_layers"]
+__all__ = ["LayerInfo", "check_maps", "find_layers", "layers_of_pass", "probe_layers", "stage_layers"]
 
 # The deepest stages: a stem at half the input's size says little.
 STAGES = 4
@@ -29,7 +29,12 @@ class LayerInfo(NamedTuple):
 
 
 def probe_layers(model: nn.Module, size: int, device: torch.device) -> list[LayerInfo]:
-    """Every module that gives `(B, C, h, w)` for a square image of this size, in the order in which they finish.
+    """`layers_of_pass` of a square RGB image of this size in pixels."""
+    return layers_of_pass(model, torch.zeros(1, 3, size, size, device=device))
+
+
+def layers_of_pass(model: nn.Module, images: Tensor) -> list[LayerInfo]:
+    """Every module that gives `(B, C, h, w)` for these images, in the order in which they finish.
 
     Modules that run several times are left out: only their first call could be explained.
     """
@@ -67,7 +72,7 @@ def _output_shapes(
         handles.append(module.register_forward_hook(record))
     try:
         with torch.inference_mode():
-            model(torch.zeros(1, 3, size, size, device=device))
+            model(images)
     finally:
         for handle in handles:
             handle.remove()
