@@ -39,7 +39,7 @@ def layers_of_pass(model: nn.Module, images: Tensor) -> list[LayerInfo]:
     Modules that run several times are left out: only their first call could be explained.
     """
     modules = {name: module for name, module in model.named_modules() if name and not isinstance(module, _NO_FEATURES)}
-    calls = _output_shapes(model, modules, size, device)
+    calls = _output_shapes(model, modules, images)
     return [
         LayerInfo(name, type(modules[name]).__name__, shapes[0][1:])
         for name, shapes in calls.items()
@@ -50,7 +50,7 @@ def layers_of_pass(model: nn.Module, images: Tensor) -> list[LayerInfo]:
 def check_maps(model: nn.Module, names: Sequence[str], size: int, device: torch.device) -> None:
     """Raise UsageError unless each of these layers gives `(B, C, h, w)` for a square image of this size."""
     modules = dict(zip(names, find_layers(model, names), strict=True))
-    calls = _output_shapes(model, modules, size, device)
+    calls = _output_shapes(model, modules, torch.zeros(1, 3, size, size, device=device))
     for name in names:
         shape = calls.get(name, [()])[0]
         if len(shape) != 4:
@@ -59,7 +59,7 @@ def check_maps(model: nn.Module, names: Sequence[str], size: int, device: torch.
 
 
 def _output_shapes(
-    model: nn.Module, modules: Mapping[str, nn.Module], size: int, device: torch.device
+    model: nn.Module, modules: Mapping[str, nn.Module], images: Tensor
 ) -> dict[str, list[tuple[int, ...]]]:
     """By name, in the order in which they finish, the shape that each call of a module gives; of no tensor, ()."""
     calls: dict[str, list[tuple[int, ...]]] = {}
