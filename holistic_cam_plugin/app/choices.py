@@ -71,8 +71,8 @@ class Choice(NamedTuple):
     columns: list[Column]
 
     @property
-    def count(self) -> int:
-        """Of the maps."""
+    def number(self) -> int:
+        """How many."""
         return len(self.targets) * len(self.layers) * len(self.columns)
 
 
@@ -86,8 +86,8 @@ def chosen(targets: Sequence[int], layers: Sequence[str], columns: Sequence[Colu
         if not some:
             raise UsageError(f"choose a {what} to explain" if what == "class" else f"choose a {what}")
     choice = Choice(list(targets), list(layers), list(columns))
-    if choice.count > _MOST_MAPS:
-        raise UsageError(f"{choice.count} maps are more than a page can show: choose at most {_MOST_MAPS}")
+    if choice.number > _MOST_MAPS:
+        raise UsageError(f"{choice.number} maps are more than a page can show: choose at most {_MOST_MAPS}")
     return choice
 
 

@@ -140,7 +140,7 @@ class Handlers:
                 while (step := self._next(steps)) is not None:
                     result = step
                     ready = len(result.maps) == len(choice.columns)
-                    word = f"{choice.count} maps in {time.perf_counter() - start:.1f} s" if ready else ""
+                    word = f"{choice.number} maps in {time.perf_counter() - start:.1f} s" if ready else ""
                     yield result, grid(result, self.classes, colours), word
             except Stopped:
                 done = 0 if result is None else len(result.maps)

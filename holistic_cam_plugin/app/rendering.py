@@ -27,7 +27,8 @@ _QUALITY = 92
 _LARGE = 640
 
 _GRID = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
-<div class="maps" tabindex="0" role="region" aria-label="Maps"><table style="--columns: {{ columns | length + 1 }}">
+<div class="maps" tabindex="0" role="region" aria-label="Maps">
+<table style="--columns: {{ columns | length + 1 }}; --lines: {{ lines }}">
 <thead><tr><td></td><th scope="col">picture</th>
 {% for name in columns %}<th scope="col">{{ name }}</th>{% endfor %}
 </tr></thead>
@@ -84,7 +85,7 @@ def grid(explained: Explained, classes: list[str], colours: Colours) -> str:
         ]
         table.append((label, cells + [None] * (len(names) - len(maps))))
     picture = _source((255 * explained.picture).astype(np.uint8))
-    return _GRID.render(columns=names, rows=table, picture=picture)
+    return _GRID.render(columns=names, rows=table, picture=picture, lines=table[0][0].count("\n") + 1)
 
 
 def map_names(explained: Explained, classes: list[str]) -> list[str]:

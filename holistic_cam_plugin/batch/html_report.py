@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from holistic_cam_plugin.baselines.by_name import METHODS, display_name
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, recorded
 from holistic_cam_plugin.batch.parameters import PARAMETERS
 from holistic_cam_plugin.batch.report_cards import Card, Cards, by_depth
-from holistic_cam_plugin.batch.report_pictures import PicturesBeside, PicturesInside, legend_png
+from holistic_cam_plugin.batch.report_pictures import data_uri, legend_png, pictures_beside
 from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.batch.writing import writing
 from holistic_cam_plugin.display import percent
@@ -52,7 +52,7 @@ def write_report(
         self_contained: the pictures inside the page instead of in a folder beside it.
 
     Raises:
-        UsageError: the folder holds no output, or no map yet; `root` is no folder.
+        UsageError: the folder holds no output, or no map yet; `root` is no folder; another report is being made.
         OutputError: no room, or no permission.
     """
     parameters = _parameters(folder)
@@ -60,30 +60,26 @@ def write_report(
         raise UsageError(f"--root {root} is no folder")
     total, images = _images(folder, limit)
     failures = [rows[0] for rows in recorded(folder, ERRORS)]
-    pictures = PicturesInside() if self_contained else PicturesBeside(folder, PICTURES)
     root = root or Path(str(parameters["input"]))
-    cards = Cards(folder, root, parameters["resize"], parameters["crop"], colormap, pictures.address)
-    made: Iterable[Card] = map(cards.card, progress(images))
-    if not self_contained:
-        with writing(folder):
+    with writing(folder), nullcontext(data_uri) if self_contained else pictures_beside(folder, PICTURES) as address:
+        cards = Cards(folder, root, parameters["resize"], parameters["crop"], colormap, address)
+        made: Iterable[Card] = map(cards.card, progress(images))
+        if not self_contained:
             made = list(made)  # all the pictures are there before the page that shows them
-    rows = [row for some in images for row in some]
-    page = _generated(
-        title=f"Maps in {_spelled(folder.absolute().name)}",
-        summary=_summary(total, len(images)),
-        parameters=[(name, _plain(parameters.get(name))) for name in _SHOWN_PARAMETERS],
-        classes=sorted({row["class"] for row in rows}),
-        layers=by_depth(row["layer"] for row in rows),
-        methods=list(dict.fromkeys(row["method"] for row in rows)),
-        colormap=colormap,
-        legend=PicturesInside().address(legend_png(colormap), "png"),
-        cards=made,
-        failures=failures[:limit],
-        failed=len(failures),
-    )
-    with writing(folder):
+        page = _generated(
+            title=f"Maps in {folder.absolute().name}",
+            summary=_summary(total, len(images)),
+            parameters=[(name, _plain(parameters.get(name))) for name in _SHOWN_PARAMETERS],
+            classes=sorted({row["class"] for rows in images for row in rows}),
+            layers=by_depth(row["layer"] for rows in images for row in rows),
+            methods=list(dict.fromkeys(row["method"] for rows in images for row in rows)),
+            colormap=colormap,
+            legend=data_uri(legend_png(colormap), "png"),
+            cards=made,
+            failures=failures[:limit],
+            failed=len(failures),
+        )
         write_whole(folder, PAGE, page)
-        pictures.remove_others()
 
 
 def _parameters(folder: Path) -> dict[str, Any]:
@@ -128,7 +124,7 @@ def _generated(**content: object) -> Iterator[bytes]:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.get_template("report.html")
     for piece in template.generate(script=script, script_hash=f"sha256-{digest}", style=style, **content):
-        yield piece.encode()
+        yield piece.encode(errors="backslashreplace")  # names of folders may be no UTF-8
 
 
 def _summary(total: int, shown: int) -> str:
@@ -136,11 +132,6 @@ def _summary(total: int, shown: int) -> str:
     if shown < total:
         summary += f" {shown} of them are shown, at equal distances in the order of their names."
     return summary
-
-
-def _spelled(name: str) -> str:
-    """A file's name as text that can be written anywhere."""
-    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def _plain(value: object) -> str:

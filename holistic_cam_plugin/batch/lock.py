@@ -24,8 +24,11 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, otherwise: str = "") -> Iterator[None]:
     """Held until the body ends, or the process, however it ends. Some network folders have no locks.
+
+    Args:
+        otherwise: what one can do instead of waiting.
 
     Raises:
         UsageError: another run holds it; its process and its host are named.
@@ -33,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
         OutputError: it no longer can, at the end.
     """
     word = folder / _HOLDER
-    with _taken(folder):
+    with _taken(folder, otherwise):
         word.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         try:
             yield
@@ -42,15 +45,13 @@ def locked(folder: Path) -> Iterator[None]:
                 word.unlink(missing_ok=True)
 
 
-def _taken(folder: Path) -> AbstractContextManager[object]:
+def _taken(folder: Path, otherwise: str) -> AbstractContextManager[object]:
     # Its substitute for folders without locks is a file that a killed run would leave behind.
     lock = FileLock(folder / _LOCK, blocking=False, fallback_to_soft=False)
     try:
         return lock.acquire()
     except Timeout:
-        raise UsageError(
-            f"another run is at work in {folder}{_holder(folder)}: wait for its end, or choose another --output"
-        ) from None
+        raise UsageError(f"another run is at work in {folder}{_holder(folder)}: wait for its end{otherwise}") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

@@ -16,7 +16,15 @@ from holistic_cam_plugin.batch.lock import locked
 from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["PARAMETERS", "claimed", "digest", "most_threads", "package_versions", "read_parameters", "weights_checksum"]
+__all__ = [
+    "PARAMETERS",
+    "claimed",
+    "digest",
+    "most_threads",
+    "package_versions",
+    "read_parameters",
+    "weights_checksum",
+]
 
 PARAMETERS = "parameters.json"
 
@@ -81,7 +89,7 @@ def claimed(folder: Path, parameters: Mapping[str, object], threads: int) -> Ite
             names = {child.name for child in folder.iterdir()}
             if PARAMETERS not in names and any(not name.startswith(".") for name in names):
                 raise UsageError(f"{folder} holds files, but no {PARAMETERS}: choose an empty or new --output")
-            held.enter_context(locked(folder))
+            held.enter_context(locked(folder, ", or choose another --output"))
             known = _agreed(folder, parameters, threads)
         except OSError as error:
             raise UsageError(f"the output folder {folder} can't be used: {error}") from error

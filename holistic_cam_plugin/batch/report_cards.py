@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from PIL import Image
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import JobImages
 from holistic_cam_plugin.batch.overlays import jpeg_bytes
-from holistic_cam_plugin.batch.report_pictures import map_png
+from holistic_cam_plugin.batch.report_pictures import Address, map_png
 from holistic_cam_plugin.display import coverage, percent
 
 __all__ = ["Card", "Cards", "MapShown", "Target", "by_depth"]
@@ -65,7 +65,7 @@ class Cards(NamedTuple):
     resize: int  # shorter side of the model's input before the crop
     crop: int | None
     colormap: str
-    address: Callable[[bytes, str], str]  # from a picture's bytes and format to where the page finds it
+    address: Address
 
     def card(self, rows: Rows) -> Card:
         """The card of an image's rows."""

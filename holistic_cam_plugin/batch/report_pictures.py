@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -11,49 +14,52 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from holistic_cam_plugin.batch.lock import locked
 from holistic_cam_plugin.batch.store import checksum, write_whole
 from holistic_cam_plugin.display import COLORMAPS
 
-__all__ = ["PicturesBeside", "PicturesInside", "legend_png", "map_png"]
+__all__ = ["Address", "data_uri", "legend_png", "map_png", "pictures_beside"]
+
+_A_PICTURE = re.compile(r"[0-9a-f]{32}\.(jpeg|png)")
 
 
-class PicturesBeside:
-    """Pictures in a folder beside the page, loaded when they come into sight.
+# From a picture's bytes and its format, jpeg or png, to where the page finds it.
+Address = Callable[[bytes, str], str]
+
+
+@contextmanager
+def pictures_beside(folder: Path, name: str) -> Iterator[Address]:
+    """Pictures in the folder `name` beside the page, which a browser loads when they come into sight.
 
     A file is named by its content. So a page shows what it was written for at any moment, also while the next one is
-    being made, and names of images never become names of files or links.
+    being made, and names of images never become names of files or links. If all went well, the pictures of earlier
+    pages are removed at the end.
+
+    Raises:
+        UsageError: another report is being made.
+        OSError: they can't be written.
     """
+    used: set[str] = set()
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = folder, name
-        self._used: set[str] = set()
-
-    def address(self, data: bytes, kind: str) -> str:
-        """Where the page finds the picture, a JPEG or PNG file; OSError where it can't be written."""
+    def address(data: bytes, kind: str) -> str:
         file = f"{checksum(data)[:32]}.{kind}"
-        path = self.folder / self.name / file
+        path = folder / name / file
         if not path.is_file() or path.read_bytes() != data:
-            write_whole(self.folder, f"{self.name}/{file}", [data])
-        self._used.add(file)
-        return f"{self.name}/{file}"
+            write_whole(folder, f"{name}/{file}", [data])
+        used.add(file)
+        return f"{name}/{file}"
 
-    def remove_others(self) -> None:
-        """Remove the pictures of earlier pages."""
-        for kind in ("jpeg", "png"):
-            for path in (self.folder / self.name).glob(f"*.{kind}"):
-                if path.name not in self._used:
-                    path.unlink(missing_ok=True)
+    (folder / name).mkdir(exist_ok=True)
+    with locked(folder / name):
+        yield address
+        for path in (folder / name).iterdir():
+            if _A_PICTURE.fullmatch(path.name) and path.name not in used:
+                path.unlink()
 
 
-class PicturesInside:
-    """Pictures in the page itself."""
-
-    def address(self, data: bytes, kind: str) -> str:
-        """The picture as a data URI."""
-        return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-    def remove_others(self) -> None:
-        """There are no others."""
+def data_uri(data: bytes, kind: str) -> str:
+    """The picture itself in the place of its address."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def map_png(saliency_map: NDArray[np.floating], colormap: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import UsageError, near_matches
 
-__all__ = ["LayerInfo", "find_layers", "layers_of_pass", "probe_layers", "stage_layers"]
+__all__ = ["LayerInfo", "check_maps", "find_layers", "layers_of_pass", "probe_layers", "stage_layers"]
 
 # The deepest stages: a stem at half the input's size says little.
 STAGES = 4
@@ -38,13 +38,36 @@ def layers_of_pass(model: nn.Module, images: Tensor) -> list[LayerInfo]:
 
     Modules that run several times are left out: only their first call could be explained.
     """
-    calls: dict[str, list[LayerInfo]] = {}
+    modules = {name: module for name, module in model.named_modules() if name and not isinstance(module, _NO_FEATURES)}
+    calls = _output_shapes(model, modules, images)
+    return [
+        LayerInfo(name, type(modules[name]).__name__, shapes[0][1:])
+        for name, shapes in calls.items()
+        if len(shapes) == 1 and len(shapes[0]) == 4
+    ]
+
+
+def check_maps(model: nn.Module, names: Sequence[str], size: int, device: torch.device) -> None:
+    """Raise UsageError unless each of these layers gives `(B, C, h, w)` for a square image of this size."""
+    modules = dict(zip(names, find_layers(model, names), strict=True))
+    calls = _output_shapes(model, modules, torch.zeros(1, 3, size, size, device=device))
+    for name in names:
+        shape = calls.get(name, [()])[0]
+        if len(shape) != 4:
+            found = f"gives {tuple(shape)}" if name in calls else "takes no part in it"
+            raise UsageError(f"the layer {name!r} {found}, not maps (B, C, h, w) (--list-layers shows those that do)")
+
+
+def _output_shapes(
+    model: nn.Module, modules: Mapping[str, nn.Module], images: Tensor
+) -> dict[str, list[tuple[int, ...]]]:
+    """By name, in the order in which they finish, the shape that each call of a module gives; of no tensor, ()."""
+    calls: dict[str, list[tuple[int, ...]]] = {}
     handles = []
-    for name, module in model.named_modules():
+    for name, module in modules.items():
 
         def record(module: nn.Module, _: object, output: object, name: str = name) -> None:
-            if name and isinstance(output, Tensor) and output.ndim == 4 and not isinstance(module, _NO_FEATURES):
-                calls.setdefault(name, []).append(LayerInfo(name, type(module).__name__, tuple(output.shape[1:])))
+            calls.setdefault(name, []).append(tuple(output.shape) if isinstance(output, Tensor) else ())
 
         handles.append(module.register_forward_hook(record))
     try:
@@ -53,7 +76,7 @@ def layers_of_pass(model: nn.Module, images: Tensor) -> list[LayerInfo]:
     finally:
         for handle in handles:
             handle.remove()
-    return [infos[0] for infos in calls.values() if len(infos) == 1]
+    return calls
 
 
 def stage_layers(layers: Sequence[LayerInfo], size: int, classes: int) -> list[str]:

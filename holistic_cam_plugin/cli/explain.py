@@ -22,7 +22,7 @@ from holistic_cam_plugin.baselines.by_name import display_name, layer_maps
 from holistic_cam_plugin.batch.writing import OutputError
 from holistic_cam_plugin.classifiers.classes import class_indices
 from holistic_cam_plugin.classifiers.images import check_proportions, preprocessed, read_image, shown
-from holistic_cam_plugin.classifiers.layers import find_layers, probe_layers, stage_layers
+from holistic_cam_plugin.classifiers.layers import check_maps, find_layers, probe_layers, stage_layers
 from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier, load_classifier
 from holistic_cam_plugin.cli.outputs import array_name, figure_name, output_stems, prepared_folder, shown_name, written
 from holistic_cam_plugin.cli.printing import say
@@ -152,7 +152,7 @@ def _maps(task: _Task, method: str, images: Tensor, targets: Sequence[int]) -> l
             eigen_smooth=task.arguments.eigen_smooth,
             progress=partial(_progress, desc=f"{display_name(method)}, scales"),
         )
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise UsageError(f"{display_name(method)} can't explain {', '.join(task.layers)}: {error}") from error
 
 
@@ -192,7 +192,7 @@ def _tell(text: str) -> None:
 
 def _layer_names(classifier: Classifier, arguments: Namespace) -> list[str]:
     if arguments.layers is not None:
-        find_layers(classifier.model, arguments.layers)
+        check_maps(classifier.model, arguments.layers, classifier.size, classifier.mean.device)
         return _once(arguments.layers)
     layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
     return stage_layers(layers, classifier.size, len(classifier.classes))

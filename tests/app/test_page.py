@@ -164,3 +164,16 @@ def test_tabs_of_the_browser_do_not_mix(page, browser, app):
     assert len(page.maps()) == 12
     page.tab("Python")
     page.until(lambda: "layer4" in page.one("#which input").get_attribute("value"))
+
+
+def test_ctrl_c_ends_a_run_too(browser, tmp_path):
+    with running(tmp_path, temporary=tmp_path) as app:
+        browser.get(app.url)
+        page = Page(browser)
+        page.until(lambda: len(page.all("#best .confidence-set")) == 5)
+        page.clear("#methods")
+        page.choose("#methods", "RISE")
+        page.explain()
+        page.until(lambda: "RISE" in page.one("#status").text)
+        assert app.interrupted() == (130, "")
+        assert not list(tmp_path.glob("holistic-cam-*"))

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.batch.lock import locked
 from holistic_cam_plugin.batch.report_cards import by_depth
 from tests.batch.batch_tools import QUICK, make_picture
 
@@ -79,7 +80,7 @@ def test_the_page_holds_every_map_once_and_nothing_from_elsewhere(output, capsys
     assert page.targets == [(name, digit) for name in NAMES for digit in ("digit 3", "digit 5")]
     assert (len(page.maps), len(page.pictures)) == (4 * 2 * 2, 4)
     beside = [link for link in page.links if not link.startswith(("data:image/png;", "#"))]
-    assert {unquote(link) for link in beside} == {f"report/{path.name}" for path in (output / "report").iterdir()}
+    assert {unquote(link) for link in beside} == {f"report/{path.name}" for path in (output / "report").glob("[!.]*")}
     assert not re.search(r"https?:", page.text)
     assert "4 images explained." in page.said
     assert page.said[page.said.index("bad.jpg") + 1] == "no image in a format that is read here"
@@ -110,18 +111,29 @@ def test_other_colours_and_their_legend(output, name):
 
 def test_the_same_report_again_changes_nothing_and_another_leaves_nothing_behind(output):
     Page(output)
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (output / "report").iterdir()}
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (output / "report").glob("[!.]*")}
     text = (output / "report.html").read_bytes()
     damaged = next(iter(before))
     damaged.write_bytes(b"damaged")
     Page(output)
     assert (output / "report.html").read_bytes() == text
-    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (output / "report").iterdir()}
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (output / "report").glob("[!.]*")}
     assert {path for path in before if after[path] != before[path]} == {damaged}
     assert after[damaged][0] == before[damaged][0]
+    (output / "report" / "mine.png").write_bytes(b"kept")
     page = Page(output, "--colormap", "magma", "--limit", "1")
-    assert {f"report/{path.name}" for path in (output / "report").iterdir()} == {*page.maps, *page.pictures}
+    assert (output / "report" / "mine.png").read_bytes() == b"kept"
+    (output / "report" / "mine.png").unlink()
+    assert {f"report/{path.name}" for path in (output / "report").glob("[!.]*")} == {*page.maps, *page.pictures}
     assert not list(output.glob(".part-*"))
+
+
+def test_two_reports_at_once_do_not_remove_one_anothers_pictures(output, capsys):
+    page = Page(output)
+    with locked(output / "report"):
+        assert main(["report", str(output), "--colormap", "magma"]) == 2
+    assert f"another run is at work in {output / 'report'}: wait for its end" in capsys.readouterr().err
+    assert all((output / link).is_file() for link in (*page.maps, *page.pictures))
 
 
 def test_one_file_with_everything_inside(output, tmp_path):
@@ -172,7 +184,7 @@ def test_maps_that_are_gone(output):
 def test_a_folder_whose_name_is_no_utf8(output, tmp_path):
     odd = tmp_path / os.fsdecode(b"maps \xff")
     output.rename(odd)
-    assert "Maps in maps \\xff" in Page(odd).said
+    assert "Maps in maps \\udcff" in Page(odd).said
 
 
 def test_layers_go_from_shallow_to_deep():

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from holistic_cam_plugin.classifiers.layers import LayerInfo, find_layers, probe_layers, stage_layers
+from holistic_cam_plugin.classifiers.layers import LayerInfo, check_maps, find_layers, probe_layers, stage_layers
 from holistic_cam_plugin.errors import UsageError
 
 
@@ -54,3 +54,17 @@ def test_wrong_names_get_near_matches():
         find_layers(model, ["features.7", "feature.12"])
     with pytest.raises(UsageError, match="no layer ''"):
         find_layers(model, [""])
+
+
+def test_layers_without_maps_are_named():
+    model = torchvision.models.resnet18(weights=None).eval()
+    model.aside = nn.Conv2d(3, 4, 1)
+    device = torch.device("cpu")
+    check_maps(model, ["layer4", "avgpool", "layer1.0.relu"], 64, device)  # relu runs twice: the first call counts
+    with pytest.raises(UsageError, match=r"layer 'fc' gives \(1, 1000\), not maps \(B, C, h, w\)"):
+        check_maps(model, ["layer4", "fc"], 64, device)
+    with pytest.raises(UsageError, match="layer 'aside' takes no part in it"):
+        check_maps(model, ["aside"], 64, device)
+    with pytest.raises(UsageError, match="no layer 'layer5'"):
+        check_maps(model, ["layer5"], 64, device)
+    assert not any(module._forward_hooks for module in model.modules())

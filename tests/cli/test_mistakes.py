@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from holistic_cam_plugin.__main__ import main
@@ -117,6 +118,10 @@ def test_what_is_given_twice_is_taken_once(explain, photo, tmp_path):
 def test_what_can_be_refused_is_refused_before_anything_is_computed(explain, photo, tmp_path):
     for target in ("--5", "-1", "³"):
         assert "class" in refusal(explain(photo, f"--target={target}"))
+    vector = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), vector)
+    error = refusal(explain(photo, "--model", "resnet18", "--weights", vector, "--layers", "layer4", "fc"))
+    assert "the layer 'fc' gives (1, 3), not maps" in error
     assert "'meta' can't be used" in refusal(explain(photo, "--device", "meta"))
     (tmp_path / "out" / "photo_holistic_cam.png").mkdir(parents=True)
     assert "photo_holistic_cam.png is a folder" in refusal(explain(photo))

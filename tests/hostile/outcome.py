@@ -1,0 +1,156 @@
+"""What came of a command: in this process, which is quick, or in one of its own with a bound on its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from holistic_cam_plugin.__main__ import main
+
+# A loaded machine is slow; a hang is for ever.
+SECONDS = 60
+# What a user is told about a map; anything else on the terminal is noise.
+WELCOME = ("a saliency map is constant", "the low-pass wrap is zero everywhere")
+
+# Its children start within milliseconds, from a process that has imported everything and run nothing.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["holistic_cam_plugin.__main__", "tests.batch.batch_tools", "tests.hostile.outcome"])
+
+
+class Outcome(NamedTuple):
+    """An exit code, what was printed, and the warnings that are none of a user's business."""
+
+    code: int | None  # None: a traceback
+    out: str
+    err: str
+    noise: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        last = (self.err.strip().splitlines() or ["nothing on stderr"])[-1]
+        return f"exit {self.code}: {last[:300]}" + (f"; noise: {self.noise}" if self.noise else "")
+
+
+class Hang(BaseException):
+    """Not an Exception: nothing on the way takes it for an error of its own."""
+
+
+def run(*arguments: object, seconds: int = SECONDS) -> Outcome:
+    """The command line in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    code: int | None = None
+    with (
+        _deadline(seconds),
+        warnings.catch_warnings(record=True) as caught,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        warnings.simplefilter("always")
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        except Hang:
+            err.write(f"Traceback: still at work after {seconds} s\n")
+        except BaseException:
+            err.write(traceback.format_exc())
+    noise = tuple(
+        f"{w.category.__name__}: {str(w.message)[:120]}" for w in caught if not str(w.message).startswith(WELCOME)
+    )
+    return Outcome(code, out.getvalue(), err.getvalue(), noise)
+
+
+def run_bounded(*arguments: object, more_mib: int = 1536, seconds: int = SECONDS, cwd: Path | None = None) -> Outcome:
+    """The command line in a process of its own, which may take this much memory on top of what it begins with."""
+    texts = [Path(tempfile.mkstemp(prefix="hostile")[1]) for _ in range(2)]
+    process = _context.Process(target=_bounded, args=([str(a) for a in arguments], texts, more_mib, cwd))
+    process.start()
+    process.join(seconds)
+    late = process.is_alive()
+    if late:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    out, err = (path.read_bytes().decode(errors="backslashreplace") for path in texts)
+    for path in texts:
+        path.unlink()
+    if late:
+        return Outcome(None, out, f"{err}Traceback: still at work after {seconds} s\n")
+    return Outcome(process.exitcode, out, err)
+
+
+def _bounded(arguments: Sequence[str], texts: Sequence[Path], more_mib: int, cwd: Path | None) -> None:
+    os.setsid()
+    for number, path in enumerate(texts, start=1):
+        os.dup2(os.open(path, os.O_WRONLY), number)
+    # As in a process that a user starts: the terminal is a file here.
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    if cwd is not None:
+        os.chdir(cwd)
+    multiprocessing.set_start_method("fork", force=True)  # of the reading processes: the quickest
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = now + more_mib * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def _deadline(seconds: int) -> Iterator[None]:
+    def late(*_: object) -> None:
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def assert_told(outcome: Outcome, program: str, codes: Sequence[int] = (2,)) -> None:
+    """A documented exit code, and one line of the program's that says why."""
+    assert outcome.code in codes, outcome
+    assert "Traceback" not in outcome.err, outcome
+    assert outcome.err.count("\n") == 1, outcome
+    assert outcome.err.startswith(f"{program}: "), outcome
+    assert not outcome.noise, outcome
+
+
+def assert_explained(outcome: Outcome, codes: Sequence[int] = (0,)) -> None:
+    """A documented exit code, and nothing on the terminal that is none of a user's business."""
+    assert outcome.code in codes, outcome
+    assert "Traceback" not in outcome.err, outcome
+    assert not outcome.noise, outcome
+
+
+def snapshot(folder: Path, without: Path) -> dict[bytes, tuple[object, ...]]:
+    """Everything in a folder but in one of its own: kind, size and content by name, links not followed."""
+    skipped, found = os.fsencode(without), {}
+    for where, folders, files in os.walk(os.fsencode(folder)):
+        folders[:] = [name for name in folders if os.path.join(where, name) != skipped]
+        for name in (*folders, *files):
+            path = os.path.join(where, name)
+            status = os.lstat(path)
+            small = os.path.isfile(path) and not os.path.islink(path) and status.st_size < 2**20
+            content = Path(os.fsdecode(path)).read_bytes() if small and os.access(path, os.R_OK) else b""
+            found[path] = (status.st_mode, 0 if os.path.isdir(path) else status.st_size, content)
+    return found
