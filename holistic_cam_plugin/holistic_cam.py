@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,6 +109,8 @@ class HolisticCAM(BaseCAM):
         TypeError, ValueError: an argument that can't work, before anything runs.
     """
 
+    model: nn.Module
+
     def __init__(
         self,
         model: nn.Module,
@@ -154,6 +156,7 @@ class HolisticCAM(BaseCAM):
         self._check_parameters()
         self._contexts: list[ExitStack] = []  # evaluation mode, one for each `with` that is open
         self._lock = threading.RLock()  # held by a call
+        self._running = False
         self.outputs: Outputs | None = None
         with eval_mode(model):  # the library's constructor leaves the model in evaluation mode
             super().__init__(
@@ -225,7 +228,7 @@ class HolisticCAM(BaseCAM):
         The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
         """
         layers: list[list[Maps]] = [[] for _ in self.target_layers]
-        with self._lock:
+        with self._alone():
             for layer, step in self._steps(input_tensor, targets, eigen_smooth):
                 layers[layer].append(step.saliency_map)
         return [np.stack(maps)[:, None] for maps in layers]
@@ -238,7 +241,7 @@ class HolisticCAM(BaseCAM):
         Arguments and errors are those of the call. All of the images' scales are held at once.
         """
         layers: list[list[Intermediates]] = [[] for _ in self.target_layers]
-        with self._lock:
+        with self._alone():
             for layer, step in self._steps(input_tensor, targets, eigen_smooth):
                 layers[layer].append(step)
         return layers
@@ -270,6 +273,7 @@ class HolisticCAM(BaseCAM):
         if not isinstance(other, Capture):
             other.release()
             other = Capture(self.model, self.target_layers, other.reshape_transform)
+        self.reshape_transform = other.reshape_transform
         self._capture: Capture = other
 
     def __enter__(self) -> HolisticCAM:
@@ -291,11 +295,26 @@ class HolisticCAM(BaseCAM):
         return {name: value for name, value in self.__dict__.items() if name not in ("_contexts", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _contexts=[], _lock=threading.RLock())
+        self.__dict__.update(state, _contexts=[], _lock=threading.RLock(), _running=False)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Other threads' calls of this object wait; one from inside of this call is an error."""
+        with self._lock:
+            if self._running:
+                raise RuntimeError(
+                    "a target, or the model, asks the object that is explaining it: give it a HolisticCAM of its own"
+                )
+            self._running = True
+            try:
+                yield
+            finally:
+                self._running = False
 
     def _checked(self, input_tensor: Tensor, targets: Targets | None) -> tuple[Tensor, list[list[Target]] | None]:
         """The border: images on the model's device, and a list of targets for each of them, if there are any."""
         self._check_parameters()
+        self._follow_attributes()
         images = check_images(input_tensor, self.device, volumes=True)
         if self.tiles and images.ndim == 5:
             raise ValueError("tiles=True covers images; volumes need a model that takes any size, or num_scales=1")
@@ -316,7 +335,7 @@ class HolisticCAM(BaseCAM):
         sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth)
         outputs: list[Outputs] = []
         for some in self._batches(len(images)):
-            with torch.inference_mode(False), torch.enable_grad():
+            with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
                 output, stacks = pyramid_stacks(
                     self._capture,
                     images[some],
@@ -354,6 +373,20 @@ class HolisticCAM(BaseCAM):
         """The mask that goes with the weighting, but for what the user chose."""
         power = weighting.mask_power if self.mask_power is None else self.mask_power
         return denoising_mask(base, self.blur_size, self.ksize, ksize_at_224=weighting.ksize_at_224, power=power)
+
+    def _follow_attributes(self) -> None:
+        """Explain what the attributes name, also where they were set after the construction."""
+        capture = self._capture
+        pairs = (
+            (capture.model, self.model),
+            (capture.target_layers, self.target_layers),
+            (capture.reshape_transform, self.reshape_transform),
+        )
+        if all(used is named for used, named in pairs):
+            return
+        self.model = unwrapped(self.model)
+        check_target_layers(self.model, self.target_layers)
+        self._capture = Capture(self.model, self.target_layers, self.reshape_transform)
 
     def _check_parameters(self) -> None:
         check_pyramid(self.num_scales, self.max_size, self.sizes)

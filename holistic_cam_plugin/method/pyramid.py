@@ -21,6 +21,9 @@ from torch.nn import functional as F
 
 __all__ = ["pyramid_sizes", "resize_image"]
 
+# No image that is enlarged beyond it fits into any memory.
+LARGEST = 2**16
+
 INTERPOLATIONS = ("bilinear", "bicubic")
 
 
@@ -47,7 +50,7 @@ def pyramid_sizes(
 
     Raises:
         TypeError: a value is not an integer.
-        ValueError: a value is below 1, or `sizes` is empty.
+        ValueError: a value is below 1 or beyond 65,536, or `sizes` is empty.
     """
     sides = {"height": height, "width": width} if depth is None else {"depth": depth, "height": height, "width": width}
     for name, value in sides.items():
@@ -111,8 +114,8 @@ def check_images(images: Tensor, device: torch.device, volumes: bool = False) ->
 
 def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | None) -> None:
     """Raise TypeError or ValueError if these do not describe a pyramid."""
-    check_positive_integer("num_scales", num_scales)
-    check_positive_integer("max_size", max_size)
+    check_positive_integer("num_scales", num_scales, LARGEST)
+    check_positive_integer("max_size", max_size, LARGEST)
     if sizes is None:
         return
     if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Sequence):
@@ -120,7 +123,7 @@ def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | None) -
     if len(sizes) == 0:
         raise ValueError("sizes is empty: name at least one shorter side in pixels, or leave it None")
     for size in sizes:
-        check_positive_integer("every one of sizes", size)
+        check_positive_integer("every one of sizes", size, LARGEST)
 
 
 def check_interpolation(interpolation: str) -> None:
@@ -135,9 +138,11 @@ def check_switch(name: str, value: bool) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
-def check_positive_integer(name: str, value: int) -> None:
+def check_positive_integer(name: str, value: int, largest: int | None = None) -> None:
     """Raise TypeError or ValueError unless `value` is an integer, NumPy's included, of at least 1 (a bool is none)."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+    if largest is not None and value > largest:
+        raise ValueError(f"{name} must be at most {largest}, got {value}")
