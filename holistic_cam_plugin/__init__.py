@@ -1,6 +1,7 @@
 """Holistic-CAM for the pytorch-grad-cam library: high-resolution class-activation maps from shallow to deep layers."""
 
 from holistic_cam_plugin.baselines.cameras import CAMERAS
+from holistic_cam_plugin.detections import BoxScoreTarget, DETRDetections, YOLODetections
 from holistic_cam_plugin.holistic_cam import HolisticCAM, Intermediates
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
 from holistic_cam_plugin.method.gated import gated_weights
@@ -18,8 +19,11 @@ from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_r
 
 __all__ = [
     "CAMERAS",
+    "BoxScoreTarget",
+    "DETRDetections",
     "HolisticCAM",
     "Intermediates",
+    "YOLODetections",
     "denoising_mask",
     "fundamental_scale_denoising",
     "fuse",
