@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from holistic_cam_plugin.classifiers.preprocessing import Preprocessing, found_preprocessing
 from holistic_cam_plugin.classifiers.probe import REFUSALS, multiple_taken, probe_image, returned, untouched
 from holistic_cam_plugin.classifiers.stages import explaining_stages, read_maps, reshape_transform
-from holistic_cam_plugin.detections import DETRDetections
 from holistic_cam_plugin.passes.modes import unwrapped
 from holistic_cam_plugin.passes.refusals import out_of_memory
 
@@ -80,7 +79,7 @@ class Logits(nn.Module):
 
 
 def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
-    """What `HolisticCAM` needs of a classifier of torchvision, timm or transformers, or of a module like them.
+    """What `HolisticCAM` needs of a classifier: one of torchvision, timm or transformers, or any module that is alike.
 
         found = explainable(model)
         cam = HolisticCAM(found.model, found.target_layers[-1:], **found.options)
@@ -90,8 +89,7 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
     which of them explain the best score, and a few at larger sizes. It is left as it was.
 
     Args:
-        model: on any device, in any floating dtype; a detector that returns lists of dicts or is a DETR of
-            transformers, too.
+        model: on any device, in any floating dtype. It returns a tensor, or a dict or `ModelOutput` with `logits`.
         processor: an image processor of transformers or the transforms of torchvision's weights. None: what the model
             knows (timm's data config; the processor in the folder or the cache that a transformers model came from).
             torchvision's modules don't know theirs: the usual normalisation of ImageNet is assumed, and
@@ -99,7 +97,8 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
         size: height and width of the images in pixels. None: what the model tells, or a common one that it takes.
 
     Raises:
-        TypeError: no module, an unknown processor, or an output without logits; the message says what to write.
+        TypeError: no module, an unknown processor, or an output without logits, such as a detector's; the message says
+            what to write.
         ValueError: the model runs at no size that was tried, or none of its layers explains its score.
     """
     model = unwrapped(model)
@@ -109,9 +108,9 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
         image, output = _first_run(model, list(_sizes(model)) if size is None else [size])
         called = _called(model, output)
         own = (image.shape[2], image.shape[3])
+        logits = output if isinstance(output, Tensor) else output["logits"]
         # Tables of positions have no batch of two.
-        maps = read_maps(returned(called, image.expand(2, -1, -1, -1)), 2, own)
-        maps = [one for one in maps if one.channels != _outputs(output)] or maps  # maps of classes are scores
+        maps = read_maps(returned(called, image.expand(2, -1, -1, -1)), 2, own, classes=logits.shape[1])
         stages = explaining_stages(called, maps, image, _best_score)
         if not stages:
             raise ValueError(
@@ -166,14 +165,17 @@ def _first_run(model: nn.Module, sizes: list[tuple[int, int]]) -> tuple[Tensor, 
 
 def _called(model: nn.Module, output: Any) -> nn.Module:
     """The model, or the module around it that returns the logits."""
+    if isinstance(output, list) or (isinstance(output, Mapping) and "pred_boxes" in output):
+        raise TypeError(
+            "explainable() takes classifiers, and this model detects. Name a layer of its backbone:\n"
+            "    detector = DETRDetections(model)  # or YOLODetections(model); torchvision's need none\n"
+            "    cam = HolisticCAM(detector, [layer])  # and targets=[BoxScoreTarget(boxes, labels), ...]"
+        )
     keywords = {_ANY_SIZE: True} if _ANY_SIZE in inspect.signature(model.forward).parameters else {}
-    if isinstance(output, Mapping) and "pred_boxes" in output:
-        return DETRDetections(model)
+    if isinstance(output, Tensor):
+        return Logits(model, keywords) if keywords else model
     if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
         return Logits(model, keywords)
-    detections = isinstance(output, list) and all(isinstance(found, Mapping) for found in output)
-    if isinstance(output, Tensor) or detections:
-        return Logits(model, keywords) if keywords else model
     keys = f" with the keys {list(output)}" if isinstance(output, Mapping) else ""
     raise TypeError(
         f"the model returns a {type(output).__name__}{keys}, neither a tensor nor something with logits. Wrap it:\n"
@@ -183,18 +185,9 @@ def _called(model: nn.Module, output: Any) -> nn.Module:
     )
 
 
-def _outputs(output: Any) -> int | None:
-    """The number of classes, of a classifier."""
-    logits = output if isinstance(output, Tensor) else output.get("logits") if isinstance(output, Mapping) else None
-    return logits.shape[1] if isinstance(logits, Tensor) and logits.ndim == 2 else None
-
-
-def _best_score(output: Any) -> Tensor:
-    """The best class's logit; of detections or dense outputs, the sum of the scores."""
-    if isinstance(output, Tensor):
-        return output.max() if output.ndim == 2 else output.sum()
-    total: Tensor = sum(found["scores"].sum() for found in output)
-    return total
+def _best_score(logits: Tensor) -> Tensor:
+    """The best class's logit; of dense outputs, the sum."""
+    return logits.max() if logits.ndim == 2 else logits.sum()
 
 
 def _classes(model: nn.Module) -> list[str] | None:

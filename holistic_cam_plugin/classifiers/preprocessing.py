@@ -31,7 +31,8 @@ class Preprocessing(NamedTuple):
         size: height and width in pixels of what is cut out of the middle.
         resize: before that, the shorter side or height and width in pixels; None: not resized.
         interpolation: of resizing, such as `"bilinear"`.
-        source: who says so: `"timm"`, `"transformers"`, `"torchvision"` or, where nobody does, `"ImageNet's"`.
+        source: who says so: `"timm"`, `"transformers"`, `"torchvision"` or, where nobody does, `"assumed"`:
+            ImageNet's mean and deviation, or 0.5 where there are not three channels.
     """
 
     mean: tuple[float, ...]
@@ -67,16 +68,21 @@ def found_preprocessing(model: nn.Module, processor: Any, size: tuple[int, int],
     Raises:
         TypeError: a processor of another kind.
     """
+    found = _told(model, processor, size)
+    if found is None or len(found.mean) != channels:
+        mean, std = (values if channels == 3 else (0.5,) * channels for values in (IMAGENET_MEAN, IMAGENET_STD))
+        found = Preprocessing(mean, std, size, round(min(size) / _CROP), "bilinear", "assumed")
+    return found
+
+
+def _told(model: nn.Module, processor: Any, size: tuple[int, int]) -> Preprocessing | None:
     if processor is not None:
         return _described(processor, size)
     if hasattr(model, "pretrained_cfg") and type(model).__module__.startswith("timm."):
         return _of_timm(model, size)
     name = getattr(getattr(model, "config", None), "_name_or_path", "")
-    if name and (own := _stored_processor(name)) is not None:
-        return _described(own, size)
-    resize = round(min(size) / _CROP)
-    mean, std = (values if channels == 3 else (0.5,) * channels for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return Preprocessing(mean, std, size, resize, "bilinear", "ImageNet's")
+    own = _stored_processor(name) if name else None
+    return None if own is None else _described(own, size)
 
 
 def _described(processor: Any, size: tuple[int, int]) -> Preprocessing:

@@ -58,8 +58,11 @@ class Maps(NamedTuple):
         return self.returned.shape[1 if self.layout == FIRST else -1]
 
 
-def read_maps(found: Iterable[Returned], batch: int, size: tuple[int, int]) -> list[Maps]:
-    """What can be read as maps of a batch of images of this size, in the given order."""
+def read_maps(found: Iterable[Returned], batch: int, size: tuple[int, int], classes: int | None = None) -> list[Maps]:
+    """What can be read as maps of a batch of images of this size, in the given order.
+
+    The last maps of as many channels as there are classes are scores, and left out.
+    """
     found = [one for one in found if one.shape and one.shape[0] == batch]
     grids = {one.shape[2:] for one in found if len(one.shape) == 4 and _is_grid(one.shape[2:], size)}
     maps = []
@@ -69,7 +72,9 @@ def read_maps(found: Iterable[Returned], batch: int, size: tuple[int, int]) -> l
             maps += [Maps(one, layout, grid) for layout, grid in readings if _is_grid(grid, size)][:1]
         elif len(one.shape) == 3 and (grid := _token_grid(one.shape[1], size, grids)):
             maps.append(Maps(one, TOKENS, grid, one.shape[1] - math.prod(grid)))
-    return _one_order(maps)
+    maps = _one_order(maps)
+    deepest = min((one.grid for one in maps), key=math.prod, default=None)
+    return [one for one in maps if one.grid != deepest or one.channels != classes] or maps
 
 
 def explaining_stages(

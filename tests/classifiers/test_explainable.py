@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +13,6 @@ import timm
 import torch
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models import detection
 
 from holistic_cam_plugin import HolisticCAM, explainable
 
@@ -187,7 +184,7 @@ def test_a_family_needs_nothing_looked_up(make_images, family):
     assert found.multiple_of == multiple_of
     assert found.size == ((side or 64,) * 2 if "dinov2" not in family else (56, 56))
     cam = HolisticCAM(found.model, found.target_layers, **found.options, num_scales=2, weighting="gradient")
-    cam.max_size = 2 * found.size[0]
+    cam.max_size = 2 * found.size[0] - 10  # no multiple of 14 or 16
     for maps in cam.compute_cam_per_layer(make_images(1, *found.size), None):
         assert maps.shape == (1, 1, *found.size)
         assert np.isfinite(maps).all()
@@ -220,7 +217,8 @@ def test_a_swin_of_transformers_that_met_other_sizes_gives_the_same_as_before():
     """It changes its windows to what it meets, for good."""
     model = built(FAMILIES["transformers swin"][0])
     fresh, image = copy.deepcopy(model), torch.rand(1, 3, 64, 64)
-    explainable(model, size=(32, 32))
+    with pytest.raises(ValueError, match="takes no image of 32x32 px"):
+        explainable(model, size=(32, 32))
     with torch.no_grad():
         assert torch.equal(model(image).logits, fresh(image).logits)
 
@@ -261,7 +259,7 @@ def test_own_modules_and_wrappers(net):
     assert found.layer_names == ["layer1", "layer2", "layer3"]
     assert found.options == {}
     assert found.size == (224, 224)
-    assert found.preprocessing.source == "ImageNet's"
+    assert found.preprocessing.source == "assumed"
 
 
 class Shaped(nn.Module):
@@ -317,22 +315,10 @@ def test_stages_of_several_layouts_share_a_reshape_transform(make_images, layout
     ((first, *_), *_), image = cam.intermediates(make_images(1, *size)), make_images(1, *size)
     assert first.activations[0].shape == (7, size[0] // 2, size[1] // 2)
     plain = built(partial(Shaped, "first", "first", "first"))
-    for name, own, alike in zip(
-        found.layer_names,
-        cam.compute_cam_per_layer(image, None),
-        explainable(plain, size=size).target_layers,
-        strict=True,
-    ):
+    alike = explainable(plain, size=size).target_layers
+    for name, own, layer in zip(found.layer_names, cam.compute_cam_per_layer(image, None), alike, strict=True):
         other = HolisticCAM(plain, [layer], num_scales=2, max_size=64, weighting="gradient")(image)
         np.testing.assert_allclose(own[:, 0], other, atol=1e-3, err_msg=name)
-
-
-def test_a_detector_of_torchvision(make_images):
-    torch.manual_seed(0)
-    model = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).eval()
-    found = explainable(model)
-    assert found.model is model
-    assert all(name.startswith("backbone.") for name in found.layer_names)
 
 
 def test_class_names(tmp_path):
@@ -358,6 +344,10 @@ class Odd(nn.Module):
         return self.returns(self.features(x))
 
 
+def refuses(x: Tensor) -> Tensor:
+    raise RuntimeError("such images are not taken")
+
+
 def out_of_memory(x: Tensor) -> Tensor:
     raise torch.OutOfMemoryError("tried to allocate 20 GiB")
 
@@ -367,21 +357,22 @@ def out_of_memory(x: Tensor) -> Tensor:
     [
         ("resnet50", TypeError, r"model must be a torch\.nn\.Module, got 'resnet50'"),
         (Odd(lambda x: (x.mean(), x)), TypeError, r"returns a tuple, neither a tensor nor .*\n.*class Wrapped"),
+        (
+            Odd(lambda x: [{"boxes": x}]),
+            TypeError,
+            r"takes classifiers.*\n.*\n    cam = HolisticCAM\(det",
+        ),
+        (
+            Odd(lambda x: {"logits": x, "pred_boxes": x}),
+            TypeError,
+            r"takes classifiers.*\n    detector = DETR",
+        ),
         (Odd(lambda x: {"out": x}), TypeError, r"returns a dict with the keys \['out'\], neither a tensor nor"),
         (Odd(lambda x: x.mean(dim=(2, 3)) * 0), ValueError, r"no layer of this Odd .*\n    layer = model\.get_submod"),
-        (Odd(lambda x: x.reshape(7, -1)), ValueError, r"takes no image of 224x224 px .*pass explainable\(model, size="),
+        (Odd(refuses), ValueError, r"takes no image of 224x224 px .*pass explainable\(model, size="),
         (Odd(out_of_memory), torch.OutOfMemoryError, "20 GiB"),
     ],
 )
 def test_what_it_cant_find_it_says(model, error, match):
     with pytest.raises(error, match=match):
         explainable(model)
-
-
-def test_timm_and_transformers_are_imported_only_when_they_are_needed():
-    code = (
-        "import sys, torch\nfrom torch import nn\nimport holistic_cam_plugin as h\n"
-        "h.explainable(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))\n"
-        "assert not {'timm', 'transformers'} & sys.modules.keys()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
