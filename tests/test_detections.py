@@ -3,14 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers
 from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_convert
 
 from holistic_cam_plugin import BoxScoreTarget, DETRDetections, HolisticCAM, YOLODetections
-
-transformers = pytest.importorskip("transformers")
 
 CLASSES = 3
 

@@ -110,8 +110,8 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
         own = (image.shape[2], image.shape[3])
         logits = output if isinstance(output, Tensor) else output["logits"]
         # Tables of positions have no batch of two.
-        maps = read_maps(returned(called, image.expand(2, -1, -1, -1)), 2, own, classes=logits.shape[1])
-        stages = explaining_stages(called, maps, image, _best_score)
+        maps = read_maps(returned(called, image.expand(2, -1, -1, -1)), 2, own)
+        stages = explaining_stages(called, maps, logits.shape[1], image, _best_score)
         if not stages:
             raise ValueError(
                 f"no layer of this {type(model).__name__} returns maps that explain its best score (are its weights "

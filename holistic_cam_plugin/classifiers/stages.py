@@ -1,6 +1,7 @@
 """The stages of a model: which modules return maps, and the one of each stage that explains a score.
 
-Maps are `(B, C, h, w)`, `(B, h, w, C)`, or tokens `(B, N, C)` whose N, but for a few tokens before them, are a grid.
+Maps are `(B, C, h, w)`, `(B, h, w, C)`, or tokens `(B, N, C)` whose N, but for a few before them, are a grid
+row by row.
 """
 
 from __future__ import annotations
@@ -58,11 +59,8 @@ class Maps(NamedTuple):
         return self.returned.shape[1 if self.layout == FIRST else -1]
 
 
-def read_maps(found: Iterable[Returned], batch: int, size: tuple[int, int], classes: int | None = None) -> list[Maps]:
-    """What can be read as maps of a batch of images of this size, in the given order.
-
-    The last maps of as many channels as there are classes are scores, and left out.
-    """
+def read_maps(found: Iterable[Returned], batch: int, size: tuple[int, int]) -> list[Maps]:
+    """What can be read as maps of a batch of images of this size, in the given order."""
     found = [one for one in found if one.shape and one.shape[0] == batch]
     grids = {one.shape[2:] for one in found if len(one.shape) == 4 and _is_grid(one.shape[2:], size)}
     maps = []
@@ -72,13 +70,11 @@ def read_maps(found: Iterable[Returned], batch: int, size: tuple[int, int], clas
             maps += [Maps(one, layout, grid) for layout, grid in readings if _is_grid(grid, size)][:1]
         elif len(one.shape) == 3 and (grid := _token_grid(one.shape[1], size, grids)):
             maps.append(Maps(one, TOKENS, grid, one.shape[1] - math.prod(grid)))
-    maps = _one_order(maps)
-    deepest = min((one.grid for one in maps), key=math.prod, default=None)
-    return [one for one in maps if one.grid != deepest or one.channels != classes] or maps
+    return _one_order(maps)
 
 
 def explaining_stages(
-    model: nn.Module, maps: Sequence[Maps], image: Tensor, score: Callable[[Any], Tensor]
+    model: nn.Module, maps: Sequence[Maps], classes: int, image: Tensor, score: Callable[[Any], Tensor]
 ) -> list[Maps]:
     """One layer for each of the last stages, shallow to deep; of a model with one grid, one at each quarter.
 
@@ -89,10 +85,11 @@ def explaining_stages(
     Args:
         model: called on `image`.
         maps: of its modules, in the order in which they finish.
+        classes: of the model: the last maps of so many channels are scores.
         image: `(1, C, H, W)`.
         score: maps the output to a scalar that depends on everything of interest.
     """
-    outer = _outside_blocks(maps)
+    outer = _without_scores(_of_usual_width(_outside_blocks(maps)), classes)
     stages = {one.grid: one for one in outer}
     choices = {grid: _choices(stages[grid], maps, outer) for grid in _shallow_to_deep(stages)[-STAGES:]}
     layers = list({one.name: one for some in choices.values() for one in some}.values())
@@ -113,14 +110,10 @@ def reshape_transform(stages: Sequence[Maps], size: tuple[int, int]) -> Callable
     layouts = {one.layout for one in stages}
     if layouts == {FIRST}:
         return None
-    if prefix := max(one.prefix for one in stages):
-        patch_size = round(size[0] / stages[0].grid[0])
+    if prefix := stages[-1].prefix:
+        patch_size = round(size[0] / stages[-1].grid[0])
         return partial(vit_reshape_transform, patch_size=patch_size, prefix_tokens=prefix)
-    return (
-        partial(swin_reshape_transform, channels_last=FIRST not in layouts)
-        if FIRST in layouts
-        else (swin_reshape_transform)
-    )
+    return partial(swin_reshape_transform, channels_last=False) if FIRST in layouts else swin_reshape_transform
 
 
 def _is_grid(grid: Sequence[int], size: tuple[int, int]) -> bool:
@@ -168,6 +161,24 @@ def _outside_blocks(maps: Sequence[Maps]) -> list[Maps]:
         if blocks.isdisjoint(_parents(one.name)) and not _NO_FEATURES.search(type(one.returned.module).__name__)
     ]
     return sorted(outside, key=lambda one: one.name not in trunks)
+
+
+def _of_usual_width(outer: Sequence[Maps]) -> list[Maps]:
+    """Without the tokens of another width than most of their grid: keys and values of a pooling by attention."""
+    widths: dict[tuple[int, int], Counter[int]] = {}
+    for one in outer:
+        if one.layout == TOKENS:
+            widths.setdefault(one.grid, Counter())[one.channels] += 1
+    usual = {grid: counted.most_common(1)[0][0] for grid, counted in widths.items()}
+    return [one for one in outer if one.layout != TOKENS or one.channels == usual[one.grid]]
+
+
+def _without_scores(outer: Sequence[Maps], classes: int) -> Sequence[Maps]:
+    """Without the deepest maps of as many channels as there are classes, unless all of the deepest have so many."""
+    deepest = min((one.grid for one in outer), key=math.prod, default=None)
+    scores = [one for one in outer if one.grid == deepest and one.layout == FIRST and one.channels == classes]
+    others = [one for one in outer if one not in scores]
+    return others if any(one.grid == deepest for one in others) else outer
 
 
 def _parents(name: str) -> list[str]:

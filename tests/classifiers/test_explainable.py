@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+import transformers
 from torch import Tensor, nn
 from torchvision import models
 
 from holistic_cam_plugin import HolisticCAM, explainable
-
-transformers = pytest.importorskip("transformers")
 
 CLASSES = 5
 
@@ -99,6 +98,12 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int | None, int | None, str]]
         None,
         16,
         "blocks.0.norm1 blocks.1.norm1 blocks.2.norm1 blocks.3.norm1",
+    ),
+    "timm siglip, pooled by attention": (
+        of_timm("vit_base_patch16_siglip_224", **tokens()),
+        None,
+        None,
+        "blocks.0.norm1 blocks.1.norm1 blocks.2.norm1 norm",
     ),
     "timm beit": (of_timm("beit_base_patch16_224", **tokens()), None, None, "blocks.0 blocks.1 blocks.2 blocks.3"),
     "timm dinov2 with registers": (
@@ -260,6 +265,21 @@ def test_own_modules_and_wrappers(net):
     assert found.options == {}
     assert found.size == (224, 224)
     assert found.preprocessing.source == "assumed"
+
+
+@pytest.mark.parametrize(("outputs", "last"), [(5, "2.0"), (7, "2")])
+def test_maps_of_classes_are_no_layer_to_explain(outputs, last):
+    """Where there are others: the scores are the mean of the last maps."""
+    layers = [nn.Conv2d(3, 7, 8, stride=8), nn.ReLU(), nn.Sequential(nn.Conv2d(7, 7, 1), nn.Conv2d(7, outputs, 1))]
+    model = built(lambda: nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    assert explainable(model, size=(64, 64)).layer_names[-1] == last
+
+
+@pytest.mark.parametrize("family", ["timm vit", "timm resnet"])
+def test_embeddings_are_as_wide_as_the_last_maps(family):
+    build, side, _, layers = FAMILIES[family]
+    model = built(partial(build, num_classes=0))
+    assert explainable(model, size=square(side)).layer_names == layers.split()
 
 
 class Shaped(nn.Module):

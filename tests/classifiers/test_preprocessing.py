@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import transformers
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
@@ -13,8 +14,6 @@ from torchvision.models import ResNet50_Weights
 
 from holistic_cam_plugin import explainable
 from holistic_cam_plugin.classifiers.preprocessing import found_preprocessing
-
-transformers = pytest.importorskip("transformers")
 
 
 def picture(width: int = 90, height: int = 70) -> Image.Image:

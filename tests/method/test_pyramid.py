@@ -124,13 +124,19 @@ def test_the_depth_of_volumes_grows_by_the_factor_of_the_shorter_side():
         pyramid_sizes(112, 112, depth=0)
 
 
+def literally_nearest(side, step):
+    return min(range(step, side + 2 * step, step), key=lambda multiple: (abs(multiple - side), -multiple))
+
+
 def literally_rounded(height, width, num_scales, max_size, step):
     """Eq. 9, truncated, then the nearest of all multiples, the larger one of two."""
-    multiples = range(step, 40 * max(height, width) * (1 + max_size // min(height, width)), step)
     sizes = []
     for t in range(1, num_scales + 1):
         factor = (min(height, width) + Fraction(max_size, num_scales) * (t - 1)) / min(height, width)
-        sizes.append(tuple(min(multiples, key=lambda m: (abs(m - int(s * factor)), -m)) for s in (height, width)))
+        truncated = [int(side * factor) for side in (height, width)]
+        sizes.append(
+            tuple(min(range(step, s + 2 * step, step), key=lambda m, s=s: (abs(m - s), -m)) for s in truncated)
+        )
     return sizes
 
 
