@@ -25,6 +25,7 @@ from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import (
     check_images,
     check_interpolation,
+    check_multiples,
     check_positive_integer,
     check_pyramid,
     check_switch,
@@ -94,9 +95,12 @@ class HolisticCAM(BaseCAM):
             in proportion to the shorter side.
         ksize: window of the mask's box filter likewise. None: 91 at 224 px, 31 with the gated weighting.
         mask_power: of the mask. None: 1, 4 with the gated weighting.
+        multiple_of: enlarged sides are rounded to multiples of this number of pixels, for models that refuse
+            others (14, 16, 32). The input's own sides must be multiples already.
         interpolation: how the image is enlarged, `"bilinear"` or `"bicubic"`.
         tiles: for models that take no other size than the input's: enlarged images are covered by overlapping windows
-            of that size, whose activations and gradients are put together.
+            of that size, whose activations and gradients are put together. Not with `multiple_of`: the model sees no
+            other size.
         batch_size: images whose pyramids are held together; can be set later. It bounds the memory whatever the
             number of images; larger values pay on a GPU. Their large scales go through the model a few at a time.
         progress: wraps the iteration over the scales, for example `tqdm.tqdm`.
@@ -130,6 +134,7 @@ class HolisticCAM(BaseCAM):
         blur_size: int | None = None,
         ksize: int | None = None,
         mask_power: float | None = None,
+        multiple_of: int = 1,
         interpolation: str = "bilinear",
         tiles: bool = False,
         batch_size: int = 1,
@@ -149,6 +154,7 @@ class HolisticCAM(BaseCAM):
         self.blur_size = blur_size
         self.ksize = ksize
         self.mask_power = mask_power
+        self.multiple_of = multiple_of
         self.interpolation = interpolation
         self.tiles = tiles
         self.batch_size = batch_size
@@ -332,7 +338,7 @@ class HolisticCAM(BaseCAM):
         images, chosen = self._checked(input_tensor, targets)
         height, width = images.shape[-2:]
         depth = images.shape[2] if images.ndim == 5 else None
-        sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth)
+        sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth, self.multiple_of)
         outputs: list[Outputs] = []
         for some in self._batches(len(images)):
             with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
@@ -396,6 +402,7 @@ class HolisticCAM(BaseCAM):
         check_switch("tiles", self.tiles)
         check_kernels(self.blur_size, self.ksize)
         check_power("mask_power", self.mask_power)
+        check_multiples(self.multiple_of, self.tiles)
         check_interpolation(self.interpolation)
         check_positive_integer("batch_size", self.batch_size)
 
