@@ -10,7 +10,7 @@ import pytest
 
 from tests.batch.batch_tools import QUICK, make_pictures, rows, tree
 from tests.hostile.corpus import CASES, base_picture, make_good
-from tests.hostile.outcome import assert_explained, assert_told, run, run_bounded, snapshot
+from tests.hostile.outcome import assert_explained, assert_told, batch, run, run_bounded, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
 
