@@ -137,7 +137,7 @@ def test_a_target_that_asks_the_same_object(net, images):
 @pytest.mark.parametrize(
     "options",
     [{"eps": 10**400}, {"mask_power": 10**400}, {"sizes": [10**30]}, {"num_scales": 2, "max_size": 10**30}],
-    ids=str,
+    ids=["eps", "mask_power", "sizes", "max_size"],
 )
 def test_numbers_beyond_all_machines(net, images, options):
     with pytest.raises(ValueError, match="|".join(options)):

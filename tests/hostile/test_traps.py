@@ -1,11 +1,9 @@
-"""What a careful user steps into: commands that look right and hang, are refused by mistake, or explain another thing."""
+"""What a careful user steps into: commands that look right and hang, are refused, or explain another thing."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,15 +14,11 @@ from PIL import Image
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
 from tests.classifiers.files import MODEL, make_weights
 from tests.hostile.corpus import make_good
-from tests.hostile.outcome import assert_explained, assert_told, run
+from tests.hostile.outcome import assert_explained, assert_told, batch, run, run_bounded
 
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
 
 PROGRAM = "holistic-cam batch"
-
-
-def batch(source, output, *more, seconds=60):
-    return run("batch", source, "--output", output, *QUICK, "--workers", "0", *more, seconds=seconds)
 
 
 def test_a_mistake_in_the_command_does_not_claim_the_folder(tmp_path):
@@ -114,16 +108,7 @@ def test_variables_of_a_launcher_that_can_t_be_meant(tmp_path, title):
     make_pictures(tmp_path / "pictures", 1)
     variables = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29519", **LAUNCHED[title]}
     command = ["batch", tmp_path / "pictures", "--output", tmp_path / "output", *QUICK, "--workers", "0"]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "holistic_cam_plugin", *map(str, command)], capture_output=True, text=True, timeout=60,
-            env={**os.environ, **variables},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        pytest.fail("still waiting after 60 s")
-    assert done.returncode == 2, done.stderr[-300:]
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(PROGRAM)
+    assert_told(run_bounded(*command, seconds=60, environment=variables), PROGRAM)
 
 
 def test_a_picture_that_is_gone_is_not_both_explained_and_failed(tmp_path):
