@@ -53,8 +53,8 @@ def pyramid_sizes(
 
     Raises:
         TypeError: a value is not an integer.
-        ValueError: a value is below 1 or beyond 65,536, `sizes` is empty, or the input's own sides are no multiples of `multiple_of`:
-            its untouched image goes through the model, too.
+        ValueError: a value is below 1 or beyond 65,536, `sizes` is empty, or the input's own sides are no multiples of
+            `multiple_of`: its untouched image goes through the model, too.
     """
     sides = {"height": height, "width": width} if depth is None else {"depth": depth, "height": height, "width": width}
     for name, value in sides.items():
