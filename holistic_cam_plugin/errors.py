@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["UsageError", "check_file", "near_matches", "reason"]
+__all__ = ["UsageError", "check_file", "check_regular", "near_matches", "reason"]
 
 
 class UsageError(Exception):
@@ -43,3 +43,10 @@ def check_file(path: Path) -> None:
         raise UsageError(f"{path} is {'a folder, not a file' if is_folder else 'no regular file'}")
     siblings = [p.name for p in path.parent.glob("*") if p.is_file()] if path.parent.is_dir() else []
     raise UsageError(f"{path} does not exist{near_matches(path.name, siblings)}")
+
+
+def check_regular(path: Path) -> None:
+    """Raise UsageError if something lies there that is no file: to open a pipe is to wait for ever."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or device"
+        raise UsageError(f"{path} is {kind}, where a file of this run belongs: move it away")

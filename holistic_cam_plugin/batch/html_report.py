@@ -22,7 +22,7 @@ from holistic_cam_plugin.batch.report_pictures import data_uri, legend_png, pict
 from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.batch.writing import writing
 from holistic_cam_plugin.display import percent
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.errors import UsageError, check_regular
 
 __all__ = ["PAGE", "PICTURES", "write_report"]
 
@@ -83,6 +83,7 @@ def write_report(
 
 
 def _parameters(folder: Path) -> dict[str, Any]:
+    check_regular(folder / PARAMETERS)
     try:
         parameters: dict[str, Any] = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
         [parameters[key] for key in ("input", "resize", "crop")]

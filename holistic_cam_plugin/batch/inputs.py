@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -89,26 +90,27 @@ def _no_image(source: Path) -> UsageError:
 
 def _walk(root: Path, skipped: Path | None) -> Iterator[tuple[str, str]]:
     """Names of image files and of folders that can't be read, the latter with the reason."""
-    left_out = _identity(skipped) if skipped is not None and skipped.is_dir() else None
-    # A link to a folder above itself would go round for ever; other links are followed.
-    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
-    while waiting:
-        folder, above = waiting.pop()
+    # Each folder once, whatever links to it: links to one another have more ways round than anybody has time for.
+    seen = {_identity(skipped)} if skipped is not None and skipped.is_dir() else set()
+    waiting, links = [""], deque[str]()
+    while waiting or links:
+        folder = waiting.pop() if waiting else links.popleft()
         try:
             identity = _identity(root / folder)
-            if identity in above or identity == left_out:
+            if identity in seen:
                 continue
+            seen.add(identity)
             with os.scandir(root / folder) as entries:
-                found = [(entry.name, _is_folder(entry)) for entry in entries]
+                found = sorted((entry.name, _is_folder(entry), entry.is_symlink()) for entry in entries)
         except OSError as error:
             if not folder:
                 raise UsageError(f"the folder {root} can't be read: {error}") from error
             yield _spelled(folder), f"folder can't be read: {error.strerror}"
             continue
-        for name, is_folder in found:
+        for name, is_folder, is_link in found:
             path = f"{folder}/{name}" if folder else name
             if is_folder:
-                waiting.append((path, (*above, identity)))
+                (links if is_link else waiting).append(path)
             elif name.lower().endswith(SUFFIXES):
                 spelled = _spelled(path)
                 yield spelled, "" if spelled == path else "file name is no valid UTF-8"

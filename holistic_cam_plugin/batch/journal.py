@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.errors import UsageError, check_regular
 
 __all__ = ["Journal", "Row", "Unit", "header", "read_rows", "read_units", "text"]
 
@@ -46,6 +46,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        check_regular(path)
         self.columns = columns
         first = header(columns)
         self._file: BinaryIO = path.open("a+b")
@@ -107,6 +108,7 @@ def read_units(
     Raises:
         UsageError: the file is another table, or not one of a `Journal`.
     """
+    check_regular(path)
     with path.open("rb") as file:
         names, closing = file.readline(), file.readline()
         if not closing and (columns is None or header(columns).startswith(names)):

@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,10 +78,13 @@ MANIFEST = Table(
 ERRORS = Table("errors", ("file", "reason", "parameters", ROW_CHECKSUM))
 
 
-def merge(folder: Path, table: Table) -> None:
+def merge(folder: Path, table: Table, without: Collection[str] = ()) -> None:
     """Make one file of the merged file and the journals, sorted by file, and remove the journals.
 
     A file's rows in a journal replace older ones. It needs memory for the files' names, not for the rows.
+
+    Args:
+        without: files whose rows are left out.
 
     Raises:
         UsageError: one of them is another table.
@@ -91,6 +94,8 @@ def merge(folder: Path, table: Table) -> None:
     for source, path in enumerate(sources):
         for unit in table.units(path):
             places[unit.rows[0]["file"]] = _Place(source, unit.offset, unit.length)
+    for file in without:
+        places.pop(file, None)
     journals = table.journals(folder)
     write_whole(folder, f"{table.name}.csv", _merged(table, sources, places))
     for path in journals:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from holistic_cam_plugin.batch.lock import locked
 from holistic_cam_plugin.batch.store import write_whole
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.errors import UsageError, check_regular
 
 __all__ = [
     "PARAMETERS",
@@ -103,6 +103,7 @@ def _agreed(folder: Path, parameters: Mapping[str, object], threads: int) -> dic
     if path.exists():
         known = read_parameters(path)
         _compare(folder, known, parameters)
+        _check_input(folder, known.get("input"), parameters.get("input"))
         agreed["threads"] = known["threads"]
     data = (json.dumps(agreed, indent=2) + "\n").encode()
     if not path.exists() or path.read_bytes() != data:
@@ -117,6 +118,7 @@ def read_parameters(path: Path) -> dict[str, object]:
         UsageError: no JSON, no parameters, or threads that no run had.
         OSError: no such file, or no permission.
     """
+    check_regular(path)
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -148,6 +150,14 @@ def _compare(folder: Path, old: Mapping[str, object], new: Mapping[str, object])
             f"{folder} holds maps made with other parameters: {', '.join(changed)}. Restore them, or choose another "
             "--output"
         )
+
+
+def _check_input(folder: Path, before: object, now: object) -> None:
+    """Raise UsageError if the images are others; where the earlier ones are gone, they have moved."""
+    if isinstance(before, str) and isinstance(now, str) and before != now:
+        with suppress(OSError, ValueError):
+            if not os.path.samefile(before, now):
+                raise UsageError(f"{folder} has the maps of {before}, not of {now}: choose another --output")
 
 
 def _short(value: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import socket
 import threading
 import time
@@ -120,7 +121,8 @@ def joined_ranks(device: torch.device, lost: Callable[[str], object]) -> Iterato
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    world = _variable("WORLD_SIZE", 1, 2**20)
+    rank = _variable("RANK", 0, world - 1)
     ranks = Ranks(rank, world, _store(rank, world), threading.Event())
     threading.Thread(target=_beat, args=(ranks, lost), daemon=True).start()
     try:
@@ -150,9 +152,20 @@ def _launched() -> bool:
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
+def _variable(name: str, least: int, most: int) -> int:
+    """What a launcher's variable holds; UsageError unless it can be meant."""
+    text = os.environ[name]
+    if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= most:
+        raise UsageError(
+            f"the environment variable {name} must be {least} to {most}, got {text!r}: torchrun sets it; without a "
+            "launcher unset RANK"
+        )
+    return int(text)
+
+
 def _store(rank: int, world: int) -> Store:
     """The store of torchrun, or the first rank's."""
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    host, port = os.environ["MASTER_ADDR"], _variable("MASTER_PORT", 1, 2**16 - 1)
     of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     serves = rank == 0 and not of_torchrun
     try:

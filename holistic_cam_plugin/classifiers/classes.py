@@ -13,6 +13,8 @@ __all__ = ["class_indices"]
 def class_indices(targets: Sequence[str], classes: Sequence[str]) -> list[int]:
     """The index of every class, given as an index or as a name (upper and lower case are the same).
 
+    What is both is a name: that of classes that are numbers.
+
     Raises:
         UsageError: unknown (near matches are named), out of range, or a name that two classes share.
     """
@@ -20,7 +22,7 @@ def class_indices(targets: Sequence[str], classes: Sequence[str]) -> list[int]:
 
 
 def _class_index(target: str, classes: Sequence[str]) -> int:
-    if re.fullmatch(r"-?\d{1,9}", target):
+    if target not in classes and re.fullmatch(r"-?\d{1,9}", target):
         index = int(target)
         if not 0 <= index < len(classes):
             raise UsageError(f"class {index} is out of range: the model has classes 0 to {len(classes) - 1}")

@@ -16,14 +16,14 @@ from tqdm import tqdm
 from holistic_cam_plugin.batch.explaining import Explainer, check_amp
 from holistic_cam_plugin.batch.inputs import Inputs, check_input, find_inputs
 from holistic_cam_plugin.batch.job import Tally, run, unfinished
-from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, merge, remove
+from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, merge, recorded, remove
 from holistic_cam_plugin.batch.parameters import claimed, digest, package_versions, weights_checksum
 from holistic_cam_plugin.batch.plan import Plan, without_clashes
 from holistic_cam_plugin.batch.ranks import Ranks, joined_ranks, rank_device
 from holistic_cam_plugin.batch.store import checksum, remove_parts
 from holistic_cam_plugin.batch.writing import OutputError, writing
 from holistic_cam_plugin.classifiers.classes import class_indices
-from holistic_cam_plugin.classifiers.layers import find_layers, probe_layers, stage_layers
+from holistic_cam_plugin.classifiers.layers import check_maps, probe_layers, stage_layers
 from holistic_cam_plugin.classifiers.models import chosen_device, demo_classifier, load_classifier
 from holistic_cam_plugin.cli.batch_arguments import BUNDLED, batch_arguments
 from holistic_cam_plugin.cli.printing import complain, say
@@ -71,8 +71,9 @@ def _batch(arguments: Namespace) -> int:
         if not words:
             return 0  # one rank that ends in an error would end the others: the first one answers for all
         with writing(plan.folder):
-            merge(plan.folder, MANIFEST)
             merge(plan.folder, ERRORS)
+            # An image that fails now, but did not before, has no map any more.
+            merge(plan.folder, MANIFEST, without={rows[0]["file"] for rows in recorded(plan.folder, ERRORS)})
         return _summary(plan, [Tally(**word) for word in words])
 
 
@@ -90,7 +91,7 @@ def _explainer(arguments: Namespace, device: str) -> Explainer:
         layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
         names = stage_layers(layers, classifier.size, len(classifier.classes))[-1:]
     else:
-        find_layers(classifier.model, arguments.layers)
+        check_maps(classifier.model, arguments.layers, classifier.size, classifier.mean.device)
         names = list(arguments.layers)
     return Explainer(classifier, names, arguments.methods, arguments.sizes, arguments.amp)
 

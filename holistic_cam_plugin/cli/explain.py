@@ -27,7 +27,7 @@ from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier, 
 from holistic_cam_plugin.cli.outputs import array_name, figure_name, output_stems, prepared_folder, shown_name, written
 from holistic_cam_plugin.cli.printing import say
 from holistic_cam_plugin.demo import demo_image
-from holistic_cam_plugin.display.figure import save_figure
+from holistic_cam_plugin.display.figure import MOST_ROWS, save_figure
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["explain_demo", "explain_images", "list_layers"]
@@ -104,7 +104,13 @@ class _Task(NamedTuple):
 
 def _task(classifier: Classifier, arguments: Namespace) -> _Task:
     targets = None if arguments.target is None else _once(class_indices(arguments.target, classifier.classes))
-    return _Task(classifier, _layer_names(classifier, arguments), _once(arguments.methods), targets, arguments)
+    layers = _layer_names(classifier, arguments)
+    if (rows := len(layers) * len(targets or [0])) > MOST_ROWS:
+        raise UsageError(
+            f"{len(layers)} layers and {len(targets or [0])} classes are {rows} rows, and a figure has room for "
+            f"{MOST_ROWS}: leave some out, or let holistic-cam batch make the maps"
+        )
+    return _Task(classifier, layers, _once(arguments.methods), targets, arguments)
 
 
 def _once(given: Iterable[Given]) -> list[Given]:

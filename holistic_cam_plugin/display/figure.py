@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from holistic_cam_plugin.display.maps import SCALES, coverage, overlaid, percent
 from holistic_cam_plugin.display.text import drawable
 
-__all__ = ["save_figure"]
+__all__ = ["MOST_ROWS", "save_figure"]
 
+MOST_ROWS = 60  # Matplotlib lays out hundreds of them in hours
 CELL_INCHES = 2.0
 DPI = 130
 LARGEST_SIDE = 2**15  # pixels; Matplotlib refuses twice that, and a figure is held in memory whole

@@ -87,7 +87,7 @@ def test_a_csv_of_files_elsewhere(tmp_path):
         ("file,target\n,1\n", "line 2: '' is no file below"),
         ("target,file\n1\n", "line 2: '' is no file below"),
         ("file\n/a\0/x.jpg\n", "can't be read as a CSV"),
-        (f"file,target\nx.jpg,{'9' * 5000}\n", "can't be read as a CSV: Exceeds the limit"),
+        (f"file,target\nx.jpg,{'9' * 5000}\n", "line 2: the model has no class '9999"),
         (f"file,target\nx.jpg,{'9' * 200_000}\n", "can't be read as a CSV: field larger"),
         ("file\n.\n", "line 2: '.' is no file below"),
         ("file\na/..\n", "line 2: 'a/..' is no file below"),
