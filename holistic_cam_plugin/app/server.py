@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import tempfile
 import threading
 from collections.abc import Callable
@@ -67,6 +68,7 @@ def serve(source: Source, host: str, port: int | None, started: Callable[[str], 
     Raises:
         UsageError: the classifier can't be loaded, or nothing can listen there.
     """
+    _check_free(host, port)
     with tempfile.TemporaryDirectory(prefix="holistic-cam-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         handlers = Handlers(source, Path(folder))
@@ -93,5 +95,20 @@ def _launch(blocks: gr.Blocks, host: str, port: int | None) -> None:
             app_kwargs={"middleware": middleware},
         )  # fmt: skip
     except OSError as error:
-        where = f"port {port} of {host}" if port else f"any port from 7860 on of {host}"
-        raise UsageError(f"{where} can't be used, perhaps it is taken: name another with --port") from error
+        raise UsageError(_taken(host, port, error)) from error
+
+
+def _check_free(host: str, port: int | None) -> None:
+    """Before the model is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port or 0), family=family).close()
+    except OSError as error:
+        raise UsageError(_taken(host, port, error)) from error
+
+
+def _taken(host: str, port: int | None, error: OSError) -> str:
+    where = f"port {port} of {host}" if port else host
+    # The error's own text names the address once more; that of an unknown host has a number below 0.
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
+    return f"{where} can't be listened at: {reason}; name another with --host or --port"

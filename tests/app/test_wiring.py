@@ -1,0 +1,43 @@
+"""The page and its server in this process: which function waits for which, and that all is put away in the end."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from holistic_cam_plugin.app.handlers import Handlers
+from holistic_cam_plugin.app.page import page
+from holistic_cam_plugin.app.server import serve
+from holistic_cam_plugin.app.snippet import Source
+from tests.app.running import PATIENCE, free_port
+
+BUNDLED = Source(None, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # `serve` sets it
+
+
+def test_what_runs_the_model_waits_in_one_queue(tmp_path):
+    functions = {f.name: f for f in page(Handlers(BUNDLED, tmp_path)).fns.values()}
+    running = {"look", "look_at_example", "first_example", "explain"}
+    assert running < functions.keys()
+    for name, function in functions.items():
+        assert (function.concurrency_id == "model") == (name in running), name
+        assert function.api_visibility == "private" or name == "leave", name
+    assert {functions[name].concurrency_limit for name in running} == {1}
+
+
+def test_serving_ends_with_what_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def started(url):
+        assert len(list(tmp_path.iterdir())) == 1
+        assert httpx.get(url, timeout=PATIENCE).headers["content-security-policy"].startswith("default-src 'self'")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        serve(BUNDLED, "127.0.0.1", free_port(), started)
+    assert list(tmp_path.iterdir()) == []
