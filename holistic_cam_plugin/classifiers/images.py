@@ -53,7 +53,7 @@ def read_image(path: Path) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 return upright_rgb(image)
     except UnidentifiedImageError as error:
-        raise UsageError(f"{path} is no image in a format that is read here: {', '.join(FORMATS)}") from error
+        raise UsageError(f"{path} can't be read as an image: its format is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise whatever a broken file makes of them
         raise UsageError(f"{path} can't be read as an image: {reason(error)}") from error
 

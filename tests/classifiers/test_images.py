@@ -70,7 +70,7 @@ def test_other_formats_are_refused_whatever_they_are_called(tmp_path, fmt):
         image.save(tmp_path / "photo.jpg", format=fmt)
     except (KeyError, OSError):
         pytest.skip(f"this Pillow writes no {fmt}")
-    with pytest.raises(UsageError, match=r"photo\.jpg is no image in a format that is read here: BMP, GIF, JPEG"):
+    with pytest.raises(UsageError, match=r"photo\.jpg can't be read as an image: its format is none of BMP, GIF, JPEG"):
         read_image(tmp_path / "photo.jpg")
 
 

@@ -139,7 +139,8 @@ def test_a_long_picture_and_a_damaged_one_after_a_good_one(explain, photo, tmp_p
     Image.fromarray(np.zeros((3, 2600 * 10, 3), np.uint8)).save(tmp_path / "long.png")
     assert "long.png: 26000 x 3 px is too long and narrow" in refusal(explain(photo, tmp_path / "long.png"))
     (tmp_path / "page.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    assert "page.jpg is no image in a format" in refusal(explain(photo, tmp_path / "page.jpg"))
+    refused = refusal(explain(photo, tmp_path / "page.jpg"))
+    assert "page.jpg can't be read as an image: its format is none of BMP" in refused
 
 
 @pytest.mark.usefixtures("uncomputed")
