@@ -105,10 +105,13 @@ def preprocessed(image: Image.Image, classifier: Classifier) -> Tensor:
     """`(1, 3, H, W)`: resized, cropped and normalised as for the model's training.
 
     Raises:
-        UsageError: it is too long and narrow to be resized.
+        UsageError: it is too long and narrow to be resized, or there is not the memory.
     """
     check_proportions(image.size, classifier.resize)
-    picture = cropped(image, classifier.resize, classifier.size)
+    try:
+        picture = cropped(image, classifier.resize, classifier.size)
+    except MemoryError as error:
+        raise UsageError(f"{image.width} x {image.height} px: there is not the memory to resize it") from error
     return normalized(torch.from_numpy(np.array(picture))[None], classifier)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
@@ -51,15 +52,16 @@ def explain_images(arguments: Namespace) -> None:
     sizes = {path: read_image(path).size for path in arguments.images}
     classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, arguments.device)
     for path, size in sizes.items():
-        try:
+        with _named(path):
             check_proportions(size, classifier.resize)
-        except UsageError as error:
-            raise UsageError(f"{path}: {error}") from error
     task = _task(classifier, arguments)
     stems = output_stems(sizes)
     folder = prepared_folder(arguments.output_dir, (name for stem in stems for name in task.outputs(stem)))
     for path, stem in zip(_progress(sizes, desc="images"), stems, strict=True):
-        _explain(task, preprocessed(read_image(path), classifier), shown_name(path), folder, stem)
+        image = read_image(path)
+        with _named(path):
+            images = preprocessed(image, classifier)
+        _explain(task, images, shown_name(path), folder, stem)
 
 
 def explain_demo(arguments: Namespace) -> None:
@@ -82,6 +84,15 @@ def list_layers(arguments: Namespace) -> None:
         shape = "x".join(map(str, layer.shape))
         lines.append(f"{'*' if layer.name in stages else ' '} {layer.name:{width}}  {shape:>12}  {layer.kind}")
     _tell("\n".join(lines))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Raise a UsageError of the body with the file's name."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 class _Task(NamedTuple):

@@ -143,6 +143,24 @@ def test_a_long_picture_and_a_damaged_one_after_a_good_one(explain, photo, tmp_p
     assert "page.jpg can't be read as an image: its format is none of BMP" in refused
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
+def test_a_long_picture_that_does_not_fit_into_memory(weights, tmp_path):
+    """2600 x 3 px become 221,866 x 256."""
+    photo = tmp_path / "long.png"
+    Image.fromarray(np.zeros((3, 2600, 3), np.uint8)).save(photo)
+    command = ["--model", MODEL, "--weights", str(weights), "--output-dir", str(tmp_path / "out"), str(photo)]
+    program = (
+        "import resource, sys; from holistic_cam_plugin.__main__ import main;"
+        "pages = int(open('/proc/self/statm').read().split()[0]);"
+        "resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**27,) * 2);"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.endswith("long.png: 2600 x 3 px: there is not the memory to resize it\n")
+    assert ended.stderr.count("\n") == 1
+
+
 @pytest.mark.usefixtures("uncomputed")
 def test_weights_of_nan_are_told(explain, photo, weights, tmp_path):
     state = torch.load(weights, weights_only=True)
