@@ -122,13 +122,15 @@ def joined_ranks(device: torch.device, lost: Callable[[str], object]) -> Iterato
         torch.cuda.set_device(device)
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     ranks = Ranks(rank, world, _store(rank, world), threading.Event())
-    threading.Thread(target=_beat, args=(ranks, lost), daemon=True).start()
+    beating = threading.Thread(target=_beat, args=(ranks, lost), daemon=True)
+    beating.start()
     try:
         yield ranks
     except DistError as error:
         raise OutputError(_GONE) from error
     finally:
         ranks.left.set()
+        beating.join(CONNECT.total_seconds())  # a thread in PyTorch's C++ can crash Python's own end
 
 
 def rank_device(name: str | None) -> str | None:
