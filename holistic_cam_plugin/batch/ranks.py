@@ -124,13 +124,15 @@ def joined_ranks(device: torch.device, lost: Callable[[str], object]) -> Iterato
     world = _variable("WORLD_SIZE", 1, 2**20)
     rank = _variable("RANK", 0, world - 1)
     ranks = Ranks(rank, world, _store(rank, world), threading.Event())
-    threading.Thread(target=_beat, args=(ranks, lost), daemon=True).start()
+    beating = threading.Thread(target=_beat, args=(ranks, lost), daemon=True)
+    beating.start()
     try:
         yield ranks
     except DistError as error:
         raise OutputError(_GONE) from error
     finally:
         ranks.left.set()
+        beating.join(CONNECT.total_seconds())  # a thread in PyTorch's C++ can crash Python's own end
 
 
 def rank_device(name: str | None) -> str | None:
