@@ -1,6 +1,8 @@
 """Holistic-CAM for the pytorch-grad-cam library: high-resolution class-activation maps from shallow to deep layers."""
 
 from holistic_cam_plugin.baselines.cameras import CAMERAS
+from holistic_cam_plugin.classifiers.explainable import Explainable, explainable
+from holistic_cam_plugin.detections import BoxScoreTarget, DETRDetections, YOLODetections
 from holistic_cam_plugin.holistic_cam import HolisticCAM, Intermediates
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
 from holistic_cam_plugin.method.gated import gated_weights
@@ -18,9 +20,14 @@ from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_r
 
 __all__ = [
     "CAMERAS",
+    "BoxScoreTarget",
+    "DETRDetections",
+    "Explainable",
     "HolisticCAM",
     "Intermediates",
+    "YOLODetections",
     "denoising_mask",
+    "explainable",
     "fundamental_scale_denoising",
     "fuse",
     "fuse_principal",

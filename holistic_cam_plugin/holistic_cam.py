@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import (
     check_images,
     check_interpolation,
+    check_multiples,
     check_positive_integer,
     check_pyramid,
     check_switch,
@@ -94,9 +95,12 @@ class HolisticCAM(BaseCAM):
             in proportion to the shorter side.
         ksize: window of the mask's box filter likewise. None: 91 at 224 px, 31 with the gated weighting.
         mask_power: of the mask. None: 1, 4 with the gated weighting.
+        multiple_of: enlarged sides are rounded to multiples of this number of pixels, for models that refuse
+            others (14, 16, 32). The input's own sides must be multiples already.
         interpolation: how the image is enlarged, `"bilinear"` or `"bicubic"`.
         tiles: for models that take no other size than the input's: enlarged images are covered by overlapping windows
-            of that size, whose activations and gradients are put together.
+            of that size, whose activations and gradients are put together. Not with `multiple_of`: the model sees no
+            other size.
         batch_size: images whose pyramids are held together; can be set later. It bounds the memory whatever the
             number of images; larger values pay on a GPU. Their large scales go through the model a few at a time.
         progress: wraps the iteration over the scales, for example `tqdm.tqdm`.
@@ -108,6 +112,8 @@ class HolisticCAM(BaseCAM):
     Raises:
         TypeError, ValueError: an argument that can't work, before anything runs.
     """
+
+    model: nn.Module
 
     def __init__(
         self,
@@ -128,6 +134,7 @@ class HolisticCAM(BaseCAM):
         blur_size: int | None = None,
         ksize: int | None = None,
         mask_power: float | None = None,
+        multiple_of: int = 1,
         interpolation: str = "bilinear",
         tiles: bool = False,
         batch_size: int = 1,
@@ -147,6 +154,7 @@ class HolisticCAM(BaseCAM):
         self.blur_size = blur_size
         self.ksize = ksize
         self.mask_power = mask_power
+        self.multiple_of = multiple_of
         self.interpolation = interpolation
         self.tiles = tiles
         self.batch_size = batch_size
@@ -154,6 +162,7 @@ class HolisticCAM(BaseCAM):
         self._check_parameters()
         self._contexts: list[ExitStack] = []  # evaluation mode, one for each `with` that is open
         self._lock = threading.RLock()  # held by a call
+        self._running = False
         self.outputs: Outputs | None = None
         with eval_mode(model):  # the library's constructor leaves the model in evaluation mode
             super().__init__(
@@ -225,7 +234,7 @@ class HolisticCAM(BaseCAM):
         The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
         """
         layers: list[list[Maps]] = [[] for _ in self.target_layers]
-        with self._lock:
+        with self._alone():
             for layer, step in self._steps(input_tensor, targets, eigen_smooth):
                 layers[layer].append(step.saliency_map)
         return [np.stack(maps)[:, None] for maps in layers]
@@ -238,7 +247,7 @@ class HolisticCAM(BaseCAM):
         Arguments and errors are those of the call. All of the images' scales are held at once.
         """
         layers: list[list[Intermediates]] = [[] for _ in self.target_layers]
-        with self._lock:
+        with self._alone():
             for layer, step in self._steps(input_tensor, targets, eigen_smooth):
                 layers[layer].append(step)
         return layers
@@ -270,6 +279,7 @@ class HolisticCAM(BaseCAM):
         if not isinstance(other, Capture):
             other.release()
             other = Capture(self.model, self.target_layers, other.reshape_transform)
+        self.reshape_transform = other.reshape_transform
         self._capture: Capture = other
 
     def __enter__(self) -> HolisticCAM:
@@ -291,11 +301,26 @@ class HolisticCAM(BaseCAM):
         return {name: value for name, value in self.__dict__.items() if name not in ("_contexts", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _contexts=[], _lock=threading.RLock())
+        self.__dict__.update(state, _contexts=[], _lock=threading.RLock(), _running=False)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Other threads' calls of this object wait; one from inside of this call is an error."""
+        with self._lock:
+            if self._running:
+                raise RuntimeError(
+                    "a target, or the model, asks the object that is explaining it: give it a HolisticCAM of its own"
+                )
+            self._running = True
+            try:
+                yield
+            finally:
+                self._running = False
 
     def _checked(self, input_tensor: Tensor, targets: Targets | None) -> tuple[Tensor, list[list[Target]] | None]:
         """The border: images on the model's device, and a list of targets for each of them, if there are any."""
         self._check_parameters()
+        self._follow_attributes()
         images = check_images(input_tensor, self.device, volumes=True)
         if self.tiles and images.ndim == 5:
             raise ValueError("tiles=True covers images; volumes need a model that takes any size, or num_scales=1")
@@ -313,10 +338,10 @@ class HolisticCAM(BaseCAM):
         images, chosen = self._checked(input_tensor, targets)
         height, width = images.shape[-2:]
         depth = images.shape[2] if images.ndim == 5 else None
-        sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth)
+        sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth, self.multiple_of)
         outputs: list[Outputs] = []
         for some in self._batches(len(images)):
-            with torch.inference_mode(False), torch.enable_grad():
+            with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
                 output, stacks = pyramid_stacks(
                     self._capture,
                     images[some],
@@ -355,6 +380,20 @@ class HolisticCAM(BaseCAM):
         power = weighting.mask_power if self.mask_power is None else self.mask_power
         return denoising_mask(base, self.blur_size, self.ksize, ksize_at_224=weighting.ksize_at_224, power=power)
 
+    def _follow_attributes(self) -> None:
+        """Explain what the attributes name, also where they were set after the construction."""
+        capture = self._capture
+        pairs = (
+            (capture.model, self.model),
+            (capture.target_layers, self.target_layers),
+            (capture.reshape_transform, self.reshape_transform),
+        )
+        if all(used is named for used, named in pairs):
+            return
+        self.model = unwrapped(self.model)
+        check_target_layers(self.model, self.target_layers)
+        self._capture = Capture(self.model, self.target_layers, self.reshape_transform)
+
     def _check_parameters(self) -> None:
         check_pyramid(self.num_scales, self.max_size, self.sizes)
         check_eps(self.eps)
@@ -363,6 +402,7 @@ class HolisticCAM(BaseCAM):
         check_switch("tiles", self.tiles)
         check_kernels(self.blur_size, self.ksize)
         check_power("mask_power", self.mask_power)
+        check_multiples(self.multiple_of, self.tiles)
         check_interpolation(self.interpolation)
         check_positive_integer("batch_size", self.batch_size)
 

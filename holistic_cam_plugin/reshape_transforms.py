@@ -54,12 +54,16 @@ def vit_reshape_transform(
     )
 
 
-def swin_reshape_transform(tokens: Tensor, image_size: tuple[int, ...] | None = None) -> Tensor:
+def swin_reshape_transform(
+    tokens: Tensor, image_size: tuple[int, ...] | None = None, channels_last: bool = True
+) -> Tensor:
     """Features of a Swin transformer, or any other with the channels last, as maps.
 
     Args:
         tokens: `(B, h, w, C)` as torchvision and timm have them, or `(B, N, C)` row by row.
         image_size: height and width of the image in pixels, for the aspect of N tokens; None: a square one.
+        channels_last: False: what has four dimensions is `(B, C, h, w)` already, as in models whose first stages are
+            convolutions.
 
     Returns:
         `(B, C, h, w)`.
@@ -68,7 +72,7 @@ def swin_reshape_transform(tokens: Tensor, image_size: tuple[int, ...] | None = 
         ValueError: another number of dimensions, or N tokens that are no grid of the image's aspect.
     """
     if tokens.ndim == 4:
-        return tokens.permute(0, 3, 1, 2)
+        return tokens.permute(0, 3, 1, 2) if channels_last else tokens
     if tokens.ndim != 3:
         raise ValueError(
             f"features with the channels last must be (B, h, w, C) or (B, N, C), got shape {tuple(tokens.shape)}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-__all__ = ["browser", "errors", "screen"]
+__all__ = ["PATIENCE", "browser", "errors", "screen"]
 
 # Of a page or a script, in seconds: generous, for a machine that other programs use.
 PATIENCE = 120

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
+# The same examples in every run; HOSTILE_ROUNDS multiplies them.
+ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "1"))
 CLASSES = 4
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -115,3 +120,24 @@ def targets(draw: Any, batch: int) -> list[Any] | None:
 def count(chosen: list[Any] | None, batch: int) -> int:
     """How many maps these targets give."""
     return sum(len(some) if isinstance(some, list) else 1 for some in chosen) if chosen else batch
+
+
+def tried(examples: int) -> settings:
+    """How often a property is tried: always with the same examples."""
+    return settings(
+        max_examples=examples * ROUNDS,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+def assert_sound(maps: np.ndarray, shape: tuple[int, int, int]) -> None:
+    assert maps.shape == shape
+    assert maps.dtype == np.float32
+    assert maps.flags.c_contiguous
+    assert np.isfinite(maps).all()
+    assert maps.min() >= 0
+    assert maps.max() <= 1

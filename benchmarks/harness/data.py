@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import resize
@@ -140,13 +140,23 @@ def load(sample: Sample, classifier: Classifier) -> Loaded:
         return Loaded(image[None], sample.boxes, scene.masks[0])
     picture = read_image(sample.source)
     corners = torch.tensor(sample.boxes, dtype=torch.float64).reshape(-1, 4)
-    boxes = BoundingBoxes(corners, format="XYXY", canvas_size=picture.size[::-1])
+    # A large JPEG file is decoded at a part of its size.
+    boxes = BoundingBoxes(corners / _reduction(sample.source, picture), format="XYXY", canvas_size=picture.size[::-1])
     if classifier.resize == SQUASHED:  # the whole picture, its aspect not kept
         seen = partial(resize, size=[classifier.size, classifier.size])
     else:
         seen = partial(cropped, resize=classifier.resize, crop=classifier.size)
     image = normalized(torch.from_numpy(np.array(seen(picture)))[None], classifier)
     return Loaded(image, _visible(seen(boxes)), None if sample.mask is None else _mask(sample.mask, picture, seen))
+
+
+def _reduction(path: Path, picture: Image.Image) -> Tensor:
+    """How much wider, higher, wider and higher the upright file is than the picture that was decoded of it."""
+    with Image.open(path) as image:
+        width, height = image.size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # lies on its side
+            width, height = height, width
+    return torch.tensor([width / picture.width, height / picture.height] * 2, dtype=torch.float64)
 
 
 def _scene(key: SceneKey, size: int = SCENE_SIZE) -> Scene:

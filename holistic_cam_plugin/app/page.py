@@ -84,7 +84,7 @@ def page(handlers: Handlers) -> gr.Blocks:
 
 
 def _picture(handlers: Handlers) -> _Picture:
-    upload = gr.File(label="Picture", height=110, elem_id="upload")
+    upload = gr.File(label="Picture", height=125, elem_id="upload")
     examples = gr.Gallery(
         handlers.examples, label="Examples", show_label=False, columns=6, fit_columns=False, height=60,
         allow_preview=False, interactive=False, buttons=[], object_fit="cover", elem_id="examples",
@@ -150,8 +150,8 @@ def _results() -> _Results:
             arrays = gr.DownloadButton("Arrays (NPZ)", size="md", interactive=False, elem_id="arrays")
     with gr.Tab("Compare"):
         with gr.Row():
-            left = gr.Dropdown([], label="Left", elem_id="left")
-            right = gr.Dropdown([], label="Right", elem_id="right")
+            left = gr.Dropdown([], label="Left", min_width=260, elem_id="left")
+            right = gr.Dropdown([], label="Right", min_width=260, elem_id="right")
         pair = gr.ImageSlider(
             label="Two maps", show_label=False, interactive=False, max_height=600, buttons=["fullscreen"], format="png",
             elem_id="pair",

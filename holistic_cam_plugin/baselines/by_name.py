@@ -22,6 +22,7 @@ from holistic_cam_plugin.baselines.msg_cam import MSGCAM
 from holistic_cam_plugin.baselines.normgrad import NormGrad
 from holistic_cam_plugin.baselines.perturbation import Perturbation
 from holistic_cam_plugin.baselines.rise import RISE
+from holistic_cam_plugin.baselines.stage_refine_cam import StageRefineCAM
 from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.passes.targets import Target
@@ -30,7 +31,7 @@ __all__ = ["DEFAULT_METHODS", "METHODS", "display_name", "layer_maps", "method_k
 
 DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam", "holisticcampositive")
 
-_META_METHODS = ("FinerCAM", "RefineCAM", "SESS")
+_META_METHODS = ("FinerCAM", "SESS")
 _DISPLAY_NAMES = {
     "gradcam": "Grad-CAM",
     "gradcamplusplus": "Grad-CAM++",
@@ -42,6 +43,7 @@ _DISPLAY_NAMES = {
     "holisticcamgated": "Holistic-CAM gated",
     "igos": "I-GOS",
     "msgcam": "MSG-CAM",
+    "refinecam": "RefineCAM (Grad-CAM++)",
 }
 
 
@@ -67,7 +69,7 @@ class _GatedHolisticCAM(HolisticCAM):
 
 
 METHODS: dict[str, type] = {
-    **dict(sorted(_library_methods().items())),
+    **dict(sorted({**_library_methods(), "refinecam": StageRefineCAM}.items())),
     **{_normalized(c.__name__): c for c in (CAM, CAMERAS, EMP, IGOS, MSGCAM, NormGrad, RISE)},
     "holisticcam": HolisticCAM,
     "holisticcampositive": _PositiveHolisticCAM,
@@ -162,11 +164,11 @@ def _pyramid_maps(
 def _released(cam: Any) -> Iterator[None]:
     """A method, afterwards without the hooks that the library's have: they would store every pass of all that follow.
 
-    The library's own `with` swallows an IndexError, and RefineCAM has none.
+    The library's own `with` swallows an IndexError.
     """
     try:
         yield
     finally:
-        for base in getattr(cam, "base_cam_per_layer", [getattr(cam, "base_cam", cam)]):
-            if isinstance(base, BaseCAM):
-                base.activations_and_grads.release()
+        base = getattr(cam, "base_cam", cam)
+        if isinstance(base, BaseCAM):
+            base.activations_and_grads.release()

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from holistic_cam_plugin.baselines.perturbation import Perturbation, blurred, enlarged, perturbed, total_variation
 from holistic_cam_plugin.method.pyramid import check_positive_integer
-from holistic_cam_plugin.metrics.scoring import Score, class_probability
+from holistic_cam_plugin.metrics.scoring import Score, check_seed, class_probability
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["EMP"]
@@ -49,7 +49,7 @@ class EMP(Perturbation):
         seed: of the jitter.
 
     Raises:
-        TypeError, ValueError: a count below 1.
+        TypeError, ValueError: a count below 1, or a seed that is no integer.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class EMP(Perturbation):
         check_positive_integer("mask_size", mask_size)
         self.iterations = iterations
         self.mask_size = mask_size
-        self.seed = seed
+        check_seed(seed)
+        self.seed = int(seed)
 
     def image_saliency(self, image: Tensor, target: Target) -> Tensor:
         """1 - m on the canvas, `(H, W)`, in [0, 1], of one image `(1, C, H, W)`."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.baselines.perturbation import Perturbation, blurred, enlarged, perturbed, total_variation
 from holistic_cam_plugin.method.pyramid import check_positive_integer
-from holistic_cam_plugin.metrics.scoring import Score, class_probability
+from holistic_cam_plugin.metrics.scoring import Score, check_seed, class_probability
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["IGOS"]
@@ -49,7 +49,7 @@ class IGOS(Perturbation):
         seed: of the noise.
 
     Raises:
-        TypeError, ValueError: a count below 1.
+        TypeError, ValueError: a count below 1, or a seed that is no integer.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class IGOS(Perturbation):
         self.iterations = iterations
         self.path_steps = path_steps
         self.mask_size = mask_size
-        self.seed = seed
+        check_seed(seed)
+        self.seed = int(seed)
 
     def image_saliency(self, image: Tensor, target: Target) -> Tensor:
         """1 - M on the canvas, `(H, W)`, in [0, 1], of one image `(1, C, H, W)`."""

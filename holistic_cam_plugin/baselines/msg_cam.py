@@ -19,9 +19,11 @@ the largest scale) and the fusion by the mean are this project's choices.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +31,7 @@ from torch.nn import functional as F
 from holistic_cam_plugin.baselines.attribution import LayerAttribution
 from holistic_cam_plugin.baselines.perturbation import blurred, enlarged, perturbed, scores_of_copies
 from holistic_cam_plugin.method.pyramid import check_positive_integer, pyramid_sizes, resize_image
-from holistic_cam_plugin.metrics.scoring import Score, class_probability
+from holistic_cam_plugin.metrics.scoring import Score, class_probability, is_number
 from holistic_cam_plugin.passes.refusals import refusal_explained
 from holistic_cam_plugin.passes.targets import Target
 
@@ -65,7 +67,7 @@ class MSGCAM(LayerAttribution):
     ) -> None:
         super().__init__(model, target_layers, reshape_transform)
         check_positive_integer("groups", groups)
-        if not scales or not all(scale >= 1 for scale in scales):
+        if np.ndim(scales) != 1 or len(scales) == 0 or not all(is_number(s) and 1 <= s < math.inf for s in scales):
             raise ValueError(f"scales must be factors of at least 1, such as (1, 2, 3), got {scales!r}")
         self.scales = scales
         self.groups = groups

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.baselines.perturbation import Perturbation, enlarged
 from holistic_cam_plugin.method.pyramid import check_positive_integer
-from holistic_cam_plugin.metrics.scoring import Score, class_probability
+from holistic_cam_plugin.metrics.scoring import Score, check_seed, class_probability, is_number
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["RISE", "shifted_masks"]
@@ -38,7 +38,7 @@ class RISE(Perturbation):
         batch_size: masked copies that go through the model together.
 
     Raises:
-        TypeError, ValueError: a count below 1, or a probability outside (0, 1].
+        TypeError, ValueError: a count below 1, a probability outside (0, 1], or a seed that is no integer.
     """
 
     def __init__(
@@ -57,12 +57,13 @@ class RISE(Perturbation):
         super().__init__(model, target_layers, reshape_transform, score=score)
         for name, value in {"num_masks": num_masks, "cells": cells, "batch_size": batch_size}.items():
             check_positive_integer(name, value)
-        if not 0 < probability <= 1:
+        if not is_number(probability) or not 0 < probability <= 1:
             raise ValueError(f"probability must be above 0 and at most 1, got {probability!r}")
         self.num_masks = num_masks
         self.cells = cells
-        self.probability = probability
-        self.seed = seed
+        self.probability = float(probability)
+        check_seed(seed)
+        self.seed = int(seed)
         self.batch_size = batch_size
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ BEAT_SECONDS = 1.0
 LOOK_SECONDS = 0.2
 # After so much silence a rank is dead; one that was never heard of may still be starting.
 SILENCE_SECONDS, START_SECONDS = 60, 300
+CONNECT = timedelta(seconds=30)
 # The store takes values of up to 8 MiB; the list of a large data set is longer.
 PIECE = 2**22
 
@@ -150,29 +151,30 @@ def _launched() -> bool:
 
 
 def _store(rank: int, world: int) -> Store:
-    """The store of the launcher, or the first rank's."""
+    """The store of torchrun, or the first rank's."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = rank == 0 and not of_torchrun
     try:
         if not serves:
-            _wait_for_server(host, port)
-        timeout = timedelta(seconds=START_SECONDS)
-        store = TCPStore(host, port, is_master=serves, timeout=timeout, wait_for_workers=False)
+            _wait_for_server(host, port, starting=not of_torchrun)
+        store = TCPStore(host, port, is_master=serves, timeout=CONNECT, wait_for_workers=False)
     except (DistError, OSError) as error:
         raise UsageError(f"the ranks can't meet at {host}:{port}: {_first_line(error)}") from error
     # torchrun keeps its store when it starts the ranks again.
     return PrefixStore(f"holistic-cam/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{world}", store)
 
 
-def _wait_for_server(host: str, port: int) -> None:
+def _wait_for_server(host: str, port: int, starting: bool) -> None:
     # TCPStore waits as well, but without an ear for signals.
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            socket.create_connection((host, port), timeout=LOOK_SECONDS).close()
+            socket.create_connection((host, port), timeout=CONNECT.total_seconds()).close()
             return
-        except OSError:
-            if time.monotonic() > deadline:
+        except OSError as error:
+            gone = isinstance(error, ConnectionRefusedError) and not starting
+            if gone or time.monotonic() > deadline:
                 raise
         time.sleep(LOOK_SECONDS)
 

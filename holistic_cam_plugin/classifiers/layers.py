@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import UsageError, near_matches
 
-__all__ = ["LayerInfo", "check_maps", "find_layers", "probe_layers", "stage_layers"]
+__all__ = ["LayerInfo", "check_maps", "find_layers", "layers_of_pass", "probe_layers", "stage_layers"]
 
 # The deepest stages: a stem at half the input's size says little.
 STAGES = 4
@@ -29,12 +29,17 @@ class LayerInfo(NamedTuple):
 
 
 def probe_layers(model: nn.Module, size: int, device: torch.device) -> list[LayerInfo]:
-    """Every module that gives `(B, C, h, w)` for a square image of this size, in the order in which they finish.
+    """`layers_of_pass` of a square RGB image of this size in pixels."""
+    return layers_of_pass(model, torch.zeros(1, 3, size, size, device=device))
+
+
+def layers_of_pass(model: nn.Module, images: Tensor) -> list[LayerInfo]:
+    """Every module that gives `(B, C, h, w)` for these images, in the order in which they finish.
 
     Modules that run several times are left out: only their first call could be explained.
     """
     modules = {name: module for name, module in model.named_modules() if name and not isinstance(module, _NO_FEATURES)}
-    calls = _output_shapes(model, modules, size, device)
+    calls = _output_shapes(model, modules, images)
     return [
         LayerInfo(name, type(modules[name]).__name__, shapes[0][1:])
         for name, shapes in calls.items()
@@ -45,7 +50,7 @@ def probe_layers(model: nn.Module, size: int, device: torch.device) -> list[Laye
 def check_maps(model: nn.Module, names: Sequence[str], size: int, device: torch.device) -> None:
     """Raise UsageError unless each of these layers gives `(B, C, h, w)` for a square image of this size."""
     modules = dict(zip(names, find_layers(model, names), strict=True))
-    calls = _output_shapes(model, modules, size, device)
+    calls = _output_shapes(model, modules, torch.zeros(1, 3, size, size, device=device))
     for name in names:
         shape = calls.get(name, [()])[0]
         if len(shape) != 4:
@@ -54,7 +59,7 @@ def check_maps(model: nn.Module, names: Sequence[str], size: int, device: torch.
 
 
 def _output_shapes(
-    model: nn.Module, modules: Mapping[str, nn.Module], size: int, device: torch.device
+    model: nn.Module, modules: Mapping[str, nn.Module], images: Tensor
 ) -> dict[str, list[tuple[int, ...]]]:
     """By name, in the order in which they finish, the shape that each call of a module gives; of no tensor, ()."""
     calls: dict[str, list[tuple[int, ...]]] = {}
@@ -67,7 +72,7 @@ def _output_shapes(
         handles.append(module.register_forward_hook(record))
     try:
         with torch.inference_mode():
-            model(torch.zeros(1, 3, size, size, device=device))
+            model(images)
     finally:
         for handle in handles:
             handle.remove()

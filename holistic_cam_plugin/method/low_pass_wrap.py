@@ -9,7 +9,7 @@ everything above its midpoint counts the same, and what lies far from it is dimm
 
 from __future__ import annotations
 
-import math
+import sys
 import warnings
 from numbers import Integral, Real
 
@@ -155,7 +155,7 @@ def check_power(name: str, power: float | None) -> None:
     """Raise ValueError unless `power` is None or a finite number above 0."""
     if power is None:
         return
-    if isinstance(power, bool) or not isinstance(power, Real) or not 0 < power < math.inf:
+    if isinstance(power, bool) or not isinstance(power, Real) or not 0 < power <= sys.float_info.max:
         raise ValueError(f"{name} must be a finite number above 0 or None, got {power!r}")
 
 

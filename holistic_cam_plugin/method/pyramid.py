@@ -21,6 +21,9 @@ from torch.nn import functional as F
 
 __all__ = ["pyramid_sizes", "resize_image"]
 
+# No image that is enlarged beyond it fits into any memory.
+LARGEST = 2**16
+
 INTERPOLATIONS = ("bilinear", "bicubic")
 
 
@@ -31,6 +34,7 @@ def pyramid_sizes(
     max_size: int = 1000,
     sizes: Sequence[int] | None = None,
     depth: int | None = None,
+    multiple_of: int = 1,
 ) -> list[tuple[int, ...]]:
     """Height and width in pixels of every scale, the base scale first (paper, eq. 9).
 
@@ -40,19 +44,28 @@ def pyramid_sizes(
         max_size: zeta_T in pixels, at least 1.
         sizes: shorter sides in pixels to use instead of the formula; the first one is the base scale.
         depth: slices or frames of a volume. The shorter side is that of height and width all the same.
+        multiple_of: heights and widths are rounded to the nearest multiple of it in pixels, at least one, for models
+            that refuse others.
 
     Returns:
-        One `(height, width)` a scale, of a volume `(depth, height, width)`. The aspect is kept and each side is
-        truncated to an integer.
+        One `(height, width)` a scale, of a volume `(depth, height, width)`. The aspect is kept, up to rounding, and
+        each side is truncated to an integer before.
 
     Raises:
         TypeError: a value is not an integer.
-        ValueError: a value is below 1, or `sizes` is empty.
+        ValueError: a value is below 1 or beyond 65,536, `sizes` is empty, or the input's own sides are no multiples of
+            `multiple_of`: its untouched image goes through the model, too.
     """
     sides = {"height": height, "width": width} if depth is None else {"depth": depth, "height": height, "width": width}
     for name, value in sides.items():
         check_positive_integer(name, value)
     check_pyramid(num_scales, max_size, sizes)
+    check_positive_integer("multiple_of", multiple_of)
+    if height % multiple_of or width % multiple_of:
+        raise ValueError(
+            f"the image's {height}x{width} px are no multiples of multiple_of={multiple_of}: crop or pad it, since the "
+            "base scale is the untouched image"
+        )
     # Python's integers don't overflow, NumPy's do.
     shorter, num_scales, max_size = min(int(height), int(width)), int(num_scales), int(max_size)
     if sizes is None:
@@ -60,8 +73,9 @@ def pyramid_sizes(
         factors = [(shorter * num_scales + max_size * t, shorter * num_scales) for t in range(num_scales)]
     else:
         factors = [(int(size), shorter) for size in sizes]
+    steps = {name: 1 if name == "depth" else int(multiple_of) for name in sides}
     return [
-        tuple(max(1, int(side) * numerator // denominator) for side in sides.values())
+        tuple(_nearest(int(side) * numerator // denominator, steps[name]) for name, side in sides.items())
         for numerator, denominator in factors
     ]
 
@@ -93,6 +107,11 @@ def resize_image(images: Tensor, size: tuple[int, ...], interpolation: str = "bi
     return F.interpolate(images.float(), size=size, mode=interpolation, align_corners=False).to(images.dtype)
 
 
+def _nearest(side: int, step: int) -> int:
+    """The multiple of `step` that is nearest to `side`, the larger of two, at least one step."""
+    return max(step, (2 * side + step) // (2 * step) * step)
+
+
 def check_images(images: Tensor, device: torch.device, volumes: bool = False) -> Tensor:
     """Images, detached and on the device.
 
@@ -111,8 +130,8 @@ def check_images(images: Tensor, device: torch.device, volumes: bool = False) ->
 
 def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | None) -> None:
     """Raise TypeError or ValueError if these do not describe a pyramid."""
-    check_positive_integer("num_scales", num_scales)
-    check_positive_integer("max_size", max_size)
+    check_positive_integer("num_scales", num_scales, LARGEST)
+    check_positive_integer("max_size", max_size, LARGEST)
     if sizes is None:
         return
     if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Sequence):
@@ -120,7 +139,17 @@ def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | None) -
     if len(sizes) == 0:
         raise ValueError("sizes is empty: name at least one shorter side in pixels, or leave it None")
     for size in sizes:
-        check_positive_integer("every one of sizes", size)
+        check_positive_integer("every one of sizes", size, LARGEST)
+
+
+def check_multiples(multiple_of: int, tiles: bool) -> None:
+    """Raise TypeError or ValueError unless this is a number of pixels, 1 where the image is covered by tiles."""
+    check_positive_integer("multiple_of", multiple_of)
+    if tiles and multiple_of > 1:
+        raise ValueError(
+            f"multiple_of={multiple_of} and tiles=True exclude one another: tiles have the image's own size, and the "
+            "model sees no other"
+        )
 
 
 def check_interpolation(interpolation: str) -> None:
@@ -135,9 +164,11 @@ def check_switch(name: str, value: bool) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
-def check_positive_integer(name: str, value: int) -> None:
+def check_positive_integer(name: str, value: int, largest: int | None = None) -> None:
     """Raise TypeError or ValueError unless `value` is an integer, NumPy's included, of at least 1 (a bool is none)."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+    if largest is not None and value > largest:
+        raise ValueError(f"{name} must be at most {largest}, got {value}")

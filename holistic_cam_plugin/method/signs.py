@@ -32,12 +32,16 @@ def signed_weights(weigh: Callable[[Tensor, Tensor], Tensor], activations: Tenso
         gradients: G in the same shape.
 
     Returns:
-        W+ - W- in the same shape: not negative where A has no negative value.
+        W+ - W- in the same shape: of an image without negative activations W+, whatever lies in the batch beside it.
     """
     if not _has_negatives([activations]):
         return weigh(activations, gradients)
     positive = weigh(activations.clamp(min=0), gradients)
-    return positive.sub_(weigh(activations.neg().clamp_(min=0), -gradients))
+    negative = weigh(activations.neg().clamp_(min=0), -gradients)
+    for image, weights in zip(activations, negative, strict=True):
+        if not _has_negatives([image]):
+            weights.zero_()
+    return positive.sub_(negative)
 
 
 def split_signs(activations: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -52,8 +56,7 @@ def split_signs(activations: Sequence[Tensor], weights: Sequence[Tensor]) -> tup
     """
     if _has_negatives(activations):
         return _both(activations), _both(weights)
-    # An image without negative activations may come in a batch with one that has them.
-    return list(activations), [w.clamp(min=0) for w in weights] if _has_negatives(weights) else list(weights)
+    return list(activations), list(weights)
 
 
 def _has_negatives(tensors: Sequence[Tensor]) -> bool:

@@ -22,7 +22,7 @@ class _Evaluation(NamedTuple):
     """Who holds a model in evaluation mode."""
 
     threads: list[int]
-    training: list[nn.Module]  # for the last one to put back into training mode
+    training: list[nn.Module]  # for the last one to put back into training mode, outer modules first
 
 
 _evaluations: WeakKeyDictionary[nn.Module, _Evaluation] = WeakKeyDictionary()
@@ -52,8 +52,18 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             if not evaluation.threads:
                 training += evaluation.training
                 _evaluations.pop(model, None)
-            for module in training:
-                module.training = True
+            _train(model, training)
+
+
+def _train(model: nn.Module, training: list[nn.Module]) -> None:
+    """Put these modules of the model back into training mode, and no others."""
+    flags = {module: module.training for module in model.modules()} | dict.fromkeys(training, True)
+    for module in training:
+        # A module may do more at a change of mode than set its flags: adapters take their weights out again.
+        if type(module).train is not nn.Module.train:
+            module.train()
+    for module, flag in flags.items():
+        module.training = flag
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -113,7 +113,7 @@ def _scales(
     try:
         if sizes[0] != own:
             native = native_pass(capture, images, targets)
-        for size in in_order if progress is None else progress(in_order):
+        for size in in_order if progress is None else _watched(in_order, progress):
             parts = []
             for some in chunks(len(images), size, images.device):
                 chosen = targets if native is None else native.targets
@@ -132,6 +132,22 @@ def _scales(
         scales[:] = [scales[order.index(scale)] for scale in range(len(order))]
     assert native is not None  # there is a scale
     return _Scales(native.outputs, stacks, finite, lost)
+
+
+def _watched(sizes: Sequence[Size], progress: Callable[[Iterable[Any]], Iterable[Any]]) -> Iterator[Size]:
+    """The sizes, while `progress` watches; TypeError or ValueError unless it hands on each of them in its turn."""
+    advice = "it must hand on what it gets, as tqdm.tqdm does"
+    shown = progress(sizes)
+    if not isinstance(shown, Iterable):
+        raise TypeError(f"progress gave a {type(shown).__name__}, no iterable: {advice}")
+    count = 0
+    for given in shown:
+        if count == len(sizes) or given is not sizes[count]:
+            raise ValueError(f"progress gave {given!r} in the place of a scale or out of turn: {advice}")
+        count += 1
+        yield given
+    if count < len(sizes):
+        raise ValueError(f"progress gave {count} of {len(sizes)} scales: {advice}")
 
 
 def _append(stacks: Sequence[Stack], result: Pass, layer: int, weigh: Weigh) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import pytorch_grad_cam
-from pytorch_grad_cam import FinerCAM, GradCAM, RefineCAM
+from pytorch_grad_cam import FinerCAM, GradCAM, GradCAMPlusPlus, RefineCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -13,6 +13,7 @@ from holistic_cam_plugin import CAMERAS, HolisticCAM
 from holistic_cam_plugin.baselines.by_name import METHODS, display_name, layer_maps, method_key
 from holistic_cam_plugin.baselines.normgrad import NormGrad
 from holistic_cam_plugin.baselines.rise import RISE
+from holistic_cam_plugin.baselines.stage_refine_cam import StageRefineCAM
 from holistic_cam_plugin.errors import UsageError
 
 TARGETS = [[ClassifierOutputTarget(2)], [ClassifierOutputTarget(0), ClassifierOutputTarget(5)]]
@@ -28,7 +29,8 @@ def test_every_method_of_the_library_has_a_name():
     library = {value for value in vars(pytorch_grad_cam).values() if isinstance(value, type)}
     methods = {value for value in library if issubclass(value, BaseCAM)} - {BaseCAM}
     assert methods <= set(METHODS.values())
-    assert {METHODS[name] for name in ("finercam", "refinecam", "cameras")} == {FinerCAM, RefineCAM, CAMERAS}
+    assert {METHODS[name] for name in ("finercam", "cameras")} == {FinerCAM, CAMERAS}
+    assert issubclass(METHODS["refinecam"], StageRefineCAM)
 
 
 @pytest.mark.parametrize("name", ["Grad-CAM++", "gradcam++", "gradcamplusplus", "Grad_CAM plusplus"])
@@ -54,6 +56,25 @@ def test_maps_are_those_of_the_class_for_each_image_layer_and_target(net, images
             cam = METHODS[method](net, [layer])
             np.testing.assert_allclose(saliency_map, cam(images[image, None], [target])[0], atol=1e-6)
             del cam
+
+
+@pytest.mark.parametrize("order", [["layer1", "layer2", "layer3"], ["layer3", "layer1"], ["layer1"], ["layer1.0"]])
+def test_refinecam_takes_the_layers_from_the_explained_one_to_the_deepest(net, images, order):
+    chains = {
+        "layer1": [net.layer1, net.layer2, net.layer3],
+        "layer1.0": [net.layer1[0], net.layer2, net.layer3],
+        "layer2": [net.layer2, net.layer3],
+        "layer3": [net.layer3],
+    }
+    found = layer_maps("refinecam", net, [net.get_submodule(name) for name in order], images[:1], TARGETS[:1])
+    for name, maps in zip(order, found, strict=True):
+        np.testing.assert_allclose(maps, RefineCAM(net, chains[name])(images[:1], TARGETS[0]), atol=1e-6)
+        plain = GradCAMPlusPlus(net, [net.get_submodule(name)])(images[:1], TARGETS[0])
+        assert (np.abs(maps - plain).max() > 0.1) == (name != "layer3")
+
+
+def test_refinecam_says_which_method_it_refines():
+    assert display_name("refinecam") == "RefineCAM (Grad-CAM++)"
 
 
 @pytest.mark.parametrize("aug_smooth", [False, True])

@@ -100,7 +100,7 @@ def test_fixed_size_models(images, net):
     assert MSGCAM(model, [net.layer3], scales=(1,))(images).shape == (2, 64, 64)
 
 
-@pytest.mark.parametrize("scales", [(), (0.5, 1), (float("nan"),)])
+@pytest.mark.parametrize("scales", [(), (0.5, 1), (float("nan"),), (float("inf"),), 2, "12", ("2",)])
 def test_refused(net, scales):
     with pytest.raises(ValueError, match="scales must be factors of at least 1"):
         MSGCAM(net, [net.layer3], scales=scales)

@@ -8,6 +8,8 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch.nn import functional as F
 
+from holistic_cam_plugin.baselines.emp import EMP
+from holistic_cam_plugin.baselines.igos import IGOS
 from holistic_cam_plugin.baselines.rise import RISE, shifted_masks
 from tests.baselines.rivals import LooksAtAQuarter, textured
 
@@ -83,8 +85,26 @@ def test_score(net, images):
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"probability": 0.0}, "probability must be above 0 and at most 1, got 0.0"),
         ({"probability": 1.1}, "probability must be above 0"),
+        ({"probability": float("nan")}, "probability must be above 0"),
+        ({"probability": "0.5"}, "probability must be above 0"),
     ],
 )
 def test_refused(net, option, message):
     with pytest.raises(ValueError, match=message):
         RISE(net, **option)
+
+
+@pytest.mark.parametrize("method", [RISE, EMP, IGOS])
+def test_seeds(net, method):
+    assert method(net, seed=np.int64(3)).seed == 3
+    for seed in (0.5, "0", True):
+        with pytest.raises(TypeError, match="seed must be an integer"):
+            method(net, seed=seed)
+
+
+def test_numpys_numbers_are_numbers(net, images):
+    target = [ClassifierOutputTarget(2)]
+    options = {"num_masks": 4, "probability": 0.5, "seed": 3}
+    expected = RISE(net, **options)(images[:1], target)
+    numpys = {"num_masks": np.int64(4), "probability": np.float32(0.5), "seed": np.int64(3)}
+    np.testing.assert_array_equal(RISE(net, **numpys)(images[:1], target), expected)

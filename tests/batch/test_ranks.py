@@ -204,6 +204,11 @@ def test_ranks_that_can_not_meet_say_so(launched, monkeypatch):
     nowhere = "^the ranks can't meet at 127.0.0.1:"
     with as_rank(1), pytest.raises(UsageError, match=nowhere), joined_ranks(torch.device("cpu"), pytest.fail):
         pass
+    monkeypatch.setattr(module, "START_SECONDS", 300)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # torchrun, which began before its ranks, is dead
+    with pytest.raises(UsageError, match=nowhere), joined_ranks(torch.device("cpu"), pytest.fail):
+        pass
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE")
     with socket.create_server(("127.0.0.1", int(os.environ["MASTER_PORT"]))):
         with pytest.raises(UsageError, match=nowhere) as error, joined_ranks(torch.device("cpu"), pytest.fail):
             pass

@@ -7,10 +7,11 @@ import shutil
 import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 from holistic_cam_plugin.__main__ import main
 from tests.batch.page_tools import choose, one, several, visible_maps
-from tests.browser import errors
+from tests.browser import PATIENCE, errors
 
 
 def test_a_map_is_looked_at_by_keys_alone(page):
@@ -32,7 +33,8 @@ def test_a_map_is_looked_at_by_keys_alone(page):
     keys.send_keys(Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.ARROW_RIGHT).perform()
     keys.send_keys(Keys.ESCAPE).perform()
     assert not viewer.is_displayed()
-    assert page.switch_to.active_element.accessible_name == names[1]
+    # The browser first gives the focus back to the map that was opened, and then tells of the end.
+    WebDriverWait(page, PATIENCE).until(lambda _: page.switch_to.active_element.accessible_name == names[1])
 
 
 def test_an_overlay_fades_and_gives_way_to_map_or_picture(page):
@@ -70,7 +72,8 @@ def test_only_maps_that_are_shown_are_stepped_through(page):
     keys.send_keys(*[Keys.ARROW_RIGHT] * 9).perform()
     assert not one(page, "#next").is_enabled()
     keys.send_keys(Keys.ESCAPE).perform()
-    assert page.execute_script("return document.activeElement.closest('.card').dataset.file") == "z.png"
+    focused = "return document.activeElement.closest('.card')?.dataset.file"
+    WebDriverWait(page, PATIENCE).until(lambda _: page.execute_script(focused) == "z.png")
 
 
 def test_one_file_goes_alone(browser, reported, tmp_path):

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor, nn
 
 from benchmarks.harness.data import Sample, candidates, load, taken
 from benchmarks.harness.grids import compose, load_grid
 from benchmarks.harness.models import SQUASHED
+from holistic_cam_plugin.classifiers.images import read_image
 from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier
 from holistic_cam_plugin.demo.scenes import make_scene
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.metrics import region_mask
+from holistic_cam_plugin.metrics import energy_pointing_game, region_mask
 
 ANNOTATION = """<annotation><filename>{name}</filename>{objects}</annotation>"""
 OBJECT = """<object><name>{synset}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax>
@@ -122,6 +123,29 @@ def test_a_mask_of_any_size_lies_on_its_object(tmp_path: Path, size: tuple[int, 
         assert loaded.mask is not None
         seen = (loaded.image[0, 0] > 0).numpy()
         assert (loaded.mask & seen).sum() / (loaded.mask | seen).sum() > 0.95
+
+
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_a_box_lies_on_its_object_in_a_file_that_is_decoded_at_half_its_size(
+    tmp_path: Path, orientation: int | None
+) -> None:
+    width, height = 4400, 4100
+    box = (1000, 500, 2500, 1700)
+    pixels = Image.new("L", (width, height))
+    pixels.paste(255, box)
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+        box = (height - box[3], box[0], height - box[1], box[2])  # turned clockwise to be upright
+    pixels.save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").width < 2300
+    for resize in (256, SQUASHED):
+        loaded = load(Sample("a", 0, tmp_path / "a.jpg", (box,)), classifier(resize=resize))
+        rows, columns = (loaded.image[0, 0] > 0).nonzero(as_tuple=True)
+        seen = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert np.allclose(loaded.boxes[0], seen, atol=1.01)
+        maps = (loaded.image[:, 0] > 0).float()
+        assert energy_pointing_game(maps, [loaded.boxes])[0] > 0.95
 
 
 def test_boxes_outside_of_the_crop_are_gone(tmp_path: Path) -> None:

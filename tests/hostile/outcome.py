@@ -12,11 +12,12 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from holistic_cam_plugin.__main__ import main
+from tests.batch.batch_tools import QUICK
 
 # A loaded machine is slow; a hang is for ever.
 SECONDS = 60
@@ -70,10 +71,17 @@ def run(*arguments: object, seconds: int = SECONDS) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue(), noise)
 
 
-def run_bounded(*arguments: object, more_mib: int = 1536, seconds: int = SECONDS, cwd: Path | None = None) -> Outcome:
+def batch(source: Path, output: Path, *more: object, seconds: int = SECONDS) -> Outcome:
+    """A job of the bundled model at one small scale, in this process."""
+    return run("batch", source, "--output", output, *QUICK, "--workers", "0", *more, seconds=seconds)
+
+
+def run_bounded(
+    *arguments: object, more_mib: int = 1536, seconds: int = 120, environment: Mapping[str, str] | None = None
+) -> Outcome:
     """The command line in a process of its own, which may take this much memory on top of what it begins with."""
     texts = [Path(tempfile.mkstemp(prefix="hostile")[1]) for _ in range(2)]
-    process = _context.Process(target=_bounded, args=([str(a) for a in arguments], texts, more_mib, cwd))
+    process = _context.Process(target=_bounded, args=([str(a) for a in arguments], texts, more_mib, environment or {}))
     process.start()
     process.join(seconds)
     late = process.is_alive()
@@ -88,14 +96,13 @@ def run_bounded(*arguments: object, more_mib: int = 1536, seconds: int = SECONDS
     return Outcome(process.exitcode, out, err)
 
 
-def _bounded(arguments: Sequence[str], texts: Sequence[Path], more_mib: int, cwd: Path | None) -> None:
+def _bounded(arguments: Sequence[str], texts: Sequence[Path], more_mib: int, environment: Mapping[str, str]) -> None:
     os.setsid()
     for number, path in enumerate(texts, start=1):
         os.dup2(os.open(path, os.O_WRONLY), number)
     # As in a process that a user starts: the terminal is a file here.
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
-    if cwd is not None:
-        os.chdir(cwd)
+    os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # of the reading processes: the quickest
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = now + more_mib * 2**20

@@ -3,7 +3,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from scipy.ndimage import median_filter, uniform_filter
 
 from holistic_cam_plugin import (
     denoising_mask,
@@ -13,21 +12,7 @@ from holistic_cam_plugin import (
     min_max_normalize,
 )
 from holistic_cam_plugin.method.low_pass_wrap import LARGEST_KERNEL
-
-
-def hill(height: int, width: int, sigma: float = 0.2, unit: float = 1.0) -> np.ndarray:
-    """A smooth hot spot off the centre, on a slope so that the minimum is not zero."""
-    y, x = np.mgrid[:height, :width] / max(height, width)
-    return np.float32((np.exp(-((y - 0.35) ** 2 + (x - 0.4) ** 2) / (2 * sigma**2)) + 0.1 + 0.2 * x) * unit)
-
-
-def literal(base: np.ndarray, blur_size: int, ksize: int) -> np.ndarray:
-    """Equations 13-15 with scipy's filters, no OpenCV: its borders are called nearest and mirror there."""
-    base = base.astype(np.float64)
-    low, middle = base.min(), (base.max() + base.min()) / 2
-    levels = np.rint((np.minimum(base, middle) - low) / (middle - low) * 255).astype(np.uint8)
-    median = low + median_filter(levels, blur_size, mode="nearest") / 255 * (middle - low)
-    return uniform_filter(median, ksize, mode="mirror")
+from tests.method.hills import hill, literal
 
 
 @pytest.mark.parametrize(
@@ -210,30 +195,6 @@ def test_the_largest_number_of_all_is_its_own_wrap():
     assert np.array_equal(low_pass_wrap(base), base)
 
 
-@pytest.mark.parametrize("shape", [(64, 1), (64,), (32, 64), (1, 64, 64), ()])
-def test_a_mask_of_another_shape_is_refused(shape):
-    with pytest.raises(ValueError, match=r"base_map .*\(64, 64\).*|base_map must be one map") as error:
-        fundamental_scale_denoising(hill(64, 64), np.ones(shape, np.float32))
-    assert str(shape) in str(error.value)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_primary_map_that_is_not_finite_is_refused(value):
-    with pytest.raises(ValueError, match="primary_map holds NaN or infinite values"):
-        fundamental_scale_denoising(np.full((8, 8), value, np.float32), hill(8, 8))
-
-
-@pytest.mark.parametrize("power", [0, -1, np.nan, np.inf, True, "2"])
-def test_a_power_that_is_none_is_refused(power):
-    with pytest.raises(ValueError, match="power must be a finite number above 0"):
-        denoising_mask(hill(8, 8), power=power)
-
-
-def test_a_power_of_negative_numbers_is_refused():
-    with pytest.raises(ValueError, match="a power needs a base_map that is never negative, got values down to -1"):
-        denoising_mask(hill(8, 8) - hill(8, 8).min() - 1, power=0.5)
-
-
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0, 5)])
 def test_an_empty_map_is_refused(shape):
     with pytest.raises(ValueError, match="base_map must be one map"):
@@ -264,42 +225,6 @@ def test_a_volume_of_one_slice_is_its_slice():
     assert np.array_equal(low_pass_wrap(base[None])[0], low_pass_wrap(base))
     denoised = fundamental_scale_denoising(base[None], base[None], power=3)
     assert np.array_equal(denoised[0], fundamental_scale_denoising(base, base, power=3))
-
-
-def test_denoising_multiplies_the_map_by_the_wrap():
-    primary, base = hill(64, 64, 0.05), hill(64, 64)
-    denoised = fundamental_scale_denoising(primary, base, 11, 21)
-    np.testing.assert_allclose(denoised, primary.astype(np.float64) * literal(base, 11, 21), atol=1e-4)
-
-
-def test_the_product_of_two_tiny_maps_does_not_vanish():
-    denoised = fundamental_scale_denoising(hill(64, 64, unit=1e-30), hill(64, 64, unit=1e-30))
-    assert denoised.dtype == np.float64
-    assert denoised.max() > 1e-61
-
-
-def test_a_tiny_hot_spot_falls_back_to_the_unmasked_map():
-    base = np.zeros((64, 64), np.float32)
-    base[30:33, 30:33] = 1  # far below half of the median's window of 15 x 15
-    primary = hill(64, 64)
-    with pytest.warns(UserWarning, match="the low-pass wrap is zero everywhere: the hot spot .* smaller blur_size"):
-        denoised = fundamental_scale_denoising(primary, base)
-    assert np.array_equal(denoised, primary)
-    assert not np.array_equal(fundamental_scale_denoising(primary, base, blur_size=3), primary)
-
-
-def test_an_empty_base_map_masks_everything_without_a_warning():
-    assert not fundamental_scale_denoising(hill(64, 64), np.zeros((64, 64), np.float32)).any()
-
-
-@pytest.mark.parametrize("unit", [1e-20, 1.0, 1e6])
-@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
-def test_the_masks_power_in_any_unit(unit, power):
-    primary, base = hill(64, 64, sigma=0.1), hill(64, 64, unit=unit)
-    wrap = literal(base, kernel_size(64, 51), kernel_size(64, 91))
-    denoised = fundamental_scale_denoising(primary, base, power=power)
-    expected = primary * (wrap / wrap.max()) ** power
-    np.testing.assert_allclose(denoised / denoised.max(), expected / expected.max(), atol=1e-3)
 
 
 def test_another_box_filter_in_proportion():

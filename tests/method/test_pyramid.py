@@ -122,3 +122,53 @@ def test_the_depth_of_volumes_grows_by_the_factor_of_the_shorter_side():
     assert pyramid_sizes(112, 140, sizes=[112, 168], depth=16) == [(16, 112, 140), (24, 168, 210)]
     with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
         pyramid_sizes(112, 112, depth=0)
+
+
+def literally_nearest(side, step):
+    return min(range(step, side + 2 * step, step), key=lambda multiple: (abs(multiple - side), -multiple))
+
+
+def literally_rounded(height, width, num_scales, max_size, step):
+    """Eq. 9, truncated, then the nearest of all multiples, the larger one of two."""
+    sizes = []
+    for t in range(1, num_scales + 1):
+        factor = (min(height, width) + Fraction(max_size, num_scales) * (t - 1)) / min(height, width)
+        truncated = [int(side * factor) for side in (height, width)]
+        sizes.append(
+            tuple(min(range(step, s + 2 * step, step), key=lambda m, s=s: (abs(m - s), -m)) for s in truncated)
+        )
+    return sizes
+
+
+@pytest.mark.parametrize("step", [1, 14, 16, 32])
+@pytest.mark.parametrize(("rows", "columns"), [(7, 7), (4, 7), (9, 2)])
+@pytest.mark.parametrize(("num_scales", "max_size"), [(7, 1000), (3, 50)])
+def test_sides_are_rounded_to_multiples(step, rows, columns, num_scales, max_size):
+    height, width = rows * step, columns * step
+    sizes = pyramid_sizes(height, width, num_scales, max_size, multiple_of=step)
+    assert sizes == literally_rounded(height, width, num_scales, max_size, step)
+    assert sizes[0] == (height, width)
+
+
+def test_explicit_sizes_are_rounded_too_to_one_multiple_at_least():
+    assert pyramid_sizes(64, 96, sizes=[64, 70, 80, 81, 5], multiple_of=32) == [
+        (64, 96),
+        (64, 96),  # 105
+        (96, 128),  # 80 and 120 lie half way, or nearer
+        (96, 128),
+        (32, 32),
+    ]
+    assert pyramid_sizes(32, 32, sizes=[48], depth=9, multiple_of=16) == [(13, 48, 48)]  # the depth keeps the formula
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"height": 60, "multiple_of": 14}, ValueError, "60x56 px are no multiples of multiple_of=14: crop or pad it"),
+        ({"multiple_of": 0}, ValueError, "multiple_of must be at least 1, got 0"),
+        ({"multiple_of": 14.0}, TypeError, "multiple_of must be an integer, got 14.0"),
+    ],
+)
+def test_what_can_be_no_multiple_is_refused(arguments, error, match):
+    with pytest.raises(error, match=match):
+        pyramid_sizes(**({"height": 56, "width": 56} | arguments))

@@ -11,7 +11,8 @@ const isShown = (element) => !element.closest("[hidden]");
 function filter() {
   const text = chosen("file").toLowerCase();
   for (const name of ["layer", "method"]) {
-    for (const part of list.querySelectorAll(`[data-${name}]`)) part.hidden = chosen(name) && part.dataset[name] !== chosen(name);
+    const wanted = chosen(name);
+    for (const part of list.querySelectorAll(`[data-${name}]`)) part.hidden = wanted && part.dataset[name] !== wanted;
   }
   for (const card of cards) {
     const targets = [...card.querySelectorAll(".target")];
@@ -24,12 +25,13 @@ function filter() {
   count.value = `${cards.filter(isShown).length} of ${cards.length} images, ${maps} map${maps === 1 ? "" : "s"}`;
 }
 
+const values = (card, selector, name) => [...card.querySelectorAll(selector)].map((part) => Number(part.dataset[name] ?? 0));
+
 // Of what is shown of a card: its best class, the sum over its methods.
 const keys = {
   name: (card) => card.dataset.file,
-  probability: (card) => Math.max(0, ...[...card.querySelectorAll(".target:not([hidden])")].map((target) => Number(target.dataset.probability))),
-  seconds: (card) =>
-    [...card.querySelectorAll(".target:first-child th[data-seconds]:not([hidden])")].reduce((sum, head) => sum + Number(head.dataset.seconds), 0),
+  probability: (card) => Math.max(0, ...values(card, ".target:not([hidden])", "probability")),
+  seconds: (card) => values(card, ".target:first-child th:not([hidden])", "seconds").reduce((sum, value) => sum + value, 0),
 };
 
 function sort() {
@@ -58,7 +60,7 @@ function view(button) {
   above.src = map.src;
   above.alt = map.alt;
   below.setAttribute("src", picture ? picture.src : "");
-  stage.style.setProperty("--ratio", map.width ? map.getAttribute("width") / map.getAttribute("height") : 1);
+  stage.style.setProperty("--ratio", map.getAttribute("width") / map.getAttribute("height"));
   document.getElementById("viewed").textContent = map.alt;
   document.getElementById("about").textContent = `${card.dataset.file} · ${button.dataset.about}`;
   back.disabled = place === 0;

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms, box_convert
+
+from holistic_cam_plugin import BoxScoreTarget, DETRDetections, HolisticCAM, YOLODetections
+
+CLASSES = 3
+
+
+class Cells(nn.Module):
+    """A detector of one box a cell of 8 px, an eighth of the image wide; it sees brightness, and what lies 32 px about.
+
+    Class 1 is bright, class 2 is dark, class 0 never. Refuses sides that are no multiples of 32, as YOLOs do.
+    """
+
+    def __init__(self, form: str = "yolo") -> None:
+        super().__init__()
+        self.form = form
+        self.features = nn.Sequential(nn.Conv2d(3, 2, 8, stride=8), nn.ReLU())
+        nn.init.constant_(self.features[0].weight[0], 1 / 192)
+        nn.init.constant_(self.features[0].weight[1], -1 / 192)
+        nn.init.zeros_(self.features[0].bias)
+
+    def forward(self, images: Tensor):
+        features = self.features(images)
+        around = F.interpolate(F.avg_pool2d(features, 4), scale_factor=4)
+        bright, dark = (torch.cat([features, around / 100], dim=1)[:, [0, 1]] * 8).flatten(2).unbind(1)
+        logits = torch.stack([torch.full_like(bright, -9.0), bright, dark], dim=2) - 4  # (B, N, classes)
+        height, width = features.shape[-2:]
+        rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        boxes = torch.stack([columns / width, rows / height], dim=-1).reshape(1, -1, 2).expand(len(images), -1, 2)
+        boxes = torch.cat([boxes, torch.full_like(boxes, 1 / 4)], dim=-1)  # cxcywh, relative
+        scale = boxes.new_tensor([images.shape[-1], images.shape[-2]] * 2)
+        if self.form == "detr":
+            return {"logits": logits, "pred_boxes": boxes}
+        if self.form == "yolo":
+            return torch.cat([boxes * scale, logits.sigmoid()], dim=2).transpose(1, 2)
+        best, labels = logits.sigmoid().max(dim=2)
+        corners = box_convert(boxes * scale, "cxcywh", "xyxy")
+        return [{"boxes": b, "labels": k, "scores": s} for b, k, s in zip(corners, labels, best, strict=True)]
+
+
+def two_spots() -> Tensor:
+    """One bright spot above on the left, one dark spot below on the right."""
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
+    spot = [torch.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 60) for cy, cx in ((28, 36), (68, 92))]
+    return (spot[0] - spot[1]).expand(1, 3, 96, 128)
+
+
+def detector(form: str) -> tuple[nn.Module, nn.Module]:
+    model = Cells(form)
+    wrapped = {"yolo": YOLODetections, "detr": lambda m: DETRDetections(m, "sigmoid"), "torchvision": lambda m: m}
+    return wrapped[form](model).eval(), model.features
+
+
+FORMS = ("torchvision", "detr", "yolo")
+OPTIONS = {"sizes": [96, 150, 200], "multiple_of": 32, "weighting": "positive"}
+
+
+def picked(model: nn.Module, label: int) -> Tensor:
+    """What a user does: suppress what is not the best, and take the box of the class."""
+    with torch.no_grad():
+        (found,) = model(two_spots())
+    kept = batched_nms(found["boxes"], found["scores"], found["labels"], 0.3)
+    best = next(index for index in kept.tolist() if found["labels"][index] == label)
+    return found["boxes"][best]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("label", [1, 2])
+def test_the_map_of_a_box_lies_in_the_box(form, label):
+    model, layer = detector(form)
+    box = picked(model, label)
+    maps = HolisticCAM(model, [layer], **OPTIONS)(two_spots(), [BoxScoreTarget([box.tolist()], [label])])
+    x0, y0, x1, y1 = box.round().int().tolist()
+    assert maps[0, y0:y1, x0:x1].sum() > 0.9 * maps.sum()
+    assert y0 <= np.unravel_index(maps[0].argmax(), (96, 128))[0] < y1
+
+
+def test_all_forms_of_the_same_detections_give_the_same_map():
+    maps = []
+    for form in FORMS:
+        model, layer = detector(form)
+        maps.append(HolisticCAM(model, [layer], **OPTIONS)(two_spots(), [BoxScoreTarget([picked(model, 1)], [1])]))
+    np.testing.assert_allclose(maps[1], maps[0], atol=1e-5)
+    np.testing.assert_allclose(maps[2], maps[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_box_is_followed_through_the_scales(form):
+    model, layer = detector(form)
+    box, seen = picked(model, 1), []
+
+    class Watched(BoxScoreTarget):
+        def __call__(self, found):
+            score = super().__call__(found)
+            bright = (found["scores"].detach() * (found["labels"] == 1)).argmax()
+            seen.append((found["boxes"][bright], float(score.detach())))
+            return score
+
+    HolisticCAM(model, [layer], **OPTIONS)(two_spots(), [Watched([box.tolist()], [1])])
+    assert len(seen) == 3
+    for best, score in seen:
+        torch.testing.assert_close(best, box, atol=4, rtol=0)
+        assert score > 0.5
+
+
+def test_without_multiples_such_a_model_refuses_the_pyramid():
+    model, layer = detector("yolo")
+    with pytest.raises(ValueError, match=r"passes at 96x128 px but not at the pyramid's 200x266 px"):
+        HolisticCAM(model, [layer], sizes=[96, 200])(two_spots(), [BoxScoreTarget([picked(model, 1)], [1])])
+    with pytest.raises(ValueError, match="97x128 px are no multiples of multiple_of=32: crop or pad it"):
+        HolisticCAM(model, [layer], multiple_of=32)(torch.rand(1, 3, 97, 128))
+    with pytest.raises(ValueError, match="multiple_of=32 and tiles=True exclude one another"):
+        HolisticCAM(model, [layer], multiple_of=32, tiles=True)
+
+
+class Returns(nn.Module):
+    def __init__(self, outputs, num_labels=None) -> None:
+        super().__init__()
+        self.outputs = outputs
+        if num_labels:
+            self.config = type("Config", (), {"num_labels": num_labels})
+
+    def forward(self, images):
+        return self.outputs
+
+
+def test_a_yolo_by_hand():
+    outputs = torch.tensor([[10.0, 20.0, 4.0, 8.0, 0.1, 0.7], [30.0, 40.0, 2.0, 2.0, 0.6, 0.2], [0.0] * 6]).T[None]
+    for returned in (outputs, (outputs, "features")):
+        (found,) = YOLODetections(Returns(returned))(torch.zeros(1, 3, 64, 64))
+        assert found["boxes"].tolist() == [[8, 16, 12, 24], [29, 39, 31, 41], [0, 0, 0, 0]]
+        assert found["labels"].tolist() == [1, 0, 0]
+        torch.testing.assert_close(found["scores"], torch.tensor([0.7, 0.6, 0.0]))
+    (found,) = YOLODetections(Returns(outputs), "xywh")(torch.zeros(1, 3, 64, 64))
+    assert found["boxes"][0].tolist() == [10, 20, 14, 28]
+
+
+@pytest.mark.parametrize("num_labels", [2, 3])
+def test_a_detr_by_hand(num_labels):
+    logits = torch.tensor([[[1.0, 3.0, 2.0], [2.0, 0.0, 5.0]]])
+    boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.25], [0.25, 0.5, 0.5, 1.0]]])
+    (found,) = DETRDetections(Returns({"logits": logits, "pred_boxes": boxes}, num_labels))(torch.zeros(1, 3, 40, 80))
+    assert found["boxes"].tolist() == [[20, 15, 60, 25], [0, 0, 40, 40]]
+    # With one logit more than classes the last one is no object.
+    expected = logits[0].softmax(1)[:, :2] if num_labels == 2 else logits[0].sigmoid()
+    assert torch.equal(found["scores"], expected.max(dim=1).values)
+    assert found["labels"].tolist() == [1, 0 if num_labels == 2 else 2]
+
+
+def detr() -> nn.Module:
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 12, 16, 20], depths=[1] * 4, out_features=["stage4"]
+    )
+    sizes = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in (("layers", 1), ("ffn_dim", 32))}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = transformers.DetrConfig(
+        use_timm_backbone=False, backbone_config=backbone, d_model=32, num_queries=10, num_labels=4, **sizes, **heads
+    )
+    return transformers.DetrForObjectDetection(config)
+
+
+def rt_detr() -> nn.Module:
+    backbone = transformers.RTDetrResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 12, 16, 20],
+        depths=[1] * 4,
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    config = transformers.RTDetrConfig(
+        backbone_config=backbone,
+        encoder_in_channels=[12, 16, 20],
+        encoder_hidden_dim=16,
+        d_model=16,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        decoder_layers=1,
+        num_queries=10,
+        decoder_in_channels=[16] * 3,
+        num_labels=4,
+        num_denoising=0,
+    )
+    return transformers.RTDetrForObjectDetection(config)
+
+
+@pytest.mark.parametrize(("build", "step"), [(detr, 1), (rt_detr, 32)])
+def test_transformers_detectors(make_images, build, step):
+    torch.manual_seed(0)
+    model = DETRDetections(build()).eval()
+    images = make_images(2, 64, 96)
+    with torch.no_grad():
+        found = model(images)
+    stage = next(m for name, m in model.named_modules() if name.endswith("stages.2"))
+    boxes = [BoxScoreTarget(one["boxes"][:2], one["labels"][:2], iou_threshold=0.1) for one in found]
+    base = HolisticCAM(model, [stage], num_scales=1, weighting="gradient")(images, boxes)
+    assert (base.max(axis=(1, 2)) == 1).all()
+    # Detections of a random net don't last through the scales.
+    cam = HolisticCAM(model, [stage], sizes=[64, 96], multiple_of=step, weighting="gradient")
+    maps = cam(images, [lambda found: found["scores"].max()] * 2)
+    assert maps.shape == (2, 64, 96)
+    assert np.isfinite(maps).all()
+    assert (maps.max(axis=(1, 2)) == 1).all()
+
+
+def found(boxes, labels, scores):
+    return {"boxes": torch.as_tensor(boxes), "labels": torch.tensor(labels), "scores": torch.tensor(scores)}
+
+
+def test_the_target_takes_the_likely_one_of_those_that_overlap():
+    box = [10.0, 10.0, 30.0, 30.0]
+    near, far = [11.0, 10.0, 31.0, 30.0], [40.0, 10.0, 60.0, 30.0]
+    detections = found([box, near, box, far], [1, 1, 2, 1], [0.1, 0.8, 0.9, 0.95])
+    assert float(BoxScoreTarget([box], [1])(detections)) == pytest.approx(0.8)
+    assert float(BoxScoreTarget([box], [2])(detections)) == pytest.approx(0.9)
+    assert float(BoxScoreTarget([box, far], [1, 1])(detections)) == pytest.approx(1.75)
+    assert float(BoxScoreTarget([box], [3])(detections)) == 0
+    assert float(BoxScoreTarget([[20.0, 20.0, 20.0, 20.0]], [2], "cxcywh")(detections)) == pytest.approx(0.9)
+    assert float(BoxScoreTarget([box], [1])(found(np.zeros((0, 4), np.float32), [], []))) == 0
+
+
+def test_a_clear_detection_has_the_score_that_the_librarys_target_adds_the_overlap_to():
+    box = [10.0, 10.0, 30.0, 30.0]
+    detections = found([box, [40.0, 10.0, 60.0, 30.0]], [1, 2], [0.7, 0.9])
+    library = FasterRCNNBoxScoreTarget([1], torch.tensor([box]))(detections)
+    assert float(BoxScoreTarget([box], [1])(detections)) == pytest.approx(float(library) - 1)
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"boxes must be \(n, 4\), at least one, got shape \(0, 4\)"):
+        BoxScoreTarget(torch.zeros(0, 4), [])
+    with pytest.raises(ValueError, match=r"boxes must be \(n, 4\), at least one, got shape \(4,\)"):
+        BoxScoreTarget([1.0, 2.0, 3.0, 4.0], [1])
+    with pytest.raises(ValueError, match="got 1 boxes and 2 labels"):
+        BoxScoreTarget([[1.0, 2.0, 3.0, 4.0]], [1, 2])
+    with pytest.raises(ValueError, match="box_format must be one of xyxy, xywh, cxcywh, got 'yolo'"):
+        BoxScoreTarget([[1.0, 2.0, 3.0, 4.0]], [1], "yolo")
+    with pytest.raises(ValueError, match="activation must be one of softmax, sigmoid, got 'relu'"):
+        DETRDetections(nn.Identity(), "relu")
+    with pytest.raises(ValueError, match=r'the model has no config\.num_labels: name its activation="softmax" or'):
+        DETRDetections(nn.Identity())
+    for outputs in (torch.zeros(1, 25200, 85), torch.zeros(1, 85), {}):
+        with pytest.raises(ValueError, match=r"a YOLO must return \(B, 4 \+ classes, N\), boxes before classes, got"):
+            YOLODetections(Returns(outputs))(torch.zeros(1, 3, 8, 8))
