@@ -87,7 +87,7 @@ def _parameters(folder: Path) -> dict[str, Any]:
     try:
         parameters: dict[str, Any] = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
         [parameters[key] for key in ("input", "resize", "crop")]
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise UsageError(f"{folder} is no output folder of holistic-cam batch: {PARAMETERS}: {error}") from error
     return parameters
 

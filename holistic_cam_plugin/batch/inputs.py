@@ -161,8 +161,12 @@ def _csv_inputs(path: Path, classes: Sequence[str], root: Path) -> Inputs:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            if "file" not in (reader.fieldnames or ()):
-                raise UsageError(f"{path} has no column called file, but {', '.join(reader.fieldnames or ['none'])}")
+            columns = list(reader.fieldnames or ())
+            named = ", ".join(columns)[:200] or "none"
+            if "file" not in columns:
+                raise UsageError(f"{path} has no column called file, but {named}")
+            if columns.count("file") > 1 or columns.count("target") > 1:
+                raise UsageError(f"{path} has two columns of one name: {named}")
             for row in reader:
                 known = targets.setdefault(_csv_name(path, reader.line_num, row["file"] or "", root), [])
                 target = (row.get("target") or "").strip()

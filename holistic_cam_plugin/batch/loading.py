@@ -10,8 +10,9 @@ import os
 import stat
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.classifiers.images import FORMATS, LARGEST_RESIZED, cropped, upright_rgb
 
-__all__ = ["JobImages", "Loaded", "read_ahead"]
+__all__ = ["JobImages", "Loaded", "quiet_decoders", "read_ahead"]
 
 # Of a picture that the model sees whole, which needs many times its memory.
 LARGEST_WHOLE = 2**24
@@ -82,14 +83,21 @@ class JobImages:
         return Loaded(index, np.asarray(picture), width, height, status.st_size)
 
 
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Without Pillow's warnings, in the whole process: a file of which it warns is read all the same, or refused."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
 def read_ahead(images: JobImages, batches: Iterable[Sequence[int]], readers: int) -> Generator[list[Loaded]]:
     """The batches of images in order, read ahead by so many threads (0: by this one, when their turn comes).
 
     Close it: meanwhile Pillow's warnings are off, in the whole process.
     """
-    with warnings.catch_warnings():
-        # A file of which it warns is read all the same, or refused: noise on the terminal either way.
-        warnings.filterwarnings("ignore", module="PIL")
+    with quiet_decoders():
         if readers == 0:
             yield from map(images.batch, batches)
             return

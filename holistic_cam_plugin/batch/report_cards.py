@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.batch.loading import JobImages
+from holistic_cam_plugin.batch.loading import JobImages, quiet_decoders
 from holistic_cam_plugin.batch.overlays import jpeg_bytes
 from holistic_cam_plugin.batch.report_pictures import Address, map_png
 from holistic_cam_plugin.display import coverage, percent
@@ -87,7 +87,8 @@ class Cards(NamedTuple):
     def _pixels(self, file: str) -> NDArray[np.uint8] | None:
         """What the model saw of the image, `(DENSITY H, DENSITY W, 3)`; None if it can't be read any more."""
         crop = None if self.crop is None else DENSITY * self.crop
-        return JobImages(self.root, [Job(file)], DENSITY * self.resize, crop)[0].pixels
+        with quiet_decoders():
+            return JobImages(self.root, [Job(file)], DENSITY * self.resize, crop)[0].pixels
 
     def _size(self, maps: Mapping[Key, Map], pixels: NDArray[np.uint8] | None) -> tuple[int, int]:
         """Width and height of the maps, or of what they would be."""

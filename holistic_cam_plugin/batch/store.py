@@ -90,6 +90,8 @@ def file_checksum(path: Path) -> str:
     """SHA-256 of a file's content in hexadecimal; empty if there is no such file."""
     total = hashlib.sha256()
     try:
+        if not path.is_file():
+            return ""  # a pipe would be waited for
         with path.open("rb") as file:
             while block := file.read(2**20):
                 total.update(block)

@@ -72,6 +72,8 @@ class Writer:
                 if drawn:
                     write_whole(self.plan.folder, overlay_name(name), [drawn])
                 write_whole(self.plan.folder, map_name(name), [data])
+            except IsADirectoryError:
+                return "a folder lies where its maps or overlay belong"
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise

@@ -14,6 +14,8 @@ from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Parser", "method_argument", "parsed"]
 
+LONGEST_LINE = 2000  # letters; whatever was given is quoted
+
 _DESCRIPTION = """\
 See what a vision model looks at: Holistic-CAM beside other class-activation maps, one row a layer (shallow to deep),
 one column a method. Without images it runs the bundled demo, offline. Three commands have a help of their own:
@@ -98,7 +100,8 @@ class Parser(argparse.ArgumentParser):
         add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        complain(f"{self.prog}: error: {' '.join(message.split())}")
+        line = " ".join(message.split())
+        complain(f"{self.prog}: error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + '…'}")
         self.exit(2)
 
 

@@ -73,7 +73,7 @@ def wait_for_maps(output, count, process):
 
 def wait(condition, process=None):
     """Until it is so, or the process has ended."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition() and (process is None or process.is_alive()):
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -120,14 +120,19 @@ def test_a_batch_that_does_not_fit_is_explained_image_by_image(run, tmp_path, mo
 
 def test_what_no_image_can_change_ends_the_run_at_once(run, tmp_path, monkeypatch):
     make_pictures(tmp_path / "in", 9)
-    code, _, err = run("--layers", "layer4", "fc")
-    assert (code, err.count("holistic-cam batch:")) == (2, 1)
-    assert "Holistic-CAM positive can't explain layer4, fc: target layer 'fc' (Linear) gives activations of" in err
-    assert rows(tmp_path / "output", "errors-0.csv") == []
     refuse(monkeypatch, lambda x: x.shape[-1] == 64, ValueError("no 64 px"))
     code, _, err = run("--batch-size", "4", output=tmp_path / "scale")
     assert (code, err.count("holistic-cam batch:")) == (2, 1)
     assert "Holistic-CAM positive can't explain layer4: the image passes at 224x224 px but not at the" in err
+    assert rows(tmp_path / "scale", "errors-0.csv") == []
+
+
+def test_a_layer_that_gives_no_maps_is_refused_before_there_is_a_folder(run, tmp_path):
+    make_pictures(tmp_path / "in", 1)
+    code, _, err = run("--layers", "layer4", "fc")
+    assert (code, err.count("holistic-cam batch:")) == (2, 1)
+    assert "the layer 'fc' gives (1, 10), not maps (B, C, h, w)" in err
+    assert not (tmp_path / "output").exists()
 
 
 def test_a_device_that_breaks_ends_the_run_and_a_restart_goes_on(run, tmp_path, monkeypatch):

@@ -132,7 +132,9 @@ def test_two_reports_at_once_do_not_remove_one_anothers_pictures(output, capsys)
     page = Page(output)
     with locked(output / "report"):
         assert main(["report", str(output), "--colormap", "magma"]) == 2
-    assert f"another run is at work in {output / 'report'}: wait for its end" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"another run is at work in {output / 'report'} (process {os.getpid()} on " in said
+    assert "): wait for its end" in said
     assert all((output / link).is_file() for link in (*page.maps, *page.pictures))
 
 
