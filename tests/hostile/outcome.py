@@ -60,6 +60,7 @@ def run(*arguments: object, seconds: int = SECONDS) -> Outcome:
         contextlib.redirect_stderr(err),
     ):
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # of what other tests of this process left to the collector
         try:
             code = main([str(argument) for argument in arguments])
         except SystemExit as stop:
