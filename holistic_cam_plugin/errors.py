@@ -47,6 +47,5 @@ def check_file(path: Path) -> None:
 
 def check_regular(path: Path) -> None:
     """Raise UsageError if something lies there that is no file: to open a pipe is to wait for ever."""
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "a pipe or device"
-        raise UsageError(f"{path} is {kind}, where a file of this run belongs: move it away")
+    if path.exists():
+        check_file(path)

@@ -33,5 +33,5 @@ def save_page_figure(folder: Path, explained: Explained, classes: list[str], col
     path = folder / "holistic_cam.png"
     columns = [column.label for column in explained.choice.columns[: len(explained.maps)]]
     title = ", ".join(classes[target] for target in explained.choice.targets)
-    save_figure(path, explained.picture, list(rows(explained, classes)), columns, title, **colours._asdict())
+    save_figure(path, explained.picture, rows(explained, classes), columns, title, **colours._asdict())
     return path

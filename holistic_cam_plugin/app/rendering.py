@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jinja2
@@ -15,6 +14,7 @@ from PIL import Image
 
 from holistic_cam_plugin.app.explaining import Explained
 from holistic_cam_plugin.display import coverage, overlaid, percent
+from holistic_cam_plugin.display.figure import figure_rows
 
 __all__ = ["Colours", "grid", "map_names", "one_map", "place", "rows"]
 
@@ -61,13 +61,10 @@ class _Cell(NamedTuple):
     share: str
 
 
-def rows(explained: Explained, classes: list[str]) -> Iterator[tuple[str, list[NDArray[np.float32]]]]:
+def rows(explained: Explained, classes: list[str]) -> list[tuple[str, list[NDArray[np.float32]]]]:
     """For every class every layer: its label, and its maps `(H, W)`, one a column that is done."""
-    targets = explained.choice.targets
-    for m, target in enumerate(targets):
-        for n, layer in enumerate(explained.choice.layers):
-            label = layer if len(targets) == 1 else f"{layer}\n{classes[target]}"
-            yield label, [of_column[n][m] for of_column in explained.maps]
+    names = [classes[target] for target in explained.choice.targets]
+    return figure_rows(explained.choice.layers, names, explained.maps)
 
 
 def grid(explained: Explained, classes: list[str], colours: Colours) -> str:

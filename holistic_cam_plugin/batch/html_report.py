@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -16,13 +15,13 @@ from markupsafe import Markup
 
 from holistic_cam_plugin.baselines.by_name import METHODS, display_name
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, recorded
-from holistic_cam_plugin.batch.parameters import PARAMETERS
+from holistic_cam_plugin.batch.parameters import PARAMETERS, read_parameters
 from holistic_cam_plugin.batch.report_cards import Card, Cards, by_depth
 from holistic_cam_plugin.batch.report_pictures import data_uri, legend_png, pictures_beside
 from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.batch.writing import writing
 from holistic_cam_plugin.display import percent
-from holistic_cam_plugin.errors import UsageError, check_regular
+from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["PAGE", "PICTURES", "write_report"]
 
@@ -83,11 +82,10 @@ def write_report(
 
 
 def _parameters(folder: Path) -> dict[str, Any]:
-    check_regular(folder / PARAMETERS)
     try:
-        parameters: dict[str, Any] = json.loads((folder / PARAMETERS).read_text(encoding="utf-8"))
+        parameters: dict[str, Any] = read_parameters(folder / PARAMETERS)
         [parameters[key] for key in ("input", "resize", "crop")]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (OSError, UsageError, LookupError) as error:
         raise UsageError(f"{folder} is no output folder of holistic-cam batch: {PARAMETERS}: {error}") from error
     return parameters
 

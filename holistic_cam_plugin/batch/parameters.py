@@ -102,6 +102,7 @@ def _agreed(folder: Path, parameters: Mapping[str, object], threads: int) -> dic
     agreed = {**parameters, "threads": parameters["threads"] or threads}
     if path.exists():
         known = read_parameters(path)
+        _check_threads(path, known.get("threads"))
         _compare(folder, known, parameters)
         _check_input(folder, known.get("input"), parameters.get("input"))
         agreed["threads"] = known["threads"]
@@ -115,7 +116,7 @@ def read_parameters(path: Path) -> dict[str, object]:
     """What a `parameters.json` holds.
 
     Raises:
-        UsageError: no JSON, no parameters, or threads that no run had.
+        UsageError: no JSON, or no parameters.
         OSError: no such file, or no permission.
     """
     check_regular(path)
@@ -125,10 +126,13 @@ def read_parameters(path: Path) -> dict[str, object]:
         raise _unreadable(path, error) from error
     if not isinstance(known, dict):
         raise _unreadable(path, f"it holds {_short(known)}, no parameters")
-    threads = known.get("threads")
+    return known
+
+
+def _check_threads(path: Path, threads: object) -> None:
+    """Raise UsageError for threads that no run had."""
     if type(threads) is not int or not 1 <= threads <= most_threads():
         raise _unreadable(path, f"threads is {_short(threads)}, not 1 to {most_threads()}")
-    return known
 
 
 def _unreadable(path: Path, why: object) -> UsageError:

@@ -10,19 +10,9 @@ from torch import Tensor
 from holistic_cam_plugin.batch.explaining import Explainer, Explanation, explain, model_outputs
 from holistic_cam_plugin.batch.writing import OutputError
 from holistic_cam_plugin.classifiers.images import normalized
+from holistic_cam_plugin.passes.refusals import out_of_memory
 
 __all__ = ["Trials"]
-
-# How PyTorch, NumPy and OpenCV say that memory ran out; the rest of their words differs from run to run.
-_MEMORY = (
-    "out of memory",
-    "allocate memory",
-    "not enough memory",
-    "unable to allocate",
-    "insufficient memory",
-    "memoryerror",
-    "bad_alloc",
-)
 
 
 class Trials:
@@ -78,7 +68,6 @@ class Trials:
 
 def _reason(error: Exception) -> str:
     """One line, the same in every run."""
-    words = " ".join(f"{error}".split()) or type(error).__name__
-    if any(phrase in words.lower() for phrase in _MEMORY):
-        return "does not fit into memory"
-    return words
+    if out_of_memory(error):
+        return "does not fit into memory"  # the rest of such words differs from run to run
+    return " ".join(f"{error}".split()) or type(error).__name__

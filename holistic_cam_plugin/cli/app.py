@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import sys
 from collections.abc import Sequence
 
 from holistic_cam_plugin.cli.arguments import Parser
 from holistic_cam_plugin.cli.batch_arguments import BUNDLED
+from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.cli.stopping import Stopped, stoppable
 from holistic_cam_plugin.errors import UsageError
 
@@ -35,7 +35,7 @@ def app(argv: Sequence[str]) -> int:
         with stoppable():
             _serve(arguments)
     except UsageError as error:
-        print(f"holistic-cam app: error: {error}", file=sys.stderr)
+        complain(f"holistic-cam app: error: {error}")
         return 2
     except Stopped as stop:
         return 128 + stop.number
@@ -54,7 +54,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         raise UsageError("--weights and --labels go with a model of torchvision: name it with --model")
     model = None if bundled else arguments.model
     source = Source(model, arguments.weights, arguments.labels, arguments.device)
-    serve(source, arguments.host, arguments.port, lambda url: print(f"{url} (Ctrl-C ends it)", flush=True))
+    serve(source, arguments.host, arguments.port, lambda url: say(f"{url} (Ctrl-C ends it)"))
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:

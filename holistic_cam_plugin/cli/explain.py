@@ -28,7 +28,7 @@ from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier, 
 from holistic_cam_plugin.cli.outputs import array_name, figure_name, output_stems, prepared_folder, shown_name, written
 from holistic_cam_plugin.cli.printing import say
 from holistic_cam_plugin.demo import demo_image
-from holistic_cam_plugin.display.figure import MOST_ROWS, save_figure
+from holistic_cam_plugin.display.figure import MOST_ROWS, figure_rows, save_figure
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["explain_demo", "explain_images", "list_layers"]
@@ -149,7 +149,7 @@ def _explain(task: _Task, images: Tensor, name: str, folder: Path, stem: str) ->
     if arrays:
         for array, saliency_map in zip(arrays, chain.from_iterable(chain.from_iterable(maps)), strict=True):
             written(folder, array, _npy(saliency_map))
-    path = written(folder, figure, _png(task, images, _rows(task.layers, names, maps), title))
+    path = written(folder, figure, _png(task, images, figure_rows(task.layers, names, maps), title))
     _tell(
         f"{path}\n  predicted: {prediction}, class {predicted} of {len(task.classifier.classes)}\n"
         f"  seconds: {', '.join(seconds)}"
@@ -171,17 +171,6 @@ def _maps(task: _Task, method: str, images: Tensor, targets: Sequence[int]) -> l
         )
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise UsageError(f"{display_name(method)} can't explain {', '.join(task.layers)}: {error}") from error
-
-
-def _rows(
-    layers: Sequence[str], classes: Sequence[str], maps: Sequence[Sequence[Maps]]
-) -> list[tuple[str, list[Maps]]]:
-    """The figure's: for every class every layer, each with its label and every method's map."""
-    return [
-        (layer if len(classes) == 1 else f"{layer}\n{name}", [of_method[n][m] for of_method in maps])
-        for m, name in enumerate(classes)
-        for n, layer in enumerate(layers)
-    ]
 
 
 def _npy(saliency_map: Maps) -> bytes:

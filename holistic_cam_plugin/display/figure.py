@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from holistic_cam_plugin.display.maps import SCALES, coverage, overlaid, percent
 from holistic_cam_plugin.display.text import drawable
 
-__all__ = ["MOST_ROWS", "save_figure"]
+__all__ = ["MOST_ROWS", "figure_rows", "save_figure"]
 
 MOST_ROWS = 60  # Matplotlib lays out hundreds of them in hours
 CELL_INCHES = 2.0
@@ -22,6 +22,22 @@ DPI = 130
 LARGEST_SIDE = 2**15  # pixels; Matplotlib refuses twice that, and a figure is held in memory whole
 TITLE_LETTERS = 9  # an inch, at most
 TITLE_LINE = 0.2  # inches
+
+
+def figure_rows(
+    layers: Sequence[str], classes: Sequence[str], maps: Sequence[Sequence[NDArray[np.float32]]]
+) -> list[tuple[str, list[NDArray[np.float32]]]]:
+    """For every class every layer: its label, and its maps `(H, W)`, one a column.
+
+    Args:
+        layers, classes: their names.
+        maps: for every column, for every layer, `(classes, H, W)`.
+    """
+    return [
+        (layer if len(classes) == 1 else f"{layer}\n{name}", [of_column[n][m] for of_column in maps])
+        for m, name in enumerate(classes)
+        for n, layer in enumerate(layers)
+    ]
 
 
 def save_figure(

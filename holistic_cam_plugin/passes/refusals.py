@@ -20,6 +20,18 @@ __all__ = ["LayerError", "LayoutError", "layout_watched", "out_of_memory", "refu
 _LAYOUT = re.compile(r"contiguous|strides?\b|memory.?format|channels.?last|\bview\b|layout", re.IGNORECASE)
 
 
+# How PyTorch, NumPy and OpenCV say that memory ran out, where they have no type of their own for it.
+_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "unable to allocate",
+    "insufficient memory",
+    "memoryerror",
+    "bad_alloc",
+)
+
+
 class LayerError(ValueError):
     """A target layer that can't be explained, at whatever size of the image."""
 
@@ -29,11 +41,10 @@ class LayoutError(Exception):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether this says that memory ran out, on a GPU or on a CPU."""
+    """Whether this says that memory ran out, on a GPU or on a CPU, in an error of its own or of what wraps it."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # On a CPU PyTorch has no type of its own for it.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return any(phrase in str(error).lower() for phrase in _MEMORY)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A report of six images with awkward names, open in the browser."""
+"""A batch in this process, and a report of six images with awkward names, open in the browser."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from holistic_cam_plugin.__main__ import main
 from tests.batch.batch_tools import QUICK, make_picture
 from tests.batch.page_tools import NAMES
 from tests.browser import errors
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Explain `tmp_path/in` into `tmp_path/output`; gives exit code, standard output and standard error."""
+
+    def _run(*options, output=tmp_path / "output"):
+        code = main(["batch", str(tmp_path / "in"), "--output", str(output), *QUICK, "--workers", "0", *options])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return _run
 
 
 @pytest.fixture(scope="session")

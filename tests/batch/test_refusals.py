@@ -7,24 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.demo.digits_resnet import DigitsResNet
-from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
+from tests.batch.batch_tools import make_picture, make_pictures, rows, tree
 
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
 FORWARD = DigitsResNet.forward
-
-
-@pytest.fixture
-def run(tmp_path, capsys):
-    """Explain `tmp_path/in`; gives exit code, standard output and standard error."""
-
-    def _run(*options, output=tmp_path / "output"):
-        code = main(["batch", str(tmp_path / "in"), "--output", str(output), *QUICK, "--workers", "0", *options])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return _run
 
 
 def refuse(monkeypatch, condition, error):

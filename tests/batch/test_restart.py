@@ -20,16 +20,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ig
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
-    """Explain `tmp_path/in` into `tmp_path/output`; gives exit code, standard output and standard error."""
-
-    def _run(*options, output=tmp_path / "output"):
-        code = main(["batch", str(tmp_path / "in"), "--output", str(output), *QUICK, "--workers", "0", *options])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
+def run(run, tmp_path):
+    """The same, of six pictures."""
     make_pictures(tmp_path / "in", 6)
-    return _run
+    return run
 
 
 def test_a_restart_makes_what_is_missing_or_damaged_and_nothing_else(run, tmp_path):

@@ -12,20 +12,10 @@ from PIL import Image
 
 from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.__main__ import main
-from tests.classifiers.files import CLASSES, MODEL, make_labels, make_photo, make_weights
+from tests.classifiers.files import CLASSES, MODEL, make_labels
 
 # Small pictures of noise: an untrained network may well see nothing in one of its layers.
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return make_weights(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture
-def photo(tmp_path):
-    return make_photo(tmp_path)
 
 
 @pytest.fixture

@@ -16,23 +16,13 @@ import torchvision
 from PIL import Image
 
 from holistic_cam_plugin.__main__ import main
-from tests.classifiers.files import MODEL, make_photo, make_weights
+from tests.classifiers.files import MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
 ODD = [
     "..jpg", "...jpg", "a_b.jpg", "a b.jpg", "a$_$b.jpg", "$x.jpg", "line\nend.jpg", "line_end.jpg", "-x.jpg",
     "😀🦄像.jpg", "n" * 251 + ".jpg", os.fsdecode(b"bytes \xff.jpg"), "a\\frac.jpg", "%s {0}.jpg", "x.png", "x.jpg",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return make_weights(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture
-def photo(tmp_path):
-    return make_photo(tmp_path)
 
 
 @pytest.fixture

@@ -1,0 +1,17 @@
+"""A photo and the weights of an untrained model, for the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.classifiers.files import make_photo, make_weights
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return make_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return make_photo(tmp_path)
