@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -35,12 +34,17 @@ _POLICY = (
 )
 
 
-# Gradio would fetch what these name from the network.
-_ELSEWHERE = re.compile(r"/gradio_api/(file[=/]https?:|proxy=)", re.IGNORECASE)
+# What the page needs of Gradio's interface. The rest would fetch addresses, take videos, and more.
+_PREFIX = "/gradio_api"
+_NEEDED = re.compile(
+    _PREFIX + r"/(queue/(join|data)|run/predict|upload|upload_progress|heartbeat/[^/]+|startup-events"
+    r"|file=(?!https?:).*)",
+    re.IGNORECASE,
+)
 
 
 class _Guard:
-    """ASGI: nothing is fetched for anybody, and every answer says what the browser may load."""
+    """ASGI: only what the page needs is answered, and every answer says what the browser may load."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -51,35 +55,35 @@ class _Guard:
                 message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
             await send(message)
 
-        elsewhere = scope["type"] == "http" and _ELSEWHERE.match(scope["path"])
-        app = PlainTextResponse("not from here", status_code=403) if elsewhere else self._app
+        path = scope.get("path", "")
+        refused = path.startswith(_PREFIX) and not _NEEDED.fullmatch(path)
+        app = PlainTextResponse("not here", status_code=403) if refused else self._app
         await app(scope, receive, with_policy)
 
 
-def serve(source: Source, host: str, port: int | None, started: Callable[[str], None]) -> None:
+def serve(source: Source, host: str, port: int | None, folder: Path, started: Callable[[str], None]) -> None:
     """Serve until an exception ends it, such as that of a signal.
 
     Args:
         source: the classifier.
         host: the address to listen at.
         port: None for the first free one from 7860 on.
+        folder: for uploads and downloads, the one that the environment names to Gradio as GRADIO_TEMP_DIR.
         started: told of the page's address.
 
     Raises:
         UsageError: the classifier can't be loaded, or nothing can listen there.
     """
     _check_free(host, port)
-    with tempfile.TemporaryDirectory(prefix="holistic-cam-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        handlers = Handlers(source, Path(folder))
-        blocks = page(handlers).queue(api_open=False)
-        try:
-            _launch(blocks, host, port)
-            started(blocks.local_url)
-            threading.Event().wait()
-        finally:
-            handlers.closing.set()
-            blocks.close(verbose=False)
+    handlers = Handlers(source, folder)
+    blocks = page(handlers).queue(api_open=False)
+    try:
+        _launch(blocks, host, port)
+        started(blocks.local_url)
+        threading.Event().wait()
+    finally:
+        handlers.closing.set()
+        blocks.close(verbose=False)
 
 
 def _launch(blocks: gr.Blocks, host: str, port: int | None) -> None:

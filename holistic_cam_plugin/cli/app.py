@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from holistic_cam_plugin.cli.arguments import Parser
 from holistic_cam_plugin.cli.batch_arguments import BUNDLED
@@ -45,16 +47,17 @@ def app(argv: Sequence[str]) -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise UsageError('the explorer needs Gradio: pip install "holistic-cam-plugin[app]"')
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
-    from holistic_cam_plugin.app.server import serve
-    from holistic_cam_plugin.app.snippet import Source
-
     bundled = arguments.model in (None, BUNDLED)
     if bundled and (arguments.weights or arguments.labels):
         raise UsageError("--weights and --labels go with a model of torchvision: name it with --model")
-    model = None if bundled else arguments.model
-    source = Source(model, arguments.weights, arguments.labels, arguments.device)
-    serve(source, arguments.host, arguments.port, lambda url: say(f"{url} (Ctrl-C ends it)"))
+    with tempfile.TemporaryDirectory(prefix="holistic-cam-", ignore_cleanup_errors=True) as folder:
+        # Read when Gradio is imported.
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
+        from holistic_cam_plugin.app.server import serve
+        from holistic_cam_plugin.app.snippet import Source
+
+        source = Source(None if bundled else arguments.model, arguments.weights, arguments.labels, arguments.device)
+        serve(source, arguments.host, arguments.port, Path(folder), lambda url: say(f"{url} (Ctrl-C ends it)"))
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -71,8 +71,8 @@ def test_nothing_is_fetched_for_anybody(client, app):
         result = looked_at(client, address)
         assert not result["success"]
         assert result["output"]["error"] == "only uploads are taken, no addresses"
-        assert client.get(f"/gradio_api/file={address}").text == "not from here"
-        assert client.get(f"/gradio_api/proxy={address}").text == "not from here"
+        for name in ("file", "proxy"):
+            assert client.get(f"/gradio_api/{name}={address}").text == "not here"
         with pytest.raises(TimeoutError):
             elsewhere.accept()
 
@@ -85,8 +85,10 @@ def test_the_browser_is_told_to_load_from_here_alone(client):
     assert "default-src 'self'" in client.get("/").headers["content-security-policy"]
 
 
-def test_functions_have_no_names_for_programs(client):
-    assert not client.get("/gradio_api/info").json()["named_endpoints"]
+def test_what_the_page_does_without_is_closed(client):
+    for name in ("info", "api/explain", "call/explain", "process_recording", "vibe-edit/", "component_server"):
+        for answer in (client.get(f"/gradio_api/{name}"), client.post(f"/gradio_api/{name}", json={})):
+            assert (answer.status_code, answer.text) == (403, "not here")
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
