@@ -60,8 +60,8 @@ def _measured(task: Task, classifier: Classifier, arguments: argparse.Namespace)
     grid, label = load_grid(task.grid, classifier).image, task.sample.label
     disconnected = DiFull(classifier.model, task.grid.quarter)
     layers = [INSIDE + name for name in arguments.layers]
-    target, reshape = ClassifierOutputTarget(label), disconnected.reshape_transform
-    maps = maps_by_method(disconnected, layers, arguments.methods, grid, target, reshape)
+    target, options = ClassifierOutputTarget(label), {"reshape_transform": disconnected.reshape_transform}
+    maps = maps_by_method(disconnected, layers, arguments.methods, grid, target, options)
     cams, regions = np.stack(list(maps.values())), [disconnected.region(*grid.shape[-2:])] * len(maps)
     values = zip(maps, energy_pointing_game(cams, regions), average_precision(cams, regions), strict=True)
     return [

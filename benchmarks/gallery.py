@@ -23,7 +23,6 @@ from benchmarks.harness.methods import NO_LAYER, maps_by_method
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Task, command, prepared
 from benchmarks.table2 import VARIANTS
-from holistic_cam_plugin.classifiers.images import shown
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
 
@@ -74,12 +73,12 @@ def _parser() -> argparse.ArgumentParser:
 def _rows(task: Task, classifier: Classifier, arguments: argparse.Namespace) -> list[PanelRow]:
     """One row a layer: the picture and its maps."""
     model, target = classifier.model, ClassifierOutputTarget(task.sample.label)
-    image = load(task.sample, classifier).image
+    image, options = load(task.sample, classifier).image, classifier.found.at(arguments.layers).options
     if arguments.ablation:
-        maps = candidate_maps(model, arguments.layers, VARIANTS, image, target)
+        maps = candidate_maps(model, arguments.layers, VARIANTS, image, target, options)
     else:
-        maps = maps_by_method(model, arguments.layers, arguments.methods, image, target)
-    picture = shown(image, classifier)
+        maps = maps_by_method(model, arguments.layers, arguments.methods, image, target, options)
+    picture = classifier.preprocessing.shown(image)
     return [
         (layer, picture, [("image", None), *((name, cam) for (where, name), cam in maps.items() if where == layer)])
         for layer in dict.fromkeys(layer for layer, _ in maps if layer != NO_LAYER)

@@ -78,8 +78,8 @@ def variance_table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _measured(task: Task, classifier: Classifier, layers: Sequence[str]) -> list[Row]:
-    modules = [classifier.model.get_submodule(name) for name in layers]
-    cam = HolisticCAM(classifier.model, modules, weighting="gradient", fsd=False, num_scales=1)
+    found = classifier.found.at(layers)
+    cam = HolisticCAM(found.model, found.target_layers, weighting="gradient", fsd=False, num_scales=1, **found.options)
     image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
     levels = torch.tensor(PERCENTILES, dtype=torch.float64) / 100
     rows: list[Row] = []

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -44,12 +46,18 @@ SETTINGS = {
 }
 
 
-def settings(model: nn.Module, layers: Sequence[str], image: Tensor, target: ClassifierOutputTarget) -> MapsByMethod:
+def settings(
+    model: nn.Module,
+    layers: Sequence[str],
+    image: Tensor,
+    target: ClassifierOutputTarget,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> MapsByMethod:
     """The maps of every setting in every layer, by layer and setting."""
-    found = candidate_maps(model, layers, SETTINGS, image, target)
+    found = candidate_maps(model, layers, SETTINGS, image, target, options)
     modules = [model.get_submodule(name) for name in layers]
     for scales in SCALES:
-        maps = HolisticCAM(model, modules, num_scales=scales).compute_cam_per_layer(image, [target])
+        maps = HolisticCAM(model, modules, num_scales=scales, **options).compute_cam_per_layer(image, [target])
         found |= {(layer, f"scales={scales}"): own[0, 0] for layer, own in zip(layers, maps, strict=True)}
     return {key: found[key] for layer in layers for key in found if key[0] == layer}
 

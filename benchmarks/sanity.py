@@ -32,7 +32,6 @@ from benchmarks.harness.methods import NO_LAYER, MapsByMethod, maps_by_method
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
 from holistic_cam_plugin.batch.journal import Row, read_rows
-from holistic_cam_plugin.classifiers.images import shown
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.metrics import (
     cascading_randomization,
@@ -123,8 +122,10 @@ def _checked(task: Task, classifier: Classifier, arguments: argparse.Namespace) 
     """One row a kind, randomised module, layer and method, and eMPRT's of each layer and method."""
     image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
 
+    options = classifier.found.at(arguments.layers).options
+
     def maps(model: nn.Module) -> MapsByMethod:
-        return maps_by_method(model, arguments.layers, arguments.methods, image, target)
+        return maps_by_method(model, arguments.layers, arguments.methods, image, target, options)
 
     known = {"image": task.sample.name, "class_index": task.sample.label}
     names = arguments.randomize or parameter_layers(classifier.model)
@@ -139,7 +140,7 @@ def _checked(task: Task, classifier: Classifier, arguments: argparse.Namespace) 
                 rows.append(place | similarity(untouched[layer, method], cam)._asdict())
         for layer in arguments.layers:
             path = arguments.output / "strips" / f"{task.sample.name.replace('/', '_')}_{layer}_{kind}.png"
-            save_strip(path, shown(image, classifier), steps, layer)
+            save_strip(path, classifier.preprocessing.shown(image), steps, layer)
     models = islice(_living(classifier.model, image, target, arguments.seed), SEEDS)
     for (layer, method), rise in zip(untouched, _rises(untouched, [maps(model) for model in models]), strict=True):
         place = known | {"layer": layer, "method": method, "kind": EMPRT, "randomized": "all"}

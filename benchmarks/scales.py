@@ -17,7 +17,6 @@ from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
 from holistic_cam_plugin import HolisticCAM, fuse, min_max_normalize, pyramid_sizes
 from holistic_cam_plugin.batch.journal import Row
-from holistic_cam_plugin.classifiers.images import shown
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.holistic_cam import Intermediates
 
@@ -46,11 +45,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _drawn(task: Task, classifier: Classifier, arguments: argparse.Namespace) -> list[Row]:
     """One row a scale; one row of panels a layer."""
     image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
-    cam = HolisticCAM(classifier.model, [classifier.model.get_submodule(name) for name in arguments.layers])
+    found = classifier.found.at(arguments.layers)
+    cam = HolisticCAM(found.model, found.target_layers, **found.options)
     sizes = pyramid_sizes(image.shape[-2], image.shape[-1])
     probabilities = scale_probabilities(classifier.model, image, task.sample.label)
     labels = [f"{w} px, p = {p:.2f}" for (_, w), p in zip(sizes, probabilities, strict=True)]
-    picture = shown(image, classifier)
+    picture = classifier.preprocessing.shown(image)
     rows = []
     for layer, (record,) in zip(arguments.layers, cam.intermediates(image, [target]), strict=True):
         fused = [("fused", min_max_normalize(record.fused)), ("fused, denoised", record.saliency_map)]

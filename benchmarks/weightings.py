@@ -30,7 +30,6 @@ from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluat
 from benchmarks.harness.models import load_model
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, command, prepared, run
-from holistic_cam_plugin.classifiers.images import shown
 from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.method.gated import gated_weights
 from holistic_cam_plugin.method.pge import positive_gradient_weights
@@ -252,11 +251,12 @@ def _draw(arguments: argparse.Namespace) -> None:
         arguments.samples = 4
     tasks = prepared(arguments)
     classifier = load_model(arguments)
+    options = classifier.found.at(arguments.layers).options
     for task in tasks:
         image = load(task.sample, classifier).image
         target = ClassifierOutputTarget(task.sample.label)
-        maps = candidate_maps(classifier.model, arguments.layers, FIGURE, image, target)
-        picture = shown(image, classifier)
+        maps = candidate_maps(classifier.model, arguments.layers, FIGURE, image, target, options)
+        picture = classifier.preprocessing.shown(image)
         rows = [(layer, picture, [(name, maps[layer, name]) for name in FIGURE]) for layer in arguments.layers]
         path = arguments.output / "weightings" / f"{task.sample.name.replace('/', '_')}.png"
         save_panels(path, rows)

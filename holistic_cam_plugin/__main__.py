@@ -10,7 +10,8 @@ from holistic_cam_plugin.batch.writing import OutputError
 from holistic_cam_plugin.cli.app import app
 from holistic_cam_plugin.cli.arguments import parsed
 from holistic_cam_plugin.cli.batch import batch
-from holistic_cam_plugin.cli.explain import explain_demo, explain_images, list_layers
+from holistic_cam_plugin.cli.explain import explain_demo, explain_images
+from holistic_cam_plugin.cli.layers import list_layers
 from holistic_cam_plugin.cli.printing import complain
 from holistic_cam_plugin.cli.report import report
 from holistic_cam_plugin.cli.stopping import Stopped, stoppable

@@ -10,7 +10,6 @@ from benchmarks.harness.methods import DEFAULT_METHODS, EXPLAINERS, WRAP
 __all__ = ["HALVES", "experiment_parser"]
 
 HALVES = ("tuned", "reported")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def experiment_parser(description: str | None, samples: int | None = None) -> argparse.ArgumentParser:
@@ -22,8 +21,8 @@ def experiment_parser(description: str | None, samples: int | None = None) -> ar
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", default="resnet50", help="torchvision's name, digits, or package.module:function (resnet50)")
-    add("--weights", type=Path, metavar="FILE", help="state dict (torchvision's default weights)")
+    add("--model", default="resnet50", help="as of holistic-cam, or digits (resnet50)")
+    add("--weights", type=Path, metavar="FILE", help="state dict (the model's own weights)")
     add("--images", default="digits", help="folder of images, or digits for the bundled scenes with boxes (digits)")
     add("--labels", type=Path, metavar="FILE", help="CSV: file, class_index, and x0, y0, x1, y1 (IMAGES/labels.csv)")
     add("--boxes", type=Path, metavar="FOLDER", help="ImageNet's XML files of boxes")
@@ -43,9 +42,9 @@ def experiment_parser(description: str | None, samples: int | None = None) -> ar
     add("--batch-size", type=int, default=32, metavar="N", help="perturbed copies in the model at once (32)")
     add("--workers", type=int, default=1, metavar="N", help="processes, which share the CPU's cores (1)")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="for tables and figures (output)")
-    own = parser.add_argument_group("input of a model that is not torchvision's")
-    own.add_argument("--size", type=int, default=224, metavar="PX", help="side of the centre crop (224)")
-    own.add_argument("--resize", type=int, metavar="PX", help="shorter side before the crop (as --size)")
-    own.add_argument("--mean", type=float, nargs=3, default=IMAGENET_MEAN, help="of each channel (ImageNet's)")
-    own.add_argument("--std", type=float, nargs=3, default=IMAGENET_STD, help="of each channel (ImageNet's)")
+    own = parser.add_argument_group("input of a model that does not tell its own")
+    own.add_argument("--size", type=int, metavar="PX", help="side of the centre crop (one that the model takes)")
+    own.add_argument("--resize", type=int, metavar="PX", help="shorter side before the crop (as --size, if given)")
+    own.add_argument("--mean", type=float, nargs="+", metavar="X", help="of each channel (ImageNet's)")
+    own.add_argument("--std", type=float, nargs="+", metavar="X", help="of each channel (ImageNet's)")
     return parser

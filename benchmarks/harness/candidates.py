@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -161,18 +162,20 @@ def candidate_maps(
     candidates: Mapping[str, Candidate],
     image: Tensor,
     target: ClassifierOutputTarget,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> MapsByMethod:
     """The maps of all the candidates in every layer, of one pyramid.
 
     Args:
         layers: names of modules of `model`.
         image: `(1, 3, H, W)`, on the model's device.
+        options: as `Explainable.options` tells.
     """
     num_scales = max(candidate.scales for candidate in candidates.values())
     if num_scales > 1:  # the first of fewer scales would have other sizes
         num_scales = NUM_SCALES
     modules = [model.get_submodule(name) for name in layers]
-    cam = HolisticCAM(model, modules, weighting="gradient", fsd=False, num_scales=num_scales)
+    cam = HolisticCAM(model, modules, weighting="gradient", fsd=False, num_scales=num_scales, **options)
     probabilities = cache(partial(scale_probabilities, model, image, target.category))
     found: MapsByMethod = {}
     for layer, (record,) in zip(layers, cam.intermediates(image, [target]), strict=True):

@@ -6,7 +6,6 @@ import argparse
 import csv
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -17,11 +16,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2.functional import resize
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
-from benchmarks.harness.models import DIGITS, SQUASHED
-from holistic_cam_plugin.classifiers.images import cropped, normalized, read_image
+from benchmarks.harness.models import DIGITS
+from holistic_cam_plugin.classifiers.images import read_image
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.demo.scenes import SCENE_SIZE, Scene, make_scene
 from holistic_cam_plugin.demo.sources import Split
@@ -134,20 +132,19 @@ def load(sample: Sample, classifier: Classifier) -> Loaded:
     Raises:
         UsageError: the file can't be read as an image.
     """
+    preprocessing = classifier.preprocessing
     if isinstance(sample.source, SceneKey):
-        scene = _scene(sample.source, classifier.size)
-        image = (torch.from_numpy(scene.image).to(classifier.mean.device) - classifier.mean) / classifier.std
-        return Loaded(image[None], sample.boxes, scene.masks[0])
+        scene = _scene(sample.source, preprocessing.size[0])
+        mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+        image = (torch.from_numpy(scene.image) - mean) / std
+        return Loaded(image[None].to(classifier.device), sample.boxes, scene.masks[0])
     picture = read_image(sample.source)
     corners = torch.tensor(sample.boxes, dtype=torch.float64).reshape(-1, 4)
     # A large JPEG file is decoded at a part of its size.
     boxes = BoundingBoxes(corners / _reduction(sample.source, picture), format="XYXY", canvas_size=picture.size[::-1])
-    if classifier.resize == SQUASHED:  # the whole picture, its aspect not kept
-        seen = partial(resize, size=[classifier.size, classifier.size])
-    else:
-        seen = partial(cropped, resize=classifier.resize, crop=classifier.size)
-    image = normalized(torch.from_numpy(np.array(seen(picture)))[None], classifier)
-    return Loaded(image, _visible(seen(boxes)), None if sample.mask is None else _mask(sample.mask, picture, seen))
+    image = preprocessing(picture).to(classifier.device)
+    mask = None if sample.mask is None else _mask(sample.mask, picture, preprocessing.seen)
+    return Loaded(image, _visible(preprocessing.seen(boxes)), mask)
 
 
 def _reduction(path: Path, picture: Image.Image) -> Tensor:

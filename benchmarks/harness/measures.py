@@ -94,10 +94,11 @@ def evaluation(arguments: argparse.Namespace, explain: Callable[..., MapsByMetho
     """The evaluation of one image, with the model loaded.
 
     Args:
-        explain: the maps of `model, layers, *settings, image, target`.
+        explain: the maps of `model, layers, *settings, image, target, options=...`.
     """
     classifier = load_model(arguments)
-    explained = partial(explain, classifier.model, arguments.layers, *settings)
+    options = classifier.found.at(arguments.layers).options
+    explained = partial(explain, classifier.model, arguments.layers, *settings, options=options)
     return lambda task: measured(task, classifier, explained, arguments)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -31,7 +32,7 @@ __all__ = ["DEFAULT_METHODS", "EXPLAINERS", "NO_LAYER", "WRAP", "MapsByMethod", 
 
 Map = NDArray[np.float32]
 MapsByMethod = dict[tuple[str, str], Map]  # by layer and method
-Reshape = Callable[..., Tensor] | None  # what a layer returned as maps `(B, C, h, w)`; None: as it is
+Options = Mapping[str, Any]  # what `HolisticCAM` needs for the model
 
 NO_LAYER = "-"  # the layer of a method that looks at none
 WRAP = "+LPW"  # after a method's name: its maps with the low-pass wrap of themselves
@@ -56,7 +57,7 @@ def maps_by_method(
     methods: Sequence[str],
     image: Tensor,
     target: Target,
-    reshape: Reshape = None,
+    options: Options = MappingProxyType({}),
 ) -> MapsByMethod:
     """Every method's map of one image in every layer; what is shared is computed once.
 
@@ -64,7 +65,7 @@ def maps_by_method(
         layers: names of modules of `model`, shallow to deep.
         methods: names in `EXPLAINERS`, also with "+LPW" behind.
         image: `(1, 3, H, W)`, on the model's device.
-        reshape: the `reshape_transform` of the library's methods.
+        options: as `Explainable.options` tells; of the library's methods only the reshape transform.
 
     Returns:
         Maps `(H, W)` in [0, 1], layer by layer in the order of `methods`; methods without a layer come last.
@@ -72,7 +73,7 @@ def maps_by_method(
     found: MapsByMethod = {}
     for name in dict.fromkeys(method.removesuffix(WRAP) for method in methods):
         where = [NO_LAYER] if name in _WITHOUT_LAYER else layers
-        for layer, saliency_map in zip(where, EXPLAINERS[name](model, layers, image, target, reshape), strict=True):
+        for layer, saliency_map in zip(where, EXPLAINERS[name](model, layers, image, target, options), strict=True):
             found[layer, name] = saliency_map
             if name + WRAP in methods:
                 found[layer, name + WRAP] = min_max_normalize(fundamental_scale_denoising(saliency_map, saliency_map))
@@ -92,9 +93,10 @@ def _single(
     layers: Sequence[str],
     image: Tensor,
     target: Target,
-    reshape: Reshape,
+    options: Options,
 ) -> list[Map]:
     """A method that takes one layer at a time. Its object, and with it its hooks, is gone before the next one."""
+    reshape = options.get("reshape_transform")
     return [_float(cam_class(model, [model.get_submodule(name)], reshape)(image, [target])) for name in layers]
 
 
@@ -104,10 +106,10 @@ def _pyramid(
     layers: Sequence[str],
     image: Tensor,
     target: Target,
-    reshape: Reshape,
+    options: Options,
 ) -> list[Map]:
     """Holistic-CAM and CAMERAS: one pyramid serves all the layers."""
-    cam = cam_class(model, [model.get_submodule(name) for name in layers], reshape)
+    cam = cam_class(model, [model.get_submodule(name) for name in layers], **options)
     return [maps[0, 0] for maps in cam.compute_cam_per_layer(image, [target])]
 
 
@@ -122,17 +124,18 @@ def _sess(*args: Any) -> list[Map]:
     return _single(partial(library.SESS, base_method=library.LayerCAM, batch_size=16), *args)
 
 
-def _refine(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target, reshape: Reshape) -> list[Map]:
+def _refine(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target, options: Options) -> list[Map]:
     """The product of Layer-CAM over a layer and all the deeper ones of `layers`.
 
     RefineCAM denoises the maps of early layers with those of later ones; at the deepest layer nothing is left to
     multiply with, and it is Layer-CAM.
     """
     modules = [model.get_submodule(name) for name in layers]
-    return [_refined(model, modules[place:], image, target, reshape) for place in range(len(modules))]
+    return [_refined(model, modules[place:], image, target, options) for place in range(len(modules))]
 
 
-def _refined(model: nn.Module, modules: list[nn.Module], image: Tensor, target: Target, reshape: Reshape) -> Map:
+def _refined(model: nn.Module, modules: list[nn.Module], image: Tensor, target: Target, options: Options) -> Map:
+    reshape = options.get("reshape_transform")
     return _float(library.RefineCAM(model, modules, reshape, base_method=library.LayerCAM)(image, [target]))
 
 
@@ -143,10 +146,10 @@ def _blind(make: Callable[[nn.Module], Callable[..., Any]], model: nn.Module, *a
 
 
 def _class_activation(
-    model: nn.Module, layers: Sequence[str], image: Tensor, target: Target, reshape: Reshape
+    model: nn.Module, layers: Sequence[str], image: Tensor, target: Target, options: Options
 ) -> list[Map]:
     """CAM itself, of the deepest layer, where alone it is defined."""
-    return _single(CAM, model, layers[-1:], image, target, reshape)
+    return _single(CAM, model, layers[-1:], image, target, options)
 
 
 def _finer(*args: Any) -> list[Map]:
@@ -154,12 +157,12 @@ def _finer(*args: Any) -> list[Map]:
     return _single(partial(library.FinerCAM, base_method=HolisticCAM), *args)
 
 
-def _uniform(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target, reshape: Reshape) -> list[Map]:
+def _uniform(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target, options: Options) -> list[Map]:
     """The same everywhere: its energy in the box is the box's share of the image."""
     return [np.ones(image.shape[-2:], np.float32)]
 
 
-def _edges(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target, reshape: Reshape) -> list[Map]:
+def _edges(model: nn.Module, layers: Sequence[str], image: Tensor, target: Target, options: Options) -> list[Map]:
     """The picture's own edges, which know nothing of the model: the magnitude of its Sobel gradient."""
     grey = image[0].mean(dim=0).cpu().numpy()
     return [min_max_normalize(np.hypot(*(cv2.Sobel(grey, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))))]
@@ -172,7 +175,7 @@ def _float(maps: Any) -> Map:
 _WITHOUT_LAYER = ("CAM", "EMP", "Edges", "Gaussian", "I-GOS", "LeGrad", "RISE", "Uniform")
 
 # By name: the maps of one image in every layer.
-EXPLAINERS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target, Reshape], list[Map]]] = {
+EXPLAINERS: dict[str, Callable[[nn.Module, Sequence[str], Tensor, Target, Options], list[Map]]] = {
     "Grad-CAM": partial(_single, library.GradCAM),
     "Grad-CAM++": partial(_single, library.GradCAMPlusPlus),
     "XGrad-CAM": partial(_single, library.XGradCAM),

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.app.choices import HOLISTIC_CAM, Choice, Column
 from holistic_cam_plugin.baselines.by_name import layer_maps
-from holistic_cam_plugin.classifiers.images import preprocessed, shown
-from holistic_cam_plugin.classifiers.layers import find_layers
+from holistic_cam_plugin.classifiers.images import preprocessed
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.holistic_cam import HolisticCAM
@@ -51,9 +49,8 @@ class Stopped(BaseException):
 def look(image: Image.Image, classifier: Classifier) -> Seen:
     """The picture through the model once."""
     images = preprocessed(image, classifier)
-    with torch.inference_mode():
-        probabilities = classifier.model(images)[0].softmax(dim=0)
-    return Seen(images, shown(images, classifier), probabilities.float().cpu().numpy())
+    probabilities = classifier.probabilities(images)[0]
+    return Seen(images, classifier.preprocessing.shown(images), probabilities.cpu().numpy())
 
 
 def explain(
@@ -80,14 +77,16 @@ def explain(
 def _column_maps(
     classifier: Classifier, seen: Seen, choice: Choice, column: Column, progress: Callable[[Iterable[Any]], Any]
 ) -> list[Maps]:
-    layers = find_layers(classifier.model, choice.layers)
+    found = classifier.found.at(choice.layers)
     targets = [[ClassifierOutputTarget(target) for target in choice.targets]]
     try:
         if column.method == HOLISTIC_CAM:
-            with HolisticCAM(classifier.model, layers, **column.options, progress=progress) as cam:
+            options = {**found.options, **column.options}
+            with HolisticCAM(found.model, found.target_layers, **options, progress=progress) as cam:
                 return [maps[:, 0] for maps in cam.compute_cam_per_layer(seen.images, targets)]
         (maps,) = [
-            layer_maps(column.method, classifier.model, layers, seen.images, targets) for _ in progress([column])
+            layer_maps(column.method, found.model, found.target_layers, seen.images, targets, options=found.options)
+            for _ in progress([column])
         ]
         return maps
     except (ValueError, TypeError, RuntimeError) as error:

@@ -25,7 +25,6 @@ from holistic_cam_plugin.app.files import save_arrays, save_page_figure
 from holistic_cam_plugin.app.rendering import Colours, grid, map_names, one_map, place
 from holistic_cam_plugin.app.snippet import Source, snippet
 from holistic_cam_plugin.classifiers.images import read_image
-from holistic_cam_plugin.classifiers.layers import probe_layers, stage_layers
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Handlers"]
@@ -56,11 +55,11 @@ class Handlers:
     def __init__(self, source: Source, folder: Path) -> None:
         self.classifier = source.load()
         self.classes = class_names(self.classifier.classes)
-        self.layers = probe_layers(self.classifier.model, self.classifier.size, self.classifier.mean.device)
-        self.stages = stage_layers(self.layers, self.classifier.size, len(self.classes))
+        self.layers = [layer for layer in self.classifier.found.maps if layer.returned.calls == 1]
+        self.stages = self.classifier.stages
         self.examples = scenes() if source.model is None else photographs()
         self.closing = threading.Event()
-        self._source = source._replace(device=str(self.classifier.mean.device))
+        self._source = source._replace(device=str(self.classifier.device))
         self._folder = folder
         self._model = threading.Lock()  # a tab that is closed leaves its last pass behind
         self._stops: dict[str, threading.Event] = {}  # of the tabs that compute or wait for their turn
@@ -83,7 +82,7 @@ class Handlers:
         return self._looked(self.examples[0])
 
     def _looked(self, image: Image.Image) -> tuple[Any, ...]:
-        with self._model:
+        with self._model, _told():
             seen = look(image, self.classifier)
         best = np.argsort(-seen.probabilities)[:BEST]
         picture = Image.fromarray((255 * seen.picture).astype(np.uint8))

@@ -20,7 +20,7 @@ PHOTO = "photo.jpg"
 
 
 class Source(NamedTuple):
-    """What the person at the shell named: torchvision's name of a model and its files, or None for the bundled one."""
+    """What the person at the shell named: a model as `load_classifier` takes it, and its files; None: the bundled."""
 
     model: str | None
     weights: Path | None = None
@@ -48,7 +48,8 @@ def snippet(source: Source, column: Column, layer: str, target: int, name: str) 
     function, call = source.code
     cam = METHODS[column.method]
     # Methods that only look at outputs take no layer.
-    layers = "[]" if issubclass(cam, Perturbation) else f"[classifier.model.get_submodule({_quoted(layer)})]"
+    layers = "[]" if issubclass(cam, Perturbation) else "found.target_layers"
+    needed = ", **found.options" if cam is HolisticCAM else ", found.reshape_transform"
     options = "".join(
         f", {key}={_quoted(value) if isinstance(value, str) else value}" for key, value in column.options.items()
     )
@@ -62,7 +63,8 @@ def snippet(source: Source, column: Column, layer: str, target: int, name: str) 
         "",
         f"classifier = {call}",
         f"images = preprocessed(read_image(Path({_quoted(PHOTO)})), classifier)",
-        f"cam = {cam.__name__}(classifier.model, {layers}{options})",
+        f"found = classifier.found.at([{_quoted(layer)}])",
+        f"cam = {cam.__name__}(found.model, {layers}{needed}{options})",
         f"saliency_map = cam(images, [ClassifierOutputTarget({target})])[0]  # {name}",
     ]
     return "\n".join(lines) + "\n"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytorch_grad_cam
 from numpy.typing import NDArray
+from pytorch_grad_cam import AblationCAM
+from pytorch_grad_cam.ablation_layer import AblationLayerVit
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
@@ -106,12 +109,15 @@ def layer_maps(
     eigen_smooth: bool = False,
     sizes: Sequence[int] | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[NDArray[np.float32]]:
     """The maps of images `(B, C, H, W)` in every layer, float32, in [0, 1].
 
     Args:
         targets: a list of targets for each image.
         sizes: shorter sides of the pyramid in pixels, for the methods that have one; None: their own.
+        options: what the model needs, as `Explainable.options` tells; of the methods without a pyramid only the reshape
+            transform.
 
     Returns:
         For every layer `(targets of all images, H, W)`, those of the first image first; the same maps in every layer of
@@ -121,18 +127,29 @@ def layer_maps(
         UsageError: the method has no test-time augmentation.
     """
     cam_class: Any = METHODS[method]
-    options: dict[str, Any]
     if issubclass(cam_class, HolisticCAM):
-        options = {"batch_size": len(images), "progress": progress} | ({} if sizes is None else {"sizes": sizes})
-        return _pyramid_maps(partial(cam_class, model, **options), layers, images, targets, aug_smooth, eigen_smooth)
+        pyramid = {"batch_size": len(images), "progress": progress} | ({} if sizes is None else {"sizes": sizes})
+        make = partial(cam_class, model, **options, **pyramid)
+        return _pyramid_maps(make, layers, images, targets, aug_smooth, eigen_smooth)
     if aug_smooth and not issubclass(cam_class, BaseCAM):
         raise UsageError(f"{method} has no test-time augmentation: leave out --aug-smooth or {method}")
-    options = {"aug_smooth": aug_smooth} if issubclass(cam_class, BaseCAM) else {}
+    smoothing = {"aug_smooth": aug_smooth} if issubclass(cam_class, BaseCAM) else {}
+    needed = _plain_options(cam_class, options.get("reshape_transform"))
     no_layer = issubclass(cam_class, Perturbation)
     layered = [()] if no_layer else [[layer] for layer in layers]
     pairs = [(image[None], [target]) for image, some in zip(images, targets, strict=True) for target in some]
-    maps = [_maps(cam_class(model, some), pairs, eigen_smooth=eigen_smooth, **options) for some in layered]
+    maps = [_maps(cam_class(model, some, **needed), pairs, eigen_smooth=eigen_smooth, **smoothing) for some in layered]
     return maps * len(layers) if no_layer else maps
+
+
+def _plain_options(cam_class: type, reshape_transform: Callable[..., Tensor] | None) -> dict[str, Any]:
+    """Keywords of a method without a pyramid."""
+    if reshape_transform is None:
+        return {}
+    options: dict[str, Any] = {"reshape_transform": reshape_transform}
+    if cam_class is AblationCAM:  # switches channels off where they lie: of tokens last
+        options["ablation_layer"] = AblationLayerVit()
+    return options
 
 
 def _maps(cam: Any, pairs: Iterable[tuple[Tensor, list[Target]]], **options: Any) -> NDArray[np.float32]:

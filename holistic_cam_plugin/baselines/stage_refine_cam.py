@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pytorch_grad_cam import GradCAMPlusPlus, RefineCAM
 from torch import Tensor, nn
 
-from holistic_cam_plugin.classifiers.layers import layers_of_pass, stage_layers
+from holistic_cam_plugin.classifiers.explainable import stages_of
+from holistic_cam_plugin.classifiers.probe import untouched
 from holistic_cam_plugin.passes.modes import eval_mode
 from holistic_cam_plugin.passes.outputs import check_outputs
 from holistic_cam_plugin.passes.targets import Target
@@ -56,11 +57,7 @@ class StageRefineCAM:
     def __call__(
         self, input_tensor: Tensor, targets: Sequence[Target] | None = None, eigen_smooth: bool = False
     ) -> NDArray[np.float32]:
-        """Maps of the images as of the library's RefineCAM: `(B, H, W)`, float32, in [0, 1].
-
-        Raises:
-            UsageError: the model has no stages: no layer gives square maps `(C, h, w)`.
-        """
+        """Maps of the images as of the library's RefineCAM: `(B, H, W)`, float32, in [0, 1]."""
         with eval_mode(self.model):  # the library leaves it in evaluation mode
             layers = refining_layers(self.model, self.target_layers[0], input_tensor)
             cam = RefineCAM(self.model, layers, self.reshape_transform, base_method=_GradCAMPlusPlus)
@@ -83,14 +80,13 @@ def refining_layers(model: nn.Module, layer: nn.Module, images: Tensor) -> list[
     """
     side = min(images.shape[-2:])
     square = images[:1, :, :side, :side]
-    layers = layers_of_pass(model, square)
-    with torch.inference_mode():
-        classes = check_outputs(model(square), 1).shape[1:2].numel()
-    modules = dict(model.named_modules())
-    run = [modules[info.name] for info in layers]
+    with untouched(model):
+        with torch.inference_mode():
+            classes = check_outputs(model(square), 1).shape[1:2].numel()
+        maps, stages = stages_of(model, square, classes)
+    run = [one.returned.module for one in maps if one.returned.calls == 1]
     later = run[run.index(layer) + 1 :] if layer in run else []
-    stages = [modules[name] for name in stage_layers(layers, side, classes)]
-    return [layer, *(stage for stage in stages if stage in later)]
+    return [layer, *(one.returned.module for one in stages if one.returned.module in later)]
 
 
 class _GradCAMPlusPlus(GradCAMPlusPlus):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from holistic_cam_plugin.baselines.by_name import METHODS, display_name, layer_maps
-from holistic_cam_plugin.classifiers.layers import find_layers
+from holistic_cam_plugin.classifiers.explainable import Explainable
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.holistic_cam import HolisticCAM
@@ -24,10 +24,15 @@ class Explainer(NamedTuple):
     """What makes the maps."""
 
     classifier: Classifier
-    layers: Sequence[str]
+    found: Explainable  # the classifier at the layers to explain
     methods: Sequence[str]  # keys of METHODS
     sizes: Sequence[int] | None  # of the pyramid, in pixels; None: each method's own
     amp: bool  # bfloat16 where PyTorch holds it safe
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the target layers."""
+        return self.found.layer_names
 
 
 class Explanation(NamedTuple):
@@ -49,7 +54,7 @@ def check_amp(methods: Sequence[str]) -> None:
 
 
 def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[int, ...]]) -> list[Explanation]:
-    """The maps of images `(B, 3, H, W)` on the model's device.
+    """The maps of images `(B, C, H, W)` on the model's device.
 
     Args:
         targets: for each image its classes; none: the predicted one.
@@ -83,7 +88,7 @@ def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[
 
 
 def model_outputs(explainer: Explainer, images: torch.Tensor) -> torch.Tensor:
-    """The model's outputs for images `(B, 3, H, W)`: `(B, classes)`, float32.
+    """The model's outputs for images `(B, C, H, W)`: `(B, classes)`, float32.
 
     Raises:
         UsageError: it takes no such images.
@@ -101,14 +106,16 @@ def _timed_maps(
     explainer: Explainer, method: str, images: torch.Tensor, targets: Sequence[tuple[int, ...]]
 ) -> tuple[NDArray[np.float32], float]:
     """A method's maps `(layers, targets of all images, H, W)`, and its seconds."""
-    model = explainer.classifier.model
+    found = explainer.found
     wanted = [[ClassifierOutputTarget(target) for target in some] for some in targets]
     start = time.perf_counter()
     # RandomCAM draws: the same when a batch is made again.
     np.random.seed(0)
     torch.manual_seed(0)
     try:
-        maps = layer_maps(method, model, find_layers(model, explainer.layers), images, wanted, sizes=explainer.sizes)
+        maps = layer_maps(
+            method, found.model, found.target_layers, images, wanted, sizes=explainer.sizes, options=found.options
+        )
     except Exception as error:
         layers = ", ".join(explainer.layers)
         raise UsageError(f"{display_name(method)} can't explain {layers}: {_words(error)}") from error

@@ -20,6 +20,7 @@ from holistic_cam_plugin.batch.report_cards import Card, Cards, by_depth
 from holistic_cam_plugin.batch.report_pictures import data_uri, legend_png, pictures_beside
 from holistic_cam_plugin.batch.store import write_whole
 from holistic_cam_plugin.batch.writing import writing
+from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
 from holistic_cam_plugin.display import percent
 from holistic_cam_plugin.errors import UsageError
 
@@ -54,14 +55,14 @@ def write_report(
         UsageError: the folder holds no output, or no map yet; `root` is no folder; another report is being made.
         OutputError: no room, or no permission.
     """
-    parameters = _parameters(folder)
+    parameters, preprocessing = _parameters(folder)
     if root is not None and not root.is_dir():
         raise UsageError(f"--root {root} is no folder")
     total, images = _images(folder, limit)
     failures = [rows[0] for rows in recorded(folder, ERRORS)]
     root = root or Path(str(parameters["input"]))
     with writing(folder), nullcontext(data_uri) if self_contained else pictures_beside(folder, PICTURES) as address:
-        cards = Cards(folder, root, parameters["resize"], parameters["crop"], colormap, address)
+        cards = Cards(folder, root, preprocessing, parameters["crop"], colormap, address)
         made: Iterable[Card] = map(cards.card, progress(images))
         if not self_contained:
             made = list(made)  # all the pictures are there before the page that shows them
@@ -81,13 +82,13 @@ def write_report(
         write_whole(folder, PAGE, page)
 
 
-def _parameters(folder: Path) -> dict[str, Any]:
+def _parameters(folder: Path) -> tuple[dict[str, Any], Preprocessing]:
     try:
         parameters: dict[str, Any] = read_parameters(folder / PARAMETERS)
-        [parameters[key] for key in ("input", "resize", "crop")]
-    except (OSError, UsageError, LookupError) as error:
+        [parameters[key] for key in ("input", "crop")]
+        return parameters, Preprocessing.from_json(parameters["preprocessing"])
+    except (OSError, UsageError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder} is no output folder of holistic-cam batch: {PARAMETERS}: {error}") from error
-    return parameters
 
 
 def _images(folder: Path, limit: int) -> tuple[int, list[list[dict[str, str]]]]:

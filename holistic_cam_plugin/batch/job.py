@@ -65,7 +65,7 @@ def run(
     missing = set(todo)
     batches = [batch for batch in plan.batches(rank, world) if not missing.isdisjoint(batch)]
     classifier = explainer.classifier
-    images = JobImages(plan.inputs.root, plan.inputs.jobs, classifier.resize, classifier.size if plan.crop else None)
+    images = JobImages(plan.inputs.root, plan.inputs.jobs, classifier.preprocessing, plan.crop)
     trials = Trials(explainer)
     start, used, waiting, failed = time.perf_counter(), time.process_time(), 0.0, 0
     reading = read_ahead(images, batches, plan.workers)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.classifiers.images import FORMATS, LARGEST_RESIZED, cropped, upright_rgb
+from holistic_cam_plugin.classifiers.images import FORMATS, LARGEST_RESIZED, upright_rgb
+from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
 
 __all__ = ["JobImages", "Loaded", "quiet_decoders", "read_ahead"]
 
@@ -35,7 +36,7 @@ class Loaded(NamedTuple):
     """One image, read."""
 
     job: int  # its index
-    pixels: NDArray[np.uint8] | None  # the model's input as (H, W, 3), before it is normalised; None: see `problem`
+    pixels: NDArray[np.uint8] | None  # the model's input as (H, W, C), before it is normalised; None: see `problem`
     width: int = 0  # of the file, in pixels
     height: int = 0
     size: int = 0  # of the file, in bytes
@@ -48,12 +49,12 @@ class JobImages:
     Args:
         root: folder of the jobs' names.
         jobs: all of them.
-        resize: shorter side in pixels to which an image is resized.
-        crop: side of the centre crop; None: the whole image.
+        preprocessing: the model's.
+        crop: False: the whole image, resized.
     """
 
-    def __init__(self, root: Path, jobs: Sequence[Job], resize: int, crop: int | None) -> None:
-        self.root, self.jobs, self.resize, self.crop = root, jobs, resize, crop
+    def __init__(self, root: Path, jobs: Sequence[Job], preprocessing: Preprocessing, crop: bool) -> None:
+        self.root, self.jobs, self.preprocessing, self.crop = root, jobs, preprocessing, crop
 
     def __getitem__(self, index: int) -> Loaded:
         job = self.jobs[index]
@@ -76,11 +77,11 @@ class JobImages:
             raise ValueError("empty file")
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            shorter, longer = sorted(image.size)
-            if self.resize**2 * longer > (LARGEST_RESIZED if self.crop else LARGEST_WHOLE) * shorter:
-                raise ValueError(f"{width} x {height} px: too long and narrow to be resized to {self.resize} px")
-            picture = cropped(upright_rgb(image), self.resize, self.crop)
-        return Loaded(index, np.asarray(picture), width, height, status.st_size)
+            if self.preprocessing.resized_area(width, height) > (LARGEST_RESIZED if self.crop else LARGEST_WHOLE):
+                resize = self.preprocessing.resize
+                raise ValueError(f"{width} x {height} px: too long and narrow to be resized to {resize} px")
+            pixels = self.preprocessing.pixels(upright_rgb(image), crop=self.crop)
+        return Loaded(index, pixels, width, height, status.st_size)
 
 
 @contextmanager

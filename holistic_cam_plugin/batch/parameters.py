@@ -30,14 +30,16 @@ PARAMETERS = "parameters.json"
 
 # What the maps' values depend on: the method, the model's operations, and how a file becomes pixels.
 PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
+# By the form of the model's name, where it comes from another library.
+LIBRARIES = {"timm/": "timm", "hf/": "transformers"}
 # Told for the reader's sake: the images may lie elsewhere today.
 _FREE = ("input",)
 
 
-def package_versions() -> dict[str, str]:
-    """The versions of what the maps depend on; a package that runs uninstalled has none."""
+def package_versions(model: str | None = None) -> dict[str, str]:
+    """The versions of what the maps of this model depend on; a package that runs uninstalled has none."""
     versions = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *(library for prefix, library in LIBRARIES.items() if f"{model}".startswith(prefix))):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from holistic_cam_plugin.batch.explaining import Explainer, Explanation, explain, model_outputs
 from holistic_cam_plugin.batch.writing import OutputError
-from holistic_cam_plugin.classifiers.images import normalized
 from holistic_cam_plugin.passes.refusals import out_of_memory
 
 __all__ = ["Trials"]
@@ -31,7 +30,7 @@ class Trials:
         """For every image its maps, or the reason why it has none.
 
         Args:
-            pixels: `(B, H, W, 3)`, RGB, uint8.
+            pixels: `(B, H, W, C)`, RGB or gray, uint8.
             targets: for each image its classes; none: the predicted one.
 
         Raises:
@@ -39,7 +38,7 @@ class Trials:
             OutputError: the device no longer works.
         """
         try:
-            return list(explain(self._explainer, normalized(pixels, self._explainer.classifier), targets))
+            return list(explain(self._explainer, self._normalized(pixels), targets))
         except Exception as error:  # models and devices raise whatever they like, and no image ends the run
             reason = _reason(error)
         if len(pixels) > 1:
@@ -48,11 +47,16 @@ class Trials:
         self._check()
         return [reason]
 
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        classifier = self._explainer.classifier
+        return classifier.preprocessing.normalized(pixels.to(classifier.device))
+
     def _check(self) -> None:
         """Explain noise; once that worked, the model's output is enough."""
         classifier = self._explainer.classifier
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn((1, 3, classifier.size, classifier.size), generator=generator).to(classifier.mean.device)
+        shape = (1, len(classifier.preprocessing.mean), *classifier.preprocessing.size)
+        noise = torch.randn(shape, generator=generator).to(classifier.device)
         if not self._proven:
             explain(self._explainer, noise, [()])
             self._proven = True

@@ -15,6 +15,7 @@ from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import JobImages, quiet_decoders
 from holistic_cam_plugin.batch.overlays import jpeg_bytes
 from holistic_cam_plugin.batch.report_pictures import Address, map_png
+from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
 from holistic_cam_plugin.display import coverage, percent
 
 __all__ = ["Card", "Cards", "MapShown", "Target", "by_depth"]
@@ -62,8 +63,8 @@ class Cards(NamedTuple):
 
     folder: Path  # the output
     root: Path  # of the images
-    resize: int  # shorter side of the model's input before the crop
-    crop: int | None
+    preprocessing: Preprocessing  # of the model
+    crop: bool
     colormap: str
     address: Address
 
@@ -72,7 +73,7 @@ class Cards(NamedTuple):
         first = rows[0]
         maps, pixels = _maps(self.folder / first["map"]), self._pixels(first["file"])
         width, height = self._size(maps, pixels)
-        if pixels is not None and np.abs(np.divide(pixels.shape[1::-1], DENSITY) - (width, height)).max() > 1:
+        if pixels is not None and np.abs(np.divide(pixels.shape[1::-1], self._density) - (width, height)).max() > 1:
             pixels = None  # by now the file is a picture of another shape
         shown = {key: self._shown(saliency_map) for key, saliency_map in maps.items()}
         return Card(
@@ -86,16 +87,21 @@ class Cards(NamedTuple):
 
     def _pixels(self, file: str) -> NDArray[np.uint8] | None:
         """What the model saw of the image, `(DENSITY H, DENSITY W, 3)`; None if it can't be read any more."""
-        crop = None if self.crop is None else DENSITY * self.crop
         with quiet_decoders():
-            return JobImages(self.root, [Job(file)], DENSITY * self.resize, crop)[0].pixels
+            return JobImages(self.root, [Job(file)], self.preprocessing.enlarged(DENSITY), self.crop)[0].pixels
+
+    @property
+    def _density(self) -> int:
+        """1 for models that see pictures as they are."""
+        return self.preprocessing.enlarged(DENSITY).size[0] // self.preprocessing.size[0]
 
     def _size(self, maps: Mapping[Key, Map], pixels: NDArray[np.uint8] | None) -> tuple[int, int]:
         """Width and height of the maps, or of what they would be."""
         for saliency_map in maps.values():
             return saliency_map.shape[1], saliency_map.shape[0]
-        side = self.crop or self.resize
-        return (side, side) if pixels is None else (pixels.shape[1] // DENSITY, pixels.shape[0] // DENSITY)
+        if pixels is None:
+            return self.preprocessing.size[1], self.preprocessing.size[0]
+        return pixels.shape[1] // self._density, pixels.shape[0] // self._density
 
     def _shown(self, saliency_map: Map) -> MapShown:
         about = f"{percent(coverage(saliency_map))} of the picture at a fifth of the peak or above"

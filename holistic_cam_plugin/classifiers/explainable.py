@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.classifiers.preprocessing import Preprocessing, found_preprocessing
 from holistic_cam_plugin.classifiers.probe import REFUSALS, multiple_taken, probe_image, returned, untouched
-from holistic_cam_plugin.classifiers.stages import explaining_stages, read_maps, reshape_transform
+from holistic_cam_plugin.classifiers.stages import Maps, explaining_stages, read_maps, reshape_transform
+from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.passes.modes import unwrapped
 from holistic_cam_plugin.passes.refusals import out_of_memory
 
-__all__ = ["Explainable", "Logits", "explainable"]
+__all__ = ["Explainable", "Logits", "examined", "explainable", "stages_of"]
 
 # Sides in pixels to try where a model does not tell its own.
 COMMON_SIDES = (224, 256, 299, 384, 448, 512, 640, 128, 96, 64, 32, 28)
@@ -36,6 +37,8 @@ class Explainable(NamedTuple):
         multiple_of: what its sides may grow by: 1, any size; more, multiples of it; None: the model takes one size.
         preprocessing: from a picture to its input.
         classes: class names by index, if the model tells them.
+        outputs: shape of what it returns for one image: `(classes,)`, of dense outputs `(classes, h, w)`.
+        maps: every module that returns maps, in the order in which they finish.
     """
 
     model: nn.Module
@@ -46,6 +49,38 @@ class Explainable(NamedTuple):
     multiple_of: int | None
     preprocessing: Preprocessing
     classes: list[str] | None
+    outputs: tuple[int, ...]
+    maps: list[Maps]
+
+    def at(self, names: Sequence[str]) -> Explainable:
+        """The same with other target layers, named as in the model that was given.
+
+        Raises:
+            UsageError: no such layer (near matches are named), one that returns no maps, or layers that no single
+                reshape transform serves.
+        """
+        by_name = {one.name: one for one in self.maps}
+        for name in names:
+            if name not in by_name:
+                raise UsageError(self._without_maps(name))
+        chosen = [by_name[name] for name in names]
+        try:
+            reshape = reshape_transform(chosen, self.size)
+        except ValueError as error:
+            raise UsageError(f"{', '.join(names)}: {error}") from error
+        layers = [one.returned.module for one in chosen]
+        return self._replace(target_layers=layers, layer_names=list(names), reshape_transform=reshape)
+
+    def _without_maps(self, name: str) -> str:
+        given = self.model.model if isinstance(self.model, Logits) else self.model
+        names = [known for known, _ in given.named_modules() if known]
+        if name not in names:
+            return f"the model has no layer {name!r}{near_matches(name, names)} (--list-layers shows them all)"
+        with untouched(self.model):
+            shapes = {one.module: one.shape for one in returned(self.model, probe_image(self.model, self.size))}
+        shape = shapes.get(given.get_submodule(name))
+        found = f"gives {shape}" if shape else "gives no tensor"
+        return f"the layer {name!r} {found}, not maps (B, C, h, w) or tokens (--list-layers shows those that do)"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,6 +105,10 @@ class Logits(nn.Module):
         super().__init__()
         self.model = model
         self.keywords = dict(keywords)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """A module by its name in the model that is wrapped."""
+        return self.model.get_submodule(target)
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits, a row an image."""
@@ -101,6 +140,18 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
             what to write.
         ValueError: the model runs at no size that was tried, or none of its layers explains its score.
     """
+    found = examined(model, processor, size=size)
+    if not found.target_layers:
+        raise ValueError(
+            f"no layer of this {type(model).__name__} returns maps that explain its best score (are its weights "
+            "loaded?). Name one yourself:\n    layer = model.get_submodule('...')\n"
+            "    cam = HolisticCAM(model, [layer], reshape_transform=...)  # to (B, C, h, w), if it has tokens"
+        )
+    return found
+
+
+def examined(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
+    """`explainable`, but a model of which no layer explains its score comes without target layers."""
     model = unwrapped(model)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
@@ -109,27 +160,34 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
         called = _called(model, output)
         own = (image.shape[2], image.shape[3])
         logits = output if isinstance(output, Tensor) else output["logits"]
-        # Tables of positions have no batch of two.
-        maps = read_maps(returned(called, image.expand(2, -1, -1, -1)), 2, own)
-        stages = explaining_stages(called, maps, logits.shape[1], image, _best_score)
-        if not stages:
-            raise ValueError(
-                f"no layer of this {type(model).__name__} returns maps that explain its best score (are its weights "
-                "loaded?). Name one yourself:\n    layer = model.get_submodule('...')\n"
-                "    cam = HolisticCAM(model, [layer], reshape_transform=...)  # to (B, C, h, w), if it has tokens"
-            )
+        maps, stages = stages_of(called, image, logits.shape[1])
         step = multiple_taken(called, own)
-    names = [one.name.removeprefix("model.") if called is not model else one.name for one in stages]
+    if called is not model:  # names are those of the model that was given
+        maps, stages = ([one.renamed(one.name.removeprefix("model.")) for one in some] for some in (maps, stages))
     return Explainable(
         called,
         [one.returned.module for one in stages],
-        names,
-        reshape_transform(stages, own),
+        [one.name for one in stages],
+        reshape_transform(stages, own) if stages else None,
         own,
         step,
         found_preprocessing(model, processor, own, image.shape[1]),
         _classes(model),
+        tuple(logits.shape[1:]),
+        maps,
     )
+
+
+def stages_of(model: nn.Module, image: Tensor, classes: int) -> tuple[list[Maps], list[Maps]]:
+    """The modules that return maps of an image `(1, C, H, W)`, and of them the one of each of the last stages.
+
+    Args:
+        model: returns logits of so many classes; in evaluation mode.
+    """
+    # Tables of positions have no batch of two.
+    maps = read_maps(returned(model, image.expand(2, -1, -1, -1)), 2, (image.shape[2], image.shape[3]))
+    once = [one for one in maps if one.returned.calls == 1]  # of others only the first call could be explained
+    return maps, explaining_stages(model, once, classes, image, _best_score)
 
 
 def _sizes(model: nn.Module) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ from torchvision.models import WeightsEnum
 
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["architecture", "class_count", "fitted"]
+__all__ = ["architecture", "check_finite", "class_count", "filled", "fitted"]
 
 # Integers are no weights, whatever a cast would make of them.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -51,7 +51,7 @@ def _shell(name: str, entry: WeightsEnum, state: Mapping[str, Tensor]) -> nn.Mod
         return architecture(name, entry, state)
 
 
-def _filled(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+def filled(model: nn.Module, state: Mapping[str, Tensor]) -> str:
     """Hand the model the tensors of the state dict; what does not fit, in words, empty if all does."""
     own = model.state_dict()
     shared = {key: tensor for key, tensor in state.items() if key in own}
@@ -91,8 +91,8 @@ def fitted(name: str, state: Mapping[str, Tensor], path: Path) -> tuple[nn.Modul
             model = _shell(name, entry, state)
         except NotImplementedError:
             model = architecture(name, entry, state)
-        if not (misfit := _filled(model, state)):
-            _check_finite(model, path)
+        if not (misfit := filled(model, state)):
+            check_finite(model, path)
             return model, entry
         misfits.append(misfit)
     fits = _others_that_fit(name, state)
@@ -108,12 +108,13 @@ def _others_that_fit(name: str, state: Mapping[str, Tensor]) -> list[str]:
         if other != name and family and other.startswith(family.group()):
             with suppress(NotImplementedError):
                 entry = torchvision.models.get_model_weights(other).DEFAULT
-                if not _filled(_shell(other, entry, state), state):
+                if not filled(_shell(other, entry, state), state):
                     fits.append(other)
     return fits
 
 
-def _check_finite(model: nn.Module, path: Path) -> None:
+def check_finite(model: nn.Module, path: Path) -> None:
+    """UsageError for weights, from this file, that are not finite."""
     for name, tensor in model.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise UsageError(f"{path} has NaN or infinite values in {name}: what such a model says means nothing")

@@ -1,34 +1,26 @@
-"""Images: from a file to the model's input, and back to something to show."""
+"""Images: from a file to the model's input."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 from holistic_cam_plugin.classifiers.models import Classifier
+from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
 from holistic_cam_plugin.errors import UsageError, check_file, reason
 
 __all__ = [
     "FORMATS",
     "LARGEST_RESIZED",
     "check_proportions",
-    "cropped",
-    "normalized",
     "preprocessed",
     "read_image",
-    "shown",
     "upright_rgb",
 ]
-
-Pictured = TypeVar("Pictured")  # an image, or what lies in it
 
 # Pillow can do more, but some of its formats start other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
@@ -79,44 +71,20 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return upright.convert("RGB")
 
 
-def cropped(image: Pictured, resize: int, crop: int | None) -> Pictured:
-    """The part that the model sees: the shorter side resized, then the centre `crop` x `crop`; None: all of it.
-
-    Boxes and masks of an image (`torchvision.tv_tensors`) follow it.
-    """
-    resized: Pictured = TF.resize(image, [resize], antialias=True)
-    return resized if crop is None else TF.center_crop(resized, [crop])
-
-
-def normalized(pixels: Tensor, classifier: Classifier) -> Tensor:
-    """The model's input on its device, `(B, 3, H, W)`, float32, from RGB pixels `(B, H, W, 3)`, uint8."""
-    channels = pixels.to(classifier.mean.device).permute(0, 3, 1, 2).contiguous()
-    images: Tensor = (channels.float().div(255) - classifier.mean) / classifier.std
-    return images
-
-
-def check_proportions(size: tuple[int, int], resize: int) -> None:
+def check_proportions(size: tuple[int, int], preprocessing: Preprocessing) -> None:
     """Raise UsageError for an image, width by height in pixels, that is too long and narrow to be resized."""
-    if resize**2 * max(size) > LARGEST_RESIZED * min(size):
-        raise UsageError(f"{size[0]} x {size[1]} px is too long and narrow to be resized to {resize} px")
+    if preprocessing.resized_area(*size) > LARGEST_RESIZED:
+        raise UsageError(f"{size[0]} x {size[1]} px is too long and narrow to be resized to {preprocessing.resize} px")
 
 
 def preprocessed(image: Image.Image, classifier: Classifier) -> Tensor:
-    """`(1, 3, H, W)`: resized, cropped and normalised as for the model's training.
+    """`(1, C, H, W)` on the model's device: resized, cropped and normalised as for the model's training.
 
     Raises:
         UsageError: it is too long and narrow to be resized, or there is not the memory.
     """
-    check_proportions(image.size, classifier.resize)
+    check_proportions(image.size, classifier.preprocessing)
     try:
-        picture = cropped(image, classifier.resize, classifier.size)
+        return classifier.preprocessing(image).to(classifier.device)
     except MemoryError as error:
         raise UsageError(f"{image.width} x {image.height} px: there is not the memory to resize it") from error
-    return normalized(torch.from_numpy(np.array(picture))[None], classifier)
-
-
-def shown(images: Tensor, classifier: Classifier) -> NDArray[np.float32]:
-    """The model's input as an RGB picture: `(H, W, 3)`, float32, in [0, 1]."""
-    pixels = (images[0] * classifier.std + classifier.mean).clamp(0, 1)
-    picture: NDArray[np.float32] = pixels.permute(1, 2, 0).cpu().numpy()
-    return picture

@@ -1,19 +1,18 @@
-"""Models by name: torchvision's classifiers, with their own weights or a local state dict, and the bundled one."""
+"""Classifiers by name: the model with its weights, its layers, its preprocessing and its classes."""
 
 from __future__ import annotations
 
-from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from holistic_cam_plugin.classifiers.fitting import architecture, class_count, fitted
-from holistic_cam_plugin.classifiers.weights import read_state_dict
+from holistic_cam_plugin.classifiers.explainable import Explainable, examined
+from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
+from holistic_cam_plugin.classifiers.zoo import Built, built
 from holistic_cam_plugin.demo import CLASSES, SCENE_MEAN, SCENE_SIZE, SCENE_STD, load_demo_model
-from holistic_cam_plugin.errors import UsageError, near_matches, reason
+from holistic_cam_plugin.errors import UsageError, reason
 
 __all__ = ["Classifier", "chosen_device", "demo_classifier", "load_classifier"]
 
@@ -21,55 +20,100 @@ DEFAULT_MODEL = "resnet50"
 
 
 class Classifier(NamedTuple):
-    """A model and what belongs to it."""
+    """A model and what belongs to it.
+
+    Attributes:
+        name: as the user names it.
+        classes: class names by index.
+        found: what `HolisticCAM` needs of the model, which is in evaluation mode, float32, on the device.
+        device: where the model is.
+    """
 
     name: str
-    model: nn.Module
-    classes: list[str]  # class names by index
-    size: int  # side in pixels of the images that it was trained on
-    resize: int  # shorter side to which an image is resized before the crop
-    mean: Tensor  # (3, 1, 1)
-    std: Tensor  # (3, 1, 1)
+    classes: list[str]
+    found: Explainable
+    device: torch.device
+
+    @property
+    def model(self) -> nn.Module:
+        """Called on the images, it returns logits `(B, classes)`."""
+        return self.found.model
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From a picture to the model's input."""
+        return self.found.preprocessing
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Of each class for images `(B, C, H, W)` on the device: `(B, classes)`, float32, in [0, 1].
+
+        Raises:
+            UsageError: NaN among them: there is nothing to explain.
+        """
+        with torch.inference_mode():
+            probabilities: Tensor = self.model(images).float().softmax(dim=1)
+        if not bool(probabilities.isfinite().all()):
+            raise UsageError(f"{self.name} answers with NaN: there is nothing to explain")
+        return probabilities
+
+    @property
+    def stages(self) -> list[str]:
+        """The default target layers, one for each of the last stages, shallow to deep.
+
+        Raises:
+            UsageError: none explains the model's score.
+        """
+        if not self.found.layer_names:
+            raise UsageError(
+                f"no layer of {self.name} returns maps that explain its best score: name some with --layers"
+            )
+        return self.found.layer_names
 
 
 def load_classifier(
     name: str | None, weights: Path | None, labels: Path | None, device: str | None, *, untrained: bool = False
 ) -> Classifier:
-    """A torchvision classifier in evaluation mode on its device.
+    """A classifier in evaluation mode on its device.
 
     Args:
-        name: torchvision's name, None for ResNet-50.
-        weights: a state dict, loaded without running any code of the file; None for torchvision's default weights.
+        name: torchvision's, `timm/NAME`, `hf/OWNER/NAME`, `hf/./FOLDER` or `package.module:function`; None: ResNet-50.
+        weights: a state dict, loaded without running any code of the file; None for the model's own weights.
         labels: class names, one a line.
         device: None for a GPU if there is one.
-        untrained: the architecture alone, with random weights.
+        untrained: the architecture alone, with random weights, where it is known without a download.
 
     Raises:
         UsageError: unknown model or device, no network, a file that is missing, unsafe or does not fit.
     """
     name = name or DEFAULT_MODEL
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise UsageError(f"torchvision has no classifier called {name!r}{near_matches(name, known)}")
     where = chosen_device(device)
-    entry = torchvision.models.get_model_weights(name).DEFAULT
-    count = len(entry.meta["categories"])
-    if weights is not None:
-        state = read_state_dict(weights)
-        count = class_count(state)
-        model, entry = fitted(name, state, weights)
-    else:
-        model = architecture(name, entry) if untrained else _pretrained(name)
-    classes = list(entry.meta["categories"])
-    if count != len(classes):
-        classes = [f"class {index}" for index in range(count)]
-    if labels is not None:
-        classes = _labels(labels, len(classes))
-    preset = entry.transforms()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preset.mean, preset.std))
-    return Classifier(
-        name, model.eval().to(where), classes, preset.crop_size[0], preset.resize_size[0], mean.to(where), std.to(where)
-    )
+    return _classifier(name, built(name, weights, untrained=untrained), labels, where)
+
+
+def demo_classifier(device: str | None) -> Classifier:
+    """The bundled digits model."""
+    where = chosen_device(device)
+    size = (SCENE_SIZE, SCENE_SIZE)
+    preprocessing = Preprocessing(tuple(SCENE_MEAN), tuple(SCENE_STD), size, SCENE_SIZE, "bilinear", "bundled")
+    digits = [f"digit {digit}" for digit in range(CLASSES)]
+    return _classifier("digits_resnet", Built(load_demo_model(), preprocessing, SCENE_SIZE, digits), None, where)
+
+
+def _classifier(name: str, given: Built, labels: Path | None, device: torch.device) -> Classifier:
+    model = given.model.eval().to(device, torch.float32)
+    try:
+        found = examined(model, given.processor, size=None if given.size is None else (given.size, given.size))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: {error}") from error
+    if len(found.outputs) != 1:
+        shape = ", ".join(map(str, (1, *found.outputs)))
+        raise UsageError(f"{name} returns ({shape}) for one image: a classifier returns (1, classes)")
+    if (channels := len(found.preprocessing.mean)) not in (1, 3):
+        raise UsageError(f"{name} takes images of {channels} channels: pictures have one or three")
+    (count,) = found.outputs
+    told = given.classes or found.classes or []
+    classes = told if len(told) == count else [f"class {index}" for index in range(count)]
+    return Classifier(name, classes if labels is None else _labels(labels, count), found, device)
 
 
 def chosen_device(name: str | None) -> torch.device:
@@ -84,17 +128,6 @@ def chosen_device(name: str | None) -> torch.device:
     return device
 
 
-def _pretrained(name: str) -> nn.Module:
-    try:
-        model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT")
-    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the download is not what was asked for
-        raise UsageError(
-            f"the weights of {name} are not on this machine and can't be downloaded ({reason(error)}): give a local "
-            "state dict with --weights FILE, or run the bundled demo with no arguments"
-        ) from error
-    return model
-
-
 def _labels(path: Path, count: int) -> list[str]:
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -103,11 +136,3 @@ def _labels(path: Path, count: int) -> list[str]:
     if len(names) != count:
         raise UsageError(f"{path} names {len(names)} classes, but the model has {count}")
     return names
-
-
-def demo_classifier(device: str | None) -> Classifier:
-    """The bundled digits model."""
-    where = chosen_device(device)
-    mean, std = (torch.tensor(values, device=where).view(3, 1, 1) for values in (SCENE_MEAN, SCENE_STD))
-    digits = [f"digit {digit}" for digit in range(CLASSES)]
-    return Classifier("digits_resnet", load_demo_model().to(where), digits, SCENE_SIZE, SCENE_SIZE, mean, std)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-__all__ = ["Preprocessing", "found_preprocessing"]
+__all__ = ["Preprocessing", "found_preprocessing", "stored_processor"]
+
+Pictured = TypeVar("Pictured")  # a picture, or what lies in it
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The usual share of the resized image that is kept, where nothing is known: 224 of 256 px.
@@ -44,15 +48,72 @@ class Preprocessing(NamedTuple):
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """The picture as `(1, channels, H, W)`, float32; gray for models of one channel."""
-        picture = picture.convert("L" if len(self.mean) == 1 else "RGB")
+        return self.normalized(torch.from_numpy(self.pixels(picture))[None])
+
+    def pixels(self, picture: Image.Image, *, crop: bool = True) -> NDArray[np.uint8]:
+        """What the model sees of a picture, before it is normalised: `(H, W, 3)`, for models of one channel gray.
+
+        Args:
+            crop: False: the whole picture, resized.
+        """
+        seen = self.seen(picture.convert("L" if len(self.mean) == 1 else "RGB"), crop=crop)
+        return np.array(seen.convert("RGB"))
+
+    def seen(self, picture: Pictured, *, crop: bool = True) -> Pictured:
+        """A picture resized, and its centre cut out; boxes and masks in it (`torchvision.tv_tensors`) follow it."""
         if self.resize is not None:
             sides = [self.resize] if isinstance(self.resize, int) else list(self.resize)
             picture = TF.resize(picture, sides, InterpolationMode(self.interpolation), antialias=True)
-        picture = TF.center_crop(picture, list(self.size))
-        pixels = torch.from_numpy(np.array(picture)).reshape(*self.size, -1).permute(2, 0, 1)[None]
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        images: Tensor = (pixels.float() / 255 - mean) / std
+        return TF.center_crop(picture, list(self.size)) if crop else picture
+
+    def enlarged(self, times: int) -> Preprocessing:
+        """The same cut-out of a picture in so many times the pixels both ways, as far as it is resized at all."""
+        if self.resize is None:
+            return self
+        size, resize = (times * self.size[0], times * self.size[1]), self.resize
+        return self._replace(
+            size=size, resize=times * resize if isinstance(resize, int) else (times * resize[0], times * resize[1])
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON takes it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """What `to_json` gave.
+
+        Raises:
+            TypeError, AttributeError: it did not give this.
+        """
+        read: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in fields.items()}
+        return cls(**read)
+
+    def resized_area(self, width: int, height: int) -> int:
+        """Pixels of such a picture once it is resized."""
+        if self.resize is None:
+            return width * height
+        if isinstance(self.resize, int):
+            return self.resize**2 * max(width, height) // min(width, height)
+        return math.prod(self.resize)
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """The model's input `(B, channels, H, W)`, float32, from pixels `(B, H, W, 3)`, uint8."""
+        mean, std = self._normalisation(pixels)
+        channels = pixels.permute(0, 3, 1, 2)[:, : len(mean)].contiguous()
+        images: Tensor = (channels.float().div(255) - mean) / std
         return images
+
+    def shown(self, images: Tensor) -> NDArray[np.float32]:
+        """The first of the model's inputs `(B, channels, H, W)` as an RGB picture: `(H, W, 3)`, float32, in [0, 1]."""
+        mean, std = self._normalisation(images)
+        pixels = (images[0] * std + mean).clamp(0, 1).expand(3, -1, -1)
+        picture: NDArray[np.float32] = pixels.permute(1, 2, 0).cpu().numpy()
+        return picture
+
+    def _normalisation(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(values, device=like.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        return mean, std
 
 
 def found_preprocessing(model: nn.Module, processor: Any, size: tuple[int, int], channels: int) -> Preprocessing:
@@ -61,7 +122,8 @@ def found_preprocessing(model: nn.Module, processor: Any, size: tuple[int, int],
     Args:
         model: asked where there is no `processor`: timm's data config, or the image processor in a local folder or
             cache that a `transformers` model came from.
-        processor: an image processor of `transformers`, the transforms of torchvision's weights, or None.
+        processor: an image processor of `transformers`, the transforms of torchvision's weights, a `Preprocessing`, or
+            None.
         size: height and width that the model runs at, for what has none of its own.
         channels: of the images.
 
@@ -81,11 +143,13 @@ def _told(model: nn.Module, processor: Any, size: tuple[int, int]) -> Preprocess
     if hasattr(model, "pretrained_cfg") and type(model).__module__.startswith("timm."):
         return _of_timm(model, size)
     name = getattr(getattr(model, "config", None), "_name_or_path", "")
-    own = _stored_processor(name) if name else None
+    own = stored_processor(name) if name else None
     return None if own is None else _described(own, size)
 
 
 def _described(processor: Any, size: tuple[int, int]) -> Preprocessing:
+    if isinstance(processor, Preprocessing):
+        return processor
     if hasattr(processor, "image_mean"):
         return _of_transformers(processor, size)
     if hasattr(processor, "crop_size") and hasattr(processor, "resize_size"):
@@ -146,12 +210,17 @@ def _sides(size: Any) -> int | tuple[int, int] | None:
     return edge
 
 
-def _stored_processor(name: str) -> Any:
-    """The image processor beside a model's weights, in a folder or in the cache; None: there is none."""
+def stored_processor(name: str, *, download: bool = False) -> Any:
+    """The image processor beside a transformers model's weights; None: there is none.
+
+    Args:
+        name: of a folder, or of a model on the Hugging Face Hub.
+        download: ask the Hub for one that is not in the cache.
+    """
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _PROCESSOR_FILES):
         return None
     try:
         transformers: Any = import_module("transformers")
-        return transformers.AutoImageProcessor.from_pretrained(name, local_files_only=True)
-    except OSError:  # not in the cache
+        return transformers.AutoImageProcessor.from_pretrained(name, local_files_only=not download)
+    except OSError:  # neither in the cache nor on the Hub
         return None

@@ -31,12 +31,14 @@ class Returned(NamedTuple):
         module: itself.
         shape: of the tensor, or of a tuple's first one.
         plain: whether it returned that tensor and nothing else.
+        calls: how often the module ran; shape and plain are those of its first call.
     """
 
     name: str
     module: nn.Module
     shape: tuple[int, ...]
     plain: bool
+    calls: int = 1
 
 
 @contextmanager
@@ -68,10 +70,7 @@ def probe_image(model: nn.Module, size: tuple[int, int]) -> Tensor:
 
 
 def returned(model: nn.Module, images: Tensor) -> list[Returned]:
-    """What a model's modules return for a batch of images, in the order in which they finish.
-
-    Modules that run several times are left out: only their first call could be explained.
-    """
+    """What a model's modules return for a batch of images, in the order in which they finish first."""
     calls: dict[str, list[Returned]] = {}
 
     def record(name: str) -> Callable[..., None]:
@@ -89,7 +88,7 @@ def returned(model: nn.Module, images: Tensor) -> list[Returned]:
                 stack.callback(module.register_forward_hook(record(name)).remove)
         with torch.inference_mode():
             model(images)
-    return [found[0] for found in calls.values() if len(found) == 1]
+    return [found[0]._replace(calls=len(found)) for found in calls.values()]
 
 
 def gradients(

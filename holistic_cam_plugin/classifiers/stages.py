@@ -20,8 +20,10 @@ from holistic_cam_plugin.reshape_transforms import MOST_PREFIX_TOKENS, swin_resh
 
 __all__ = ["Maps", "explaining_stages", "read_maps", "reshape_transform"]
 
-# The deepest stages: a stem at half the input's size says little.
+# The deepest stages.
 STAGES = 4
+# A stem whose maps are finer than a quarter of the image says little. It stays where there are few other stages.
+_FINEST, _ENOUGH = 4, 3
 # Below this part of |A| |G|, the sum of A G over the channels is rounding: a larger activation is no other one to the
 # normalisation that follows.
 _EVIDENCE = 1e-3
@@ -52,6 +54,17 @@ class Maps(NamedTuple):
     def name(self) -> str:
         """Of the module in the model."""
         return self.returned.name
+
+    @property
+    def order(self) -> str:
+        """Where channels and grid lie, in words; empty for `(C, h, w)`."""
+        if self.layout == TOKENS:
+            return f"{self.grid[0]}x{self.grid[1]} tokens" + (f" after {self.prefix}" if self.prefix else "")
+        return "channels last" if self.layout == LAST else ""
+
+    def renamed(self, name: str) -> Maps:
+        """The same under another name."""
+        return self._replace(returned=self.returned._replace(name=name))
 
     @property
     def channels(self) -> int:
@@ -91,7 +104,10 @@ def explaining_stages(
     """
     outer = _without_scores(_of_usual_width(_outside_blocks(maps)), classes)
     stages = {one.grid: one for one in outer}
-    choices = {grid: _choices(stages[grid], maps, outer) for grid in _shallow_to_deep(stages)[-STAGES:]}
+    grids = _shallow_to_deep(stages)
+    usual = [grid for grid in grids if _FINEST * grid[0] <= image.shape[2]]
+    chosen_grids = (usual if len(usual) >= _ENOUGH else grids)[-STAGES:]
+    choices = {grid: _choices(stages[grid], maps, outer) for grid in chosen_grids}
     layers = list({one.name: one for some in choices.values() for one in some}.values())
     found = gradients(model, [one.returned.module for one in layers], image, score)
     explains = {one.name for one, pair in zip(layers, found, strict=True) if pair and _evidence(one, *pair) > _EVIDENCE}
@@ -106,10 +122,16 @@ def explaining_stages(
 
 
 def reshape_transform(stages: Sequence[Maps], size: tuple[int, int]) -> Callable[..., Tensor] | None:
-    """One that makes `(B, C, h, w)` of what each of these layers returns; None: they do so already."""
+    """One that makes `(B, C, h, w)` of what each of these layers returns; None: they do so already.
+
+    Raises:
+        ValueError: some have tokens before the grid, and they are not all alike.
+    """
     layouts = {one.layout for one in stages}
     if layouts == {FIRST}:
         return None
+    if any(one.prefix for one in stages) and len({one[1:] for one in stages}) > 1:
+        raise ValueError("layers with tokens before their grid go with none but their like: name those of one kind")
     if prefix := stages[-1].prefix:
         patch_size = round(size[0] / stages[-1].grid[0])
         return partial(vit_reshape_transform, patch_size=patch_size, prefix_tokens=prefix)

@@ -1,4 +1,7 @@
-"""Weights from a file, read without running any of its code, and refused unless each tensor is one of weights."""
+"""Weights from a file: a pickle, read without running any of its code, or safetensors.
+
+They are refused unless each tensor is one of weights.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -49,16 +53,27 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _loaded(path: Path) -> object:
     check_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return _safetensors(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about kinds of files and tensors that are refused just afterwards
             return torch.load(path, map_location="cpu", weights_only=True)
+    except UsageError:
+        raise
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"{path} does not load as tensors alone, and loading anything else could run code: refused. Save the "
             "weights with torch.save(model.state_dict(), FILE)"
         ) from error
     except Exception as error:  # a damaged file makes torch.load raise whatever its bytes lead to
-        raise UsageError(f"{path} is no file that torch.load reads: {reason(error)}") from error
+        raise UsageError(f"{path} is no file of weights that can be read: {reason(error)}") from error
+
+
+def _safetensors(path: Path) -> object:
+    try:
+        return import_module("safetensors.torch").load_file(path)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{path}: pip install safetensors to read it") from error
 
 
 def _kind(value: object) -> str:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from holistic_cam_plugin.cli.arguments import Parser
+from holistic_cam_plugin.cli.arguments import MODELS, Parser
 from holistic_cam_plugin.cli.batch_arguments import BUNDLED
 from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.cli.stopping import Stopped, stoppable
@@ -49,7 +49,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         raise UsageError('the explorer needs Gradio: pip install "holistic-cam-plugin[app]"')
     bundled = arguments.model in (None, BUNDLED)
     if bundled and (arguments.weights or arguments.labels):
-        raise UsageError("--weights and --labels go with a model of torchvision: name it with --model")
+        raise UsageError("--weights and --labels go with a model: name it with --model")
     with tempfile.TemporaryDirectory(prefix="holistic-cam-", ignore_cleanup_errors=True) as folder:
         # Read when Gradio is imported.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
@@ -63,7 +63,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="holistic-cam app", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
-    add("--model", metavar="NAME", help=f"any torchvision classifier (default: {BUNDLED}, the bundled one)")
+    add("--model", metavar="NAME", help=f"{MODELS} (default: {BUNDLED}, the bundled one)")
     parser.add_model_files()
     add("--device", metavar="NAME", help="such as cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add(

@@ -12,7 +12,9 @@ from holistic_cam_plugin.cli.printing import complain
 from holistic_cam_plugin.display import COLORMAPS, SCALES
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["Parser", "method_argument", "parsed"]
+__all__ = ["MODELS", "Parser", "method_argument", "parsed"]
+
+MODELS = "any classifier of torchvision, timm/NAME, hf/OWNER/NAME, hf/./FOLDER, or package.module:function"
 
 LONGEST_LINE = 2000  # letters; whatever was given is quoted
 
@@ -33,6 +35,10 @@ examples:
   holistic-cam photo.jpg
   holistic-cam photo.jpg --model vgg16 --layers features.16 features.30 --methods gradcam holisticcam
   holistic-cam cat.jpg dog.jpg --model resnet18 --weights resnet18.pth --target 281 "golden retriever"
+  holistic-cam photo.jpg --model timm/convnext_tiny.in12k_ft_in1k
+  holistic-cam photo.jpg --model hf/google/vit-base-patch16-224
+  holistic-cam photo.jpg --model hf/./my_finetuned_folder
+  holistic-cam photo.jpg --model my_package.models:make_model --weights mine.safetensors
   holistic-cam --model resnet50 --list-layers
 """
 
@@ -47,10 +53,14 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("images", nargs="*", type=Path, metavar="IMAGE", help="photos to explain; one figure each")
     add("--image-path", dest="more_images", nargs="+", type=Path, default=[], metavar="IMAGE", help="the same")
-    add("--model", metavar="NAME", help="any torchvision classifier (default: resnet50)")
+    add("--model", metavar="NAME", help=f"{MODELS} (default: resnet50)")
     parser.add_model_files()
     add("--layers", nargs="+", metavar="NAME", help="target layers by module name (default: the model's stages)")
-    add("--list-layers", action="store_true", help="show the layers' names and shapes at the model's own image size")
+    add(
+        "--list-layers",
+        action="store_true",
+        help="show the layers' names and what each returns at the model's own image size",
+    )
     add(
         "--target",
         nargs="+",
@@ -96,7 +106,12 @@ class Parser(argparse.ArgumentParser):
     def add_model_files(self) -> None:
         """The files that go with `--model`."""
         add = self.add_argument
-        add("--weights", type=Path, metavar="FILE", help="a local state dict (default: torchvision's default weights)")
+        add(
+            "--weights",
+            type=Path,
+            metavar="FILE",
+            help="a local state dict or .safetensors file (default: the model's own)",
+        )
         add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
 
     def error(self, message: str) -> None:  # type: ignore[override]

@@ -23,7 +23,6 @@ from holistic_cam_plugin.batch.ranks import Ranks, joined_ranks, rank_device
 from holistic_cam_plugin.batch.store import checksum, remove_parts
 from holistic_cam_plugin.batch.writing import OutputError, writing
 from holistic_cam_plugin.classifiers.classes import class_indices
-from holistic_cam_plugin.classifiers.layers import check_maps, probe_layers, stage_layers
 from holistic_cam_plugin.classifiers.models import chosen_device, demo_classifier, load_classifier
 from holistic_cam_plugin.cli.batch_arguments import BUNDLED, batch_arguments
 from holistic_cam_plugin.cli.printing import complain, say
@@ -87,13 +86,8 @@ def _explainer(arguments: Namespace, device: str) -> Explainer:
         classifier = demo_classifier(device)
     else:
         classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, device)
-    if arguments.layers is None:
-        layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
-        names = stage_layers(layers, classifier.size, len(classifier.classes))[-1:]
-    else:
-        check_maps(classifier.model, arguments.layers, classifier.size, classifier.mean.device)
-        names = list(arguments.layers)
-    return Explainer(classifier, names, arguments.methods, arguments.sizes, arguments.amp)
+    found = classifier.found.at(classifier.stages[-1:] if arguments.layers is None else arguments.layers)
+    return Explainer(classifier, found, arguments.methods, arguments.sizes, arguments.amp)
 
 
 def _prepared(arguments: Namespace, explainer: Explainer, held: ExitStack) -> tuple[Plan, dict[str, Any]]:
@@ -106,12 +100,12 @@ def _prepared(arguments: Namespace, explainer: Explainer, held: ExitStack) -> tu
     if target is not None:
         inputs = inputs._replace(jobs=[job if job.targets else job._replace(targets=target) for job in inputs.jobs])
     inputs = inputs._replace(jobs=without_clashes(inputs.jobs, arguments.overlays))
-    batch_size = arguments.batch_size or (1 if classifier.mean.device.type == "cpu" else 8)
+    batch_size = arguments.batch_size or (1 if classifier.device.type == "cpu" else 8)
     wanted = _parameters(arguments, explainer, inputs, target, batch_size)
     parameters = held.enter_context(claimed(arguments.output, wanted, torch.get_num_threads()))
     columns = {
         "model": classifier.name,
-        "versions": " ".join(f"{name}={version}" for name, version in package_versions().items()),
+        "versions": " ".join(f"{name}={version}" for name, version in package_versions(arguments.model).items()),
     }
     plan = Plan(
         arguments.output.absolute(), inputs._replace(root=inputs.root.absolute()), digest(parameters), batch_size,
@@ -139,16 +133,14 @@ def _parameters(
         "methods": list(explainer.methods),
         "sizes": explainer.sizes,
         "target": targets if target is None else list(target),
-        "resize": classifier.resize,
-        "crop": None if arguments.no_crop else classifier.size,
-        "mean": classifier.mean.flatten().tolist(),
-        "std": classifier.std.flatten().tolist(),
+        "preprocessing": classifier.preprocessing.to_json(),
+        "crop": not arguments.no_crop,
         "dtype": arguments.dtype,
         "amp": arguments.amp,
         "batch_size": batch_size,
-        "device": classifier.mean.device.type,
+        "device": classifier.device.type,
         "threads": arguments.threads,
-        "versions": package_versions(),
+        "versions": package_versions(arguments.model),
     }
 
 

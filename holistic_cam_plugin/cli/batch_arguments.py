@@ -9,7 +9,7 @@ from pathlib import Path
 
 from holistic_cam_plugin.baselines.by_name import METHODS
 from holistic_cam_plugin.batch.parameters import most_threads
-from holistic_cam_plugin.cli.arguments import Parser, method_argument
+from holistic_cam_plugin.cli.arguments import MODELS, Parser, method_argument
 
 __all__ = ["BUNDLED", "batch_arguments", "positive"]
 
@@ -52,9 +52,7 @@ def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--imagefolder", action="store_true", help="explain the classes that the folders right below INPUT stand for")
     add("--root", type=Path, metavar="DIR", help="where the CSV's files are (default: the CSV's folder)")
     add("--target", nargs="+", metavar="CLASS", help="class indices or names to explain (default: the predicted class)")
-    add(
-        "--model", metavar="NAME", help=f"any torchvision classifier (default: resnet50), or {BUNDLED}, the bundled one"
-    )
+    add("--model", metavar="NAME", help=f"{MODELS} (default: resnet50), or {BUNDLED}, the bundled one")
     parser.add_model_files()
     add("--layers", nargs="+", metavar="NAME", help="target layers by module name (default: the model's last stage)")
     add(

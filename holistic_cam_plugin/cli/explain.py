@@ -1,4 +1,4 @@
-"""Runs of the command line: explain images, explain the bundled demo, list a model's layers."""
+"""Runs of the command line: explain images, explain the bundled demo."""
 
 from __future__ import annotations
 
@@ -13,25 +13,23 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 from tqdm import tqdm
 
 from holistic_cam_plugin.baselines.by_name import display_name, layer_maps
-from holistic_cam_plugin.batch.writing import OutputError
 from holistic_cam_plugin.classifiers.classes import class_indices
-from holistic_cam_plugin.classifiers.images import check_proportions, preprocessed, read_image, shown
-from holistic_cam_plugin.classifiers.layers import check_maps, find_layers, probe_layers, stage_layers
+from holistic_cam_plugin.classifiers.explainable import Explainable
+from holistic_cam_plugin.classifiers.images import check_proportions, preprocessed, read_image
 from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier, load_classifier
 from holistic_cam_plugin.cli.outputs import array_name, figure_name, output_stems, prepared_folder, shown_name, written
-from holistic_cam_plugin.cli.printing import say
+from holistic_cam_plugin.cli.printing import tell
 from holistic_cam_plugin.demo import demo_image
 from holistic_cam_plugin.display.figure import MOST_ROWS, figure_rows, save_figure
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["explain_demo", "explain_images", "list_layers"]
+__all__ = ["explain_demo", "explain_images"]
 
 Maps = NDArray[np.float32]
 Given = TypeVar("Given")
@@ -53,7 +51,7 @@ def explain_images(arguments: Namespace) -> None:
     classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, arguments.device)
     for path, size in sizes.items():
         with _named(path):
-            check_proportions(size, classifier.resize)
+            check_proportions(size, classifier.preprocessing)
     task = _task(classifier, arguments)
     stems = output_stems(sizes)
     folder = prepared_folder(arguments.output_dir, (name for stem in stems for name in task.outputs(stem)))
@@ -61,7 +59,7 @@ def explain_images(arguments: Namespace) -> None:
         image = read_image(path)
         with _named(path):
             images = preprocessed(image, classifier)
-        _explain(task, images, shown_name(path), folder, stem)
+            _explain(task, images, shown_name(path), folder, stem)
 
 
 def explain_demo(arguments: Namespace) -> None:
@@ -69,21 +67,6 @@ def explain_demo(arguments: Namespace) -> None:
     task = _task(demo_classifier(arguments.device), arguments)
     folder = prepared_folder(arguments.output_dir, task.outputs("demo"))
     _explain(task, preprocessed(demo_image(), task.classifier), "bundled demo", folder, "demo")
-
-
-def list_layers(arguments: Namespace) -> None:
-    """Print the layers that give maps, with their shapes, in the order in which they run."""
-    classifier = load_classifier(
-        arguments.model, arguments.weights, arguments.labels, arguments.device, untrained=arguments.weights is None
-    )
-    layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
-    stages = stage_layers(layers, classifier.size, len(classifier.classes))
-    width = max(len(layer.name) for layer in layers)
-    lines = [f"{classifier.name} at {classifier.size}x{classifier.size} px; * marks the default layers"]
-    for layer in layers:
-        shape = "x".join(map(str, layer.shape))
-        lines.append(f"{'*' if layer.name in stages else ' '} {layer.name:{width}}  {shape:>12}  {layer.kind}")
-    _tell("\n".join(lines))
 
 
 @contextmanager
@@ -99,10 +82,14 @@ class _Task(NamedTuple):
     """What is asked of every image."""
 
     classifier: Classifier
-    layers: list[str]
+    found: Explainable  # the classifier at the layers to explain
     methods: list[str]
     targets: list[int] | None  # None: the predicted class
     arguments: Namespace
+
+    @property
+    def layers(self) -> list[str]:
+        return self.found.layer_names
 
     def outputs(self, stem: str) -> list[str]:
         """The names of an image's files: the figure, then the arrays in the order of methods, layers and targets."""
@@ -115,13 +102,14 @@ class _Task(NamedTuple):
 
 def _task(classifier: Classifier, arguments: Namespace) -> _Task:
     targets = None if arguments.target is None else _once(class_indices(arguments.target, classifier.classes))
-    layers = _layer_names(classifier, arguments)
+    layers = _once(classifier.stages if arguments.layers is None else arguments.layers)
+    found = classifier.found.at(layers)
     if (rows := len(layers) * len(targets or [0])) > MOST_ROWS:
         raise UsageError(
             f"{len(layers)} layers and {len(targets or [0])} classes are {rows} rows, and a figure has room for "
             f"{MOST_ROWS}: leave some out, or let holistic-cam batch make the maps"
         )
-    return _Task(classifier, layers, _once(arguments.methods), targets, arguments)
+    return _Task(classifier, found, _once(arguments.methods), targets, arguments)
 
 
 def _once(given: Iterable[Given]) -> list[Given]:
@@ -130,10 +118,7 @@ def _once(given: Iterable[Given]) -> list[Given]:
 
 def _explain(task: _Task, images: Tensor, name: str, folder: Path, stem: str) -> None:
     """Compute and write the figure of one image `(1, 3, H, W)` and print what it shows."""
-    with torch.inference_mode():
-        probabilities = task.classifier.model(images)[0].softmax(dim=0)
-    if not bool(probabilities.isfinite().all()):
-        raise UsageError(f"{task.classifier.name} answers {name} with NaN: there is nothing to explain")
+    probabilities = task.classifier.probabilities(images)[0]
     predicted = int(probabilities.argmax())
     targets = [predicted] if task.targets is None else task.targets
     maps: list[list[Maps]] = []
@@ -150,7 +135,7 @@ def _explain(task: _Task, images: Tensor, name: str, folder: Path, stem: str) ->
         for array, saliency_map in zip(arrays, chain.from_iterable(chain.from_iterable(maps)), strict=True):
             written(folder, array, _npy(saliency_map))
     path = written(folder, figure, _png(task, images, figure_rows(task.layers, names, maps), title))
-    _tell(
+    tell(
         f"{path}\n  predicted: {prediction}, class {predicted} of {len(task.classifier.classes)}\n"
         f"  seconds: {', '.join(seconds)}"
     )
@@ -162,12 +147,13 @@ def _maps(task: _Task, method: str, images: Tensor, targets: Sequence[int]) -> l
         return layer_maps(
             method,
             task.classifier.model,
-            find_layers(task.classifier.model, task.layers),
+            task.found.target_layers,
             images,
             [[ClassifierOutputTarget(target) for target in targets]],
             aug_smooth=task.arguments.aug_smooth,
             eigen_smooth=task.arguments.eigen_smooth,
             progress=partial(_progress, desc=f"{display_name(method)}, scales"),
+            options=task.found.options,
         )
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise UsageError(f"{display_name(method)} can't explain {', '.join(task.layers)}: {error}") from error
@@ -183,22 +169,5 @@ def _png(task: _Task, images: Tensor, rows: Sequence[tuple[str, list[Maps]]], ti
     buffer = io.BytesIO()
     columns = [display_name(method) for method in task.methods]
     colours = {"scale": task.arguments.scale, "colormap": task.arguments.colormap}
-    save_figure(buffer, shown(images, task.classifier), rows, columns, title, **colours)
+    save_figure(buffer, task.classifier.preprocessing.shown(images), rows, columns, title, **colours)
     return buffer.getvalue()
-
-
-def _tell(text: str) -> None:
-    """Print it above the progress bars."""
-    try:
-        with tqdm.external_write_mode():
-            say(text)
-    except OSError as error:
-        raise OutputError(f"standard output can't be written: {error.strerror}") from error
-
-
-def _layer_names(classifier: Classifier, arguments: Namespace) -> list[str]:
-    if arguments.layers is not None:
-        check_maps(classifier.model, arguments.layers, classifier.size, classifier.mean.device)
-        return _once(arguments.layers)
-    layers = probe_layers(classifier.model, classifier.size, classifier.mean.device)
-    return stage_layers(layers, classifier.size, len(classifier.classes))

@@ -6,7 +6,11 @@ import os
 import sys
 from typing import TextIO
 
-__all__ = ["complain", "say"]
+from tqdm import tqdm
+
+from holistic_cam_plugin.batch.writing import OutputError
+
+__all__ = ["complain", "say", "tell"]
 
 
 def say(text: str) -> None:
@@ -21,6 +25,15 @@ def say(text: str) -> None:
     except OSError:
         _give_up(sys.stdout)
         raise
+
+
+def tell(text: str) -> None:
+    """`say` above the progress bars; what keeps it from being written is an OutputError."""
+    try:
+        with tqdm.external_write_mode():
+            say(text)
+    except OSError as error:
+        raise OutputError(f"standard output can't be written: {error.strerror}") from error
 
 
 def complain(text: str) -> None:

@@ -89,7 +89,7 @@ def test_a_run(handlers, picture):
     assert left["choices"][2] == ("Grad-CAM, layer4", 2)
     assert which["choices"][0] == ("Grad-CAM, layer2", 1)
     assert len(pair) == 2
-    assert 'get_submodule("layer4")' in code
+    assert 'found.at(["layer4"])' in code
     figure, arrays = (Path(update["value"]) for update in handlers.files(both, *COLOURS))
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert np.load(arrays)["maps"].shape == (2, 2, 1, 224, 224)
@@ -103,7 +103,7 @@ def test_other_colours_compute_no_map(handlers, picture, monkeypatch):
     assert table != before
     untouched = handlers.colour(explained, 0, 4, "sqrt", "viridis", 0.8)[1][0]
     assert (np.asarray(untouched) != np.asarray(pair[0])).any()
-    assert 'get_submodule("layer2")' in handlers.python(explained, 1)
+    assert 'found.at(["layer2"])' in handlers.python(explained, 1)
 
 
 def test_before_there_are_maps_nothing_changes(handlers):

@@ -83,7 +83,7 @@ def test_a_snippet_is_short():
     lines = [line for line in code.splitlines() if line and not line.startswith("from ")]
     assert len(lines) <= 6
     assert all(len(line) <= 120 for line in code.splitlines())
-    assert 'HolisticCAM(classifier.model, [classifier.model.get_submodule("layer4")], weighting="positive"' in code
+    assert 'HolisticCAM(found.model, found.target_layers, **found.options, weighting="positive"' in code
 
 
 def test_the_files(tmp_path):

@@ -62,7 +62,7 @@ def test_maps_are_those_of_the_class_for_each_image_layer_and_target(net, images
 def test_refinecam_takes_the_layers_from_the_explained_one_to_the_deepest(net, images, order):
     chains = {
         "layer1": [net.layer1, net.layer2, net.layer3],
-        "layer1.0": [net.layer1[0], net.layer2, net.layer3],
+        "layer1.0": [net.layer1[0], net.layer1, net.layer2, net.layer3],
         "layer2": [net.layer2, net.layer3],
         "layer3": [net.layer3],
     }

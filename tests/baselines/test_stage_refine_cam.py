@@ -16,7 +16,7 @@ TARGETS = [ClassifierOutputTarget(2), ClassifierOutputTarget(0)]
 @pytest.mark.parametrize("size", [(64, 64), (64, 80), (96, 64)])
 def test_the_stages_after_a_layer(net, make_images, size):
     images = make_images(2, *size)
-    assert refining_layers(net, net.layer1[0], images) == [net.layer1[0], net.layer2, net.layer3]
+    assert refining_layers(net, net.layer1[0], images) == [net.layer1[0], net.layer1, net.layer2, net.layer3]
     assert refining_layers(net, net.layer2[0], images) == [net.layer2[0], net.layer2, net.layer3]
     assert refining_layers(net, net.layer3, images) == [net.layer3]
     assert refining_layers(net, net.head, images) == [net.head]

@@ -15,6 +15,7 @@ from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import JobImages
 from holistic_cam_plugin.classifiers.images import read_image
+from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
 from tests.batch.batch_tools import QUICK, make_picture, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
@@ -32,7 +33,8 @@ def expected(pixels):
 
 
 def read(folder, name):
-    return JobImages(folder, [Job(name)], SIDE, SIDE)[0]
+    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (SIDE, SIDE), SIDE, "bilinear", "made")
+    return JobImages(folder, [Job(name)], preprocessing, crop=True)[0]
 
 
 def seen(folder, name):

@@ -10,16 +10,18 @@ from PIL import Image
 
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import BATCHES_AHEAD, JobImages, read_ahead
+from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
 from tests.batch.batch_tools import make_picture
 
 SIDE = 32
+PREPROCESSING = Preprocessing((0.5,) * 3, (0.5,) * 3, (SIDE, SIDE), SIDE, "bilinear", "made")
 
 
 class Counted(JobImages):
     """Images that note which were asked for, by which threads."""
 
     def __init__(self, jobs):
-        super().__init__(Path(), [Job("", problem="unread")] * jobs, SIDE, SIDE)
+        super().__init__(Path(), [Job("", problem="unread")] * jobs, PREPROCESSING, True)
         self.asked, self.threads = [], set()
 
     def __getitem__(self, index):
@@ -50,6 +52,6 @@ def test_no_more_is_read_ahead_than_the_readers_need():
 def test_a_large_picture_is_read_without_a_word(tmp_path, monkeypatch, recwarn):
     make_picture(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 - 1)
-    [[loaded]] = read_ahead(JobImages(tmp_path, [Job("large.png")], SIDE, SIDE), [[0]], 1)
+    [[loaded]] = read_ahead(JobImages(tmp_path, [Job("large.png")], PREPROCESSING, True), [[0]], 1)
     assert loaded.pixels is not None
     assert not recwarn.list

@@ -87,7 +87,7 @@ def test_failures_are_tried_again(run, tmp_path):
         (("--dtype", "float32"), "dtype (float16, now float32)"),
         (("--batch-size", "2"), "batch_size (1, now 2)"),
         (("--target", "3"), "target (predicted, or the CSV's, now 3)"),
-        (("--no-crop",), "crop (224, now None)"),
+        (("--no-crop",), "crop (True, now False)"),
         (("--threads", "2"), "threads (1, now 2)"),
         (("--amp",), "amp (False, now True)"),
     ],

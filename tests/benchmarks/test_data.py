@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from benchmarks.harness.data import Sample, candidates, load, taken
 from benchmarks.harness.grids import compose, load_grid
-from benchmarks.harness.models import SQUASHED
+from holistic_cam_plugin.classifiers.explainable import Explainable
 from holistic_cam_plugin.classifiers.images import read_image
 from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier
+from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
 from holistic_cam_plugin.demo.scenes import make_scene
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import energy_pointing_game, region_mask
@@ -35,9 +36,14 @@ class Brightness(nn.Module):
         return torch.stack([-mean, mean], dim=1)
 
 
+SQUASHED = 0  # the whole picture, its aspect not kept
+
+
 def classifier(size: int = 224, resize: int = 256) -> Classifier:
-    middle = torch.full((3, 1, 1), 0.5)
-    return Classifier("brightness", Brightness(), [], size, resize, middle, middle)
+    sides = (size, size)
+    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, sides, resize or sides, "bilinear", "made")
+    found = Explainable(Brightness(), [], [], None, sides, 1, preprocessing, None, (2,), [])
+    return Classifier("brightness", ["dark", "bright"], found, torch.device("cpu"))
 
 
 def arguments(images: Path | str, **others: Any) -> argparse.Namespace:

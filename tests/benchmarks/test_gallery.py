@@ -41,7 +41,7 @@ def test_a_sheet_holds_the_library_s_overlays_layer_by_layer(common, output, tmp
         assert sheet[top : top + line].min() < 128  # a line of text
         for number, name in enumerate(names):
             image, targets = load(samples[name], classifier).image, [ClassifierOutputTarget(samples[name].label)]
-            picture = ((image[0] * classifier.std + classifier.mean).clamp(0, 1)).permute(1, 2, 0).numpy()
+            picture = classifier.preprocessing.shown(image)
             module = [classifier.model.get_submodule(layer)]
             cams = [cam_class(classifier.model, module)(image, targets)[0] for cam_class in (GradCAM, LayerCAM)]
             overlays = [np.uint8(255 * picture), *(show_cam_on_image(picture, cam, use_rgb=True) for cam in cams)]

@@ -12,7 +12,7 @@ import torch
 from torchvision.models import get_model, get_model_weights
 
 from holistic_cam_plugin import HolisticCAM
-from holistic_cam_plugin.classifiers import models
+from holistic_cam_plugin.classifiers import zoo
 from holistic_cam_plugin.classifiers.models import load_classifier
 
 QUIET = {"init_weights": False}
@@ -82,8 +82,9 @@ def test_a_transformer_of_the_files_image_size(which, published, tmp_path):
     state = random_state("vit_b_16", image_size=entry.meta["min_size"][0])
     torch.save(state, tmp_path / "vit.pth")
     ours = load_classifier("vit_b_16", tmp_path / "vit.pth", None, "cpu")
-    assert ours.size == entry.transforms().crop_size[0]
-    assert torch.equal(outputs(ours.model, ours.size), outputs(published("vit_b_16", entry, state), ours.size))
+    (size, _) = ours.preprocessing.size
+    assert size == entry.transforms().crop_size[0]
+    assert torch.equal(outputs(ours.model, size), outputs(published("vit_b_16", entry, state), size))
 
 
 def test_a_file_with_torchvisions_name_is_preprocessed_as_torchvision_does(tmp_path):
@@ -92,7 +93,9 @@ def test_a_file_with_torchvisions_name_is_preprocessed_as_torchvision_does(tmp_p
     for entry in entries:
         path = tmp_path / Path(entry.url).name
         torch.save(state, path)
-        assert load_classifier("mobilenet_v2", path, None, "cpu").resize == entry.transforms().resize_size[0]
+        assert (
+            load_classifier("mobilenet_v2", path, None, "cpu").preprocessing.resize == entry.transforms().resize_size[0]
+        )
 
 
 def test_names_of_the_first_densenets(published, tmp_path):
@@ -119,8 +122,9 @@ FAMILIES = (
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_comes_back_from_a_file(name, published, monkeypatch):
     state = get_model(name, weights=None, **(QUIET if name in ("googlenet", "inception_v3") else {})).state_dict()
-    monkeypatch.setattr(models, "read_state_dict", lambda path: dict(state))
+    monkeypatch.setattr(zoo, "read_state_dict", lambda path: dict(state))
     ours = load_classifier(name, Path("saved.pth"), None, "cpu")
     theirs = published(name, get_model_weights(name).DEFAULT, state)
     assert not any(tensor.is_meta for tensor in ours.model.state_dict().values())
-    assert torch.equal(outputs(ours.model, ours.size), outputs(theirs, ours.size))
+    size = ours.preprocessing.size[0]
+    assert torch.equal(outputs(ours.model, size), outputs(theirs, size))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from holistic_cam_plugin import HolisticCAM, explainable
+from holistic_cam_plugin.errors import UsageError
 
 CLASSES = 5
 
@@ -396,3 +397,46 @@ def out_of_memory(x: Tensor) -> Tensor:
 def test_what_it_cant_find_it_says(model, error, match):
     with pytest.raises(error, match=match):
         explainable(model)
+
+
+def test_other_layers_by_name() -> None:
+    model = models.resnet18(num_classes=CLASSES).eval()
+    model.aside = nn.Conv2d(3, 4, 1)
+    found = explainable(model, size=(64, 64))
+    other = found.at(["layer3.0.relu", "layer1"])  # relu runs twice: the first call counts
+    assert other.target_layers == [model.layer3[0].relu, model.layer1]
+    assert (other.layer_names, other.reshape_transform) == (["layer3.0.relu", "layer1"], None)
+    assert other.model is model
+    for name, message in {
+        "fc": r"the layer 'fc' gives \(1, 5\), not maps",
+        "avgpool": r"the layer 'avgpool' gives \(1, 512, 1, 1\), not maps",
+        "aside": "the layer 'aside' gives no tensor, not maps",
+        "layer5": "the model has no layer 'layer5'; did you mean layer4",
+        "": "the model has no layer ''",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            found.at(["layer4", name])
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_other_layers_of_a_transformer() -> None:
+    builder, size, _, _ = FAMILIES["transformers vit"]
+    model = builder().eval()
+    found = explainable(model, size=None if size is None else (size, size))
+    images = torch.rand(1, 3, *found.size)
+    for name in ("vit.layers.1.mlp.fc1", "vit.embeddings.patch_embeddings.projection"):
+        other = found.at([name])
+        assert other.target_layers == [model.get_submodule(name)]
+        maps = HolisticCAM(other.model, other.target_layers, num_scales=2, **other.options)(images)
+        assert maps.std() > 0
+    with pytest.raises(UsageError, match="layers with tokens before their grid go with none but their like"):
+        found.at(["vit.embeddings.patch_embeddings", "vit.layers.1"])
+
+
+def test_a_stem_stays_where_there_are_few_stages() -> None:
+    """Of small images networks enlarge little: CIFAR's ResNets begin at full resolution."""
+    stages = [nn.Sequential(nn.Conv2d(i, o, 3, stride=s, padding=1), nn.ReLU()) for i, o, s in
+              ((3, 4, 1), (4, 6, 2), (6, 8, 2))]  # fmt: skip
+    model = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    assert explainable(model, size=(32, 32)).layer_names == ["0", "1", "2"]
+    assert "features.1" not in explainable(models.squeezenet1_0()).layer_names  # 109 of 224 px

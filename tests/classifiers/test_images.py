@@ -12,8 +12,9 @@ import torchvision
 from PIL import Image
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
-from holistic_cam_plugin.classifiers.images import FORMATS, cropped, normalized, preprocessed, read_image, shown
+from holistic_cam_plugin.classifiers.images import FORMATS, preprocessed, read_image
 from holistic_cam_plugin.classifiers.models import demo_classifier, load_classifier
+from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
 from holistic_cam_plugin.errors import UsageError
 from tests.classifiers.files import MODEL, make_photo, make_weights
 
@@ -39,9 +40,9 @@ def test_the_models_input_is_torchvisions(tmp_path):
 
 
 def test_what_is_shown_is_what_went_in():
-    classifier = demo_classifier("cpu")
+    preprocessing = demo_classifier("cpu").preprocessing
     pixels = torch.randint(0, 256, (1, 9, 7, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    np.testing.assert_allclose(shown(normalized(pixels, classifier), classifier), pixels[0] / 255, atol=1e-6)
+    np.testing.assert_allclose(preprocessing.shown(preprocessing.normalized(pixels)), pixels[0] / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(400, 300), (300, 451), (224, 224)])
@@ -50,17 +51,19 @@ def test_boxes_and_masks_follow_the_picture(size):
     x0, y0, x1, y1 = width // 3, height // 4, 2 * width // 3, 3 * height // 4
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[y0:y1, x0:x1] = 255
-    seen = np.asarray(cropped(Image.fromarray(pixels), 256, 224))[..., 0] > 127
-    mask = cropped(Mask(torch.from_numpy(pixels[None, ..., 0])), 256, 224)
+    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (224, 224), 256, "bilinear", "made")
+    seen = preprocessing.pixels(Image.fromarray(pixels))[..., 0] > 127
+    mask = preprocessing.seen(Mask(torch.from_numpy(pixels[None, ..., 0])))
     boxes = BoundingBoxes(
         torch.tensor([[x0, y0, x1, y1]], dtype=torch.float32), format="XYXY", canvas_size=(height, width)
     )
     rows, columns = np.nonzero(seen)
     edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    assert cropped(boxes, 256, 224)[0].tolist() == pytest.approx(edges, abs=1.01)
+    assert preprocessing.seen(boxes)[0].tolist() == pytest.approx(edges, abs=1.01)
     assert (mask[0].numpy() > 127).shape == seen.shape
     assert ((mask[0].numpy() > 127) != seen).mean() < 0.01
-    assert cropped(Image.fromarray(pixels), 64, None).size == (64 * width // min(size), 64 * height // min(size))
+    whole = preprocessing._replace(resize=64).pixels(Image.fromarray(pixels), crop=False)
+    assert whole.shape == (64 * height // min(size), 64 * width // min(size), 3)
 
 
 @pytest.mark.parametrize("fmt", ["EPS", "DDS", "PCX", "ICNS", "PDF", "SGI", "AVIF", "XBM", "MSP"])

@@ -35,7 +35,8 @@ def same_weights(model, state):
 
 def test_local_weights_with_the_names_of_their_classes(weights, tmp_path):
     classifier = load(weights, make_labels(tmp_path))
-    assert (classifier.name, classifier.size, classifier.resize) == (MODEL, 224, 256)
+    assert (classifier.name, classifier.preprocessing.size, classifier.preprocessing.resize) == (MODEL, (224, 224), 256)
+    assert classifier.preprocessing.source == "torchvision"
     assert classifier.classes == list(CLASSES)
     assert load(weights).classes == ["class 0", "class 1", "class 2"]
     assert same_weights(classifier.model, torch.load(weights, weights_only=True))
@@ -105,7 +106,7 @@ def test_wrong_files(weights, tmp_path):
     (tmp_path / "short.txt").write_text("ant\nbee\n")
     assert "did you mean three_classes.pth?" in refusal(weights.parent / "three_class.pth")
     assert "refused" in refusal(tmp_path / "text.pth")
-    assert "torch.load" in refusal(tmp_path / "empty.pth")
+    assert "no file of weights that can be read" in refusal(tmp_path / "empty.pth")
     assert "holds no state dict" in refusal(tmp_path / "list.pth")
     assert "names 2 classes" in refusal(weights, tmp_path / "short.txt")
     assert "can't be read" in refusal(weights, tmp_path / "none.txt")
@@ -132,10 +133,10 @@ def test_a_download_cut_short_is_one_line(monkeypatch):
         raise RuntimeError('invalid hash value (expected "0676ba61", got "af0d")')
 
     monkeypatch.setattr(torchvision.models, "get_model", cut)
-    assert "can't be downloaded (invalid hash value" in refusal(name=None)
+    assert "resnet50 can't be loaded (invalid hash value" in refusal(name=None)
 
 
 def test_the_bundled_model():
     classifier = demo_classifier("cpu")
     assert classifier.classes == [f"digit {digit}" for digit in range(10)]
-    assert classifier.model(torch.zeros(1, 3, classifier.size, classifier.size)).shape == (1, 10)
+    assert classifier.model(torch.zeros(1, 3, *classifier.preprocessing.size)).shape == (1, 10)

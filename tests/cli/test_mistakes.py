@@ -161,7 +161,7 @@ def test_weights_of_nan_are_told(explain, photo, weights, tmp_path):
     state["classifier.1.bias"] = torch.full((3,), 3e38)
     state["classifier.1.weight"] = torch.full_like(state["classifier.1.weight"], 3e38)
     torch.save(state, tmp_path / "huge.pth")
-    assert f"{MODEL} answers photo.jpg with NaN" in refusal(explain(photo, "--weights", tmp_path / "huge.pth"))
+    assert f"photo.jpg: {MODEL} answers with NaN" in refusal(explain(photo, "--weights", tmp_path / "huge.pth"))
 
 
 def test_arguments_with_line_ends_are_told_in_one_line(explain, photo):

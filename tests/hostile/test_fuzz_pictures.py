@@ -98,7 +98,7 @@ def outcome(path):
 
 def in_a_job(path):
     """Read as in a batch: the size, or the reason."""
-    loaded = JobImages(path.parent, [Job(path.name)], CLASSIFIER.resize, CLASSIFIER.size)[0]
+    loaded = JobImages(path.parent, [Job(path.name)], CLASSIFIER.preprocessing, crop=True)[0]
     assert (loaded.pixels is None) == bool(loaded.problem)
     assert "\n" not in loaded.problem
     return loaded.problem or loaded.pixels.shape
