@@ -67,7 +67,7 @@ def run(
     classifier = explainer.classifier
     images = JobImages(plan.inputs.root, plan.inputs.jobs, classifier.preprocessing, plan.crop)
     trials = Trials(explainer)
-    start, used, waiting, failed = time.perf_counter(), time.process_time(), 0.0, 0
+    start, used, waiting = time.perf_counter(), time.process_time(), 0.0
     reading = read_ahead(images, batches, plan.workers)
     with Writer(plan, explainer, rank) as writer, closing(reading):
         for loaded, waited in _timed(reading):
@@ -75,17 +75,16 @@ def run(
             wanted = [one for one in loaded if one.job in missing]
             for one in wanted:
                 if one.problem:
-                    writer.fail(one.job, one.problem)
-                    failed += 1
+                    writer.store(one, one.problem)
             if any(one.pixels is not None for one in wanted):
                 for same in _by_size(loaded):
                     for one, result in zip(same, _explained(plan, trials, same), strict=True):
                         if one.job in missing:
-                            failed += not writer.store(one, result)
+                            writer.store(one, result)
             progress(len(wanted))
     kept = sum(map(len, plan.batches(rank, world))) - len(todo)
     seconds, processor = time.perf_counter() - start, time.process_time() - used
-    return Tally(len(todo) - failed, failed, kept, seconds, waiting, processor)
+    return Tally(len(todo) - writer.failed, writer.failed, kept, seconds, waiting, processor)
 
 
 def _is_done(plan: Plan, job: Job, explainer: Explainer, rows: Sequence[Mapping[str, str]]) -> bool:

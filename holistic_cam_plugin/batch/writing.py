@@ -1,9 +1,15 @@
-"""What one rank writes: an image's maps, then its rows, so that no row is without its map."""
+"""What one rank writes: an image's maps, then its rows, so that no row is without its map.
+
+A thread of its own writes, in the order of the images, while the next ones are explained.
+"""
 
 from __future__ import annotations
 
 import errno
+import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,15 +23,22 @@ from holistic_cam_plugin.batch.store import checksum, map_bytes, map_name, write
 
 __all__ = ["OutputError", "Writer", "writing"]
 
+# Images whose maps may wait for a slow disk: their memory is small beside that of the pyramids.
+AHEAD = 16
+
 
 class OutputError(Exception):
     """The output can't be written, or the input no longer be read: the run ends here, and a restart goes on."""
 
 
 class Writer:
-    """The output of one rank; a context manager.
+    """The output of one rank; a context manager. At its end all that it was given is on the disk.
 
-    Every OSError that is not an image's own fault becomes an OutputError.
+    Every OSError that is not an image's own fault becomes an OutputError, at one of the next calls or at the end.
+
+    Attributes:
+        failed: images that have no map.
+        waiting: seconds that the others waited for the disk.
     """
 
     def __init__(self, plan: Plan, explainer: Explainer, rank: int) -> None:
@@ -34,25 +47,51 @@ class Writer:
             self._manifest = stack.enter_context(MANIFEST.journal(plan.folder, rank))
             self._errors = stack.enter_context(ERRORS.journal(plan.folder, rank))
             self._files = stack.pop_all()
+        self.failed, self.waiting = 0, 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._unwritten: deque[Future[bool]] = deque()
+        self._broken = False
 
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with writing(self.plan.folder):  # what a full disk did not take is tried again
-            self._files.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._wait(0)
+        finally:
+            self._thread.shutdown()  # what is explained is written, also at Ctrl-C
+            with writing(self.plan.folder):  # what a full disk did not take is tried again
+                self._files.close()
 
-    def fail(self, index: int, reason: str) -> None:
-        """Note why an image has no map."""
+    def store(self, image: Loaded, result: Explanation | str) -> None:
+        """Write an image's maps, then its rows; or note why it has none."""
+        self._unwritten.append(self._thread.submit(self._store, image, result))
+        self._wait(AHEAD)
+
+    def _wait(self, left: int) -> None:
+        """Until no more than so many images are left to be written."""
+        start = time.perf_counter()
+        while len(self._unwritten) > left or (self._unwritten and self._unwritten[0].done()):
+            self.failed += not self._unwritten.popleft().result()
+        self.waiting += time.perf_counter() - start
+
+    def _fail(self, index: int, reason: str) -> None:
         with writing(self.plan.folder):
             name = self.plan.inputs.jobs[index].name
             self._errors.append([ERRORS.row({"file": name, "reason": reason, "parameters": self.plan.digest})])
 
-    def store(self, image: Loaded, result: Explanation | str) -> bool:
-        """Write an image's maps, then its rows; or note why it has none, and give false."""
-        problem = result if isinstance(result, str) else self._stored(image, result)
-        if problem:
-            self.fail(image.job, problem)
+    def _store(self, image: Loaded, result: Explanation | str) -> bool:
+        """Whether it has maps now. After an error nothing more is written: a table may end in the middle of a row."""
+        if self._broken:
+            return False
+        try:
+            problem = result if isinstance(result, str) else self._stored(image, result)
+            if problem:
+                self._fail(image.job, problem)
+        except BaseException:
+            self._broken = True
+            raise
         return not problem
 
     def _stored(self, image: Loaded, explanation: Explanation) -> str:
