@@ -105,6 +105,7 @@ def layer_maps(
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
     sizes: Sequence[int] | None = None,
+    amp: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> list[NDArray[np.float32]]:
     """The maps of images `(B, C, H, W)` in every layer, float32, in [0, 1].
@@ -112,6 +113,7 @@ def layer_maps(
     Args:
         targets: a list of targets for each image.
         sizes: shorter sides of the pyramid in pixels, for the methods that have one; None: their own.
+        amp: the model in bfloat16, for Holistic-CAM and its settings.
 
     Returns:
         For every layer `(targets of all images, H, W)`, those of the first image first; the same maps in every layer of
@@ -123,7 +125,8 @@ def layer_maps(
     cam_class: Any = METHODS[method]
     options: dict[str, Any]
     if issubclass(cam_class, HolisticCAM):
-        options = {"batch_size": len(images), "progress": progress} | ({} if sizes is None else {"sizes": sizes})
+        options = {"batch_size": len(images), "amp": amp, "progress": progress}
+        options |= {} if sizes is None else {"sizes": sizes}
         return _pyramid_maps(partial(cam_class, model, **options), layers, images, targets, aug_smooth, eigen_smooth)
     if aug_smooth and not issubclass(cam_class, BaseCAM):
         raise UsageError(f"{method} has no test-time augmentation: leave out --aug-smooth or {method}")
