@@ -104,7 +104,7 @@ def layer_maps(
     *,
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
-    sizes: Sequence[int] | None = None,
+    sizes: Sequence[int] | str | None = None,
     amp: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> list[NDArray[np.float32]]:
@@ -112,7 +112,7 @@ def layer_maps(
 
     Args:
         targets: a list of targets for each image.
-        sizes: shorter sides of the pyramid in pixels, for the methods that have one; None: their own.
+        sizes: shorter sides of the pyramid in pixels, or its name, for the methods that have one; None: their own.
         amp: the model in bfloat16, for Holistic-CAM and its settings.
 
     Returns:

@@ -27,7 +27,7 @@ class Explainer(NamedTuple):
     classifier: Classifier
     layers: Sequence[str]
     methods: Sequence[str]  # keys of METHODS
-    sizes: Sequence[int] | None  # of the pyramid, in pixels; None: each method's own
+    sizes: Sequence[int] | str | None  # of the pyramid, in pixels, or its name; None: each method's own
     amp: bool  # bfloat16 where PyTorch holds it safe
 
 
