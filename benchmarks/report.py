@@ -22,6 +22,7 @@ from benchmarks.harness.ranks import rank_table
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import command
 from benchmarks.latency_report import cost_table, latency_tables
+from benchmarks.pareto_report import pareto_table
 from benchmarks.report_opening import table as opening_table
 from benchmarks.sanity import EMPRT, emprt_table, similarity_table
 from benchmarks.throughput import table as throughput_table
@@ -74,6 +75,8 @@ def _table(source: Source, labels: Labels) -> str:
         columns = next(csv.reader(file))
     if "unranked" in source.options:
         return rank_table(source.paths, source.options["unranked"])
+    if "unit" in source.options:
+        return pareto_table(source.paths, source.options["unit"], source.options["reference"])
     if "procedure" in columns:
         return cost_table(source, labels)
     if "page_bytes" in columns:

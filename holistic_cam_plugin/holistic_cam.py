@@ -33,7 +33,7 @@ from holistic_cam_plugin.method.pyramid import (
 )
 from holistic_cam_plugin.method.weighting import Weighting, weighting_by_name
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers
-from holistic_cam_plugin.passes.modes import eval_mode, unwrapped
+from holistic_cam_plugin.passes.modes import check_mixed_precision, eval_mode, unwrapped
 from holistic_cam_plugin.passes.one_scale import native_pass, together
 from holistic_cam_plugin.passes.outputs import Outputs, joined
 from holistic_cam_plugin.passes.stacks import Stack, pyramid_stacks
@@ -84,7 +84,8 @@ class HolisticCAM(BaseCAM):
         tta_transforms: augmentations of `aug_smooth`, as in the library.
         num_scales: T, scales of the pyramid (eq. 9).
         max_size: zeta_T, in pixels (eq. 9).
-        sizes: shorter sides of the pyramid in pixels instead of the formula; the first is the base scale.
+        sizes: shorter sides of the pyramid in pixels instead of the formula; the first is the base scale. `"fast"`: the
+            image's own size and 366/224 and 509/224 of it, about an eighth of the time, with maps nearly as good.
         eps: the constant of the positive gradient enhancement (eq. 8); of `"pge"` alone.
         weighting: what the activations are weighed by: `"pge"`, the paper's positive gradients (eq. 6, 8);
             `"positive"`, the positive gradients as they are, whose maps show the object in every layer and do not
@@ -101,6 +102,8 @@ class HolisticCAM(BaseCAM):
         tiles: for models that take no other size than the input's: enlarged images are covered by overlapping windows
             of that size, whose activations and gradients are put together. Not with `multiple_of`: the model sees no
             other size.
+        amp: run the model in bfloat16 where PyTorch holds it safe (autocast), and all else in float32: faster, with
+            slightly other maps. On any device that has bfloat16; for models in float32.
         batch_size: images whose pyramids are held together; can be set later. It bounds the memory whatever the
             number of images; larger values pay on a GPU. Their large scales go through the model a few at a time.
         progress: wraps the iteration over the scales, for example `tqdm.tqdm`.
@@ -127,7 +130,7 @@ class HolisticCAM(BaseCAM):
         *,
         num_scales: int = 7,
         max_size: int = 1000,
-        sizes: Sequence[int] | None = None,
+        sizes: Sequence[int] | str | None = None,
         eps: float = 1e-5,
         weighting: str = "pge",
         fsd: bool = True,
@@ -137,12 +140,14 @@ class HolisticCAM(BaseCAM):
         multiple_of: int = 1,
         interpolation: str = "bilinear",
         tiles: bool = False,
+        amp: bool = False,
         batch_size: int = 1,
         progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
         weights: str | None = None,
     ) -> None:
         model = unwrapped(model)
         check_target_layers(model, target_layers)
+        check_mixed_precision(amp, model)
         self.num_scales = num_scales
         self.max_size = max_size
         self.sizes = sizes
@@ -157,6 +162,7 @@ class HolisticCAM(BaseCAM):
         self.multiple_of = multiple_of
         self.interpolation = interpolation
         self.tiles = tiles
+        self.amp = amp
         self.batch_size = batch_size
         self.progress = progress
         self._check_parameters()
@@ -278,7 +284,7 @@ class HolisticCAM(BaseCAM):
         # pass of the model, so only what it was made for is taken over.
         if not isinstance(other, Capture):
             other.release()
-            other = Capture(self.model, self.target_layers, other.reshape_transform)
+            other = Capture(self.model, self.target_layers, other.reshape_transform, self.amp)
         self.reshape_transform = other.reshape_transform
         self._capture: Capture = other
 
@@ -321,6 +327,7 @@ class HolisticCAM(BaseCAM):
         """The border: images on the model's device, and a list of targets for each of them, if there are any."""
         self._check_parameters()
         self._follow_attributes()
+        check_mixed_precision(self.amp, self.model)
         images = check_images(input_tensor, self.device, volumes=True)
         if self.tiles and images.ndim == 5:
             raise ValueError("tiles=True covers images; volumes need a model that takes any size, or num_scales=1")
@@ -387,12 +394,13 @@ class HolisticCAM(BaseCAM):
             (capture.model, self.model),
             (capture.target_layers, self.target_layers),
             (capture.reshape_transform, self.reshape_transform),
+            (capture.amp, self.amp),
         )
         if all(used is named for used, named in pairs):
             return
         self.model = unwrapped(self.model)
         check_target_layers(self.model, self.target_layers)
-        self._capture = Capture(self.model, self.target_layers, self.reshape_transform)
+        self._capture = Capture(self.model, self.target_layers, self.reshape_transform, self.amp)
 
     def _check_parameters(self) -> None:
         check_pyramid(self.num_scales, self.max_size, self.sizes)

@@ -40,6 +40,15 @@ def test_the_papers_own_pyramid(net, images, reference, fsd):
     np.testing.assert_allclose(maps, expected, atol=TOLERANCE[fsd])
 
 
+@pytest.mark.parametrize("options", [{}, {"tiles": True}, {"multiple_of": 32}])
+def test_a_pyramid_by_name_is_one_by_its_sizes(net, images, options):
+    by_name = HolisticCAM(net, [net.layer2], sizes="fast", **options)
+    by_sizes = HolisticCAM(net, [net.layer2], sizes=[64, 104, 145], **options)
+    assert np.array_equal(by_name(images), by_sizes(images))
+    with pytest.raises(ValueError, match="sizes must be one of fast, or shorter sides in pixels, got 'quick'"):
+        HolisticCAM(net, [net.layer2], sizes="quick")
+
+
 @pytest.mark.parametrize("fsd", [False, True])
 @pytest.mark.parametrize("shape", [(32, 32), (64, 90), (101, 57), (33, 112)])
 def test_any_shape(any_net, make_images, reference, shape, fsd):

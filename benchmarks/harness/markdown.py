@@ -14,6 +14,7 @@ Files may hold wildcards; several are joined, values of the first that has them.
 * `minus="Holistic-CAM"`: cells are this method minus the cell's own, on the same images; its own row keeps its means.
 * `common="Holistic-CAM"`: only the images of which this method has the metric.
 * `intervals=no`: means alone.
+* `unit=NAME reference=NAME`: instead of all this, settings of `pareto` by their time, the unit's being 1.
 * `unranked=NAME`: instead of all this, candidates by their mean rank; those whose names begin so have none.
 
 Labels are free as long as they name the layer and the method of their row or column. Cells are percent.

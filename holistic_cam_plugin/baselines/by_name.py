@@ -107,7 +107,8 @@ def layer_maps(
     *,
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
-    sizes: Sequence[int] | None = None,
+    sizes: Sequence[int] | str | None = None,
+    amp: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[NDArray[np.float32]]:
@@ -115,7 +116,8 @@ def layer_maps(
 
     Args:
         targets: a list of targets for each image.
-        sizes: shorter sides of the pyramid in pixels, for the methods that have one; None: their own.
+        sizes: shorter sides of the pyramid in pixels, or its name, for the methods that have one; None: their own.
+        amp: the model in bfloat16, for Holistic-CAM and its settings.
         options: what the model needs, as `Explainable.options` tells; of the methods without a pyramid only the reshape
             transform.
 
@@ -128,7 +130,8 @@ def layer_maps(
     """
     cam_class: Any = METHODS[method]
     if issubclass(cam_class, HolisticCAM):
-        pyramid = {"batch_size": len(images), "progress": progress} | ({} if sizes is None else {"sizes": sizes})
+        pyramid = {"batch_size": len(images), "amp": amp, "progress": progress}
+        pyramid |= {} if sizes is None else {"sizes": sizes}
         make = partial(cam_class, model, **options, **pyramid)
         return _pyramid_maps(make, layers, images, targets, aug_smooth, eigen_smooth)
     if aug_smooth and not issubclass(cam_class, BaseCAM):

@@ -16,6 +16,7 @@ from holistic_cam_plugin.classifiers.explainable import Explainable
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.passes.modes import mixed_precision
 
 __all__ = ["Explainer", "Explanation", "check_amp", "explain", "model_outputs"]
 
@@ -26,7 +27,7 @@ class Explainer(NamedTuple):
     classifier: Classifier
     found: Explainable  # the classifier at the layers to explain
     methods: Sequence[str]  # keys of METHODS
-    sizes: Sequence[int] | None  # of the pyramid, in pixels; None: each method's own
+    sizes: Sequence[int] | str | None  # of the pyramid, in pixels, or its name; None: each method's own
     amp: bool  # bfloat16 where PyTorch holds it safe
 
     @property
@@ -62,13 +63,10 @@ def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[
     Raises:
         UsageError: the model takes no such images, or a method can't explain it, or not in these layers.
     """
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=explainer.amp):
-        outputs = model_outputs(explainer, images)
-        predicted = outputs.argmax(dim=1).tolist()
-        chosen = [some or (best,) for some, best in zip(targets, predicted, strict=True)]
-        maps, seconds = zip(
-            *(_timed_maps(explainer, method, images, chosen) for method in explainer.methods), strict=True
-        )
+    outputs = model_outputs(explainer, images)
+    predicted = outputs.argmax(dim=1).tolist()
+    chosen = [some or (best,) for some, best in zip(targets, predicted, strict=True)]
+    maps, seconds = zip(*(_timed_maps(explainer, method, images, chosen) for method in explainer.methods), strict=True)
     probabilities = outputs.softmax(dim=1)
     stacked = np.stack(maps)  # (methods, layers, targets of all images, H, W)
     ends = np.cumsum([len(some) for some in chosen])[:-1]
@@ -94,7 +92,7 @@ def model_outputs(explainer: Explainer, images: torch.Tensor) -> torch.Tensor:
         UsageError: it takes no such images.
     """
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), mixed_precision(explainer.amp, images.device):
             outputs: torch.Tensor = explainer.classifier.model(images).float()
     except Exception as error:  # models raise whatever they like
         size = " x ".join(map(str, images.shape[:1:-1]))
@@ -114,11 +112,12 @@ def _timed_maps(
     torch.manual_seed(0)
     try:
         maps = layer_maps(
-            method, found.model, found.target_layers, images, wanted, sizes=explainer.sizes, options=found.options
-        )
+            method, found.model, found.target_layers, images, wanted,
+            sizes=explainer.sizes, amp=explainer.amp, options=found.options,
+        )  # fmt: skip
     except Exception as error:
-        layers = ", ".join(explainer.layers)
-        raise UsageError(f"{display_name(method)} can't explain {layers}: {_words(error)}") from error
+        named = ", ".join(explainer.layers)
+        raise UsageError(f"{display_name(method)} can't explain {named}: {_words(error)}") from error
     return np.stack(maps), time.perf_counter() - start
 
 

@@ -24,6 +24,11 @@ __all__ = ["pyramid_sizes", "resize_image"]
 # No image that is enlarged beyond it fits into any memory.
 LARGEST = 2**16
 
+# Pyramids by name: shorter sides of an image of 224 px, of others in proportion.
+#   fast: three of the paper's seven for about an eighth of the time; benchmarks/results/pareto says what they lose.
+SIDE = 224
+NAMED = {"fast": (224, 366, 509)}
+
 INTERPOLATIONS = ("bilinear", "bicubic")
 
 
@@ -32,7 +37,7 @@ def pyramid_sizes(
     width: int,
     num_scales: int = 7,
     max_size: int = 1000,
-    sizes: Sequence[int] | None = None,
+    sizes: Sequence[int] | str | None = None,
     depth: int | None = None,
     multiple_of: int = 1,
 ) -> list[tuple[int, ...]]:
@@ -42,7 +47,8 @@ def pyramid_sizes(
         height, width: size of the input in pixels.
         num_scales: T, the number of scales, at least 1.
         max_size: zeta_T in pixels, at least 1.
-        sizes: shorter sides in pixels to use instead of the formula; the first one is the base scale.
+        sizes: shorter sides in pixels to use instead of the formula; the first one is the base scale. Or the name
+            `"fast"`: factors 1, 366/224 and 509/224.
         depth: slices or frames of a volume. The shorter side is that of height and width all the same.
         multiple_of: heights and widths are rounded to the nearest multiple of it in pixels, at least one, for models
             that refuse others.
@@ -53,8 +59,8 @@ def pyramid_sizes(
 
     Raises:
         TypeError: a value is not an integer.
-        ValueError: a value is below 1 or beyond 65,536, `sizes` is empty, or the input's own sides are no multiples of
-            `multiple_of`: its untouched image goes through the model, too.
+        ValueError: a value is below 1 or beyond 65,536, `sizes` is empty or an unknown name, or the input's own sides
+            are no multiples of `multiple_of`: its untouched image goes through the model, too.
     """
     sides = {"height": height, "width": width} if depth is None else {"depth": depth, "height": height, "width": width}
     for name, value in sides.items():
@@ -71,6 +77,8 @@ def pyramid_sizes(
     if sizes is None:
         # Whole numbers only: zeta_t / zeta_0 as a fraction, so that no rounding moves a truncation.
         factors = [(shorter * num_scales + max_size * t, shorter * num_scales) for t in range(num_scales)]
+    elif isinstance(sizes, str):
+        factors = [(side, SIDE) for side in NAMED[sizes]]
     else:
         factors = [(int(size), shorter) for size in sizes]
     steps = {name: 1 if name == "depth" else int(multiple_of) for name in sides}
@@ -128,13 +136,17 @@ def check_images(images: Tensor, device: torch.device, volumes: bool = False) ->
     return images.detach().to(device)
 
 
-def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | None) -> None:
+def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | str | None) -> None:
     """Raise TypeError or ValueError if these do not describe a pyramid."""
     check_positive_integer("num_scales", num_scales, LARGEST)
     check_positive_integer("max_size", max_size, LARGEST)
     if sizes is None:
         return
-    if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Sequence):
+    if isinstance(sizes, str):
+        if sizes not in NAMED:
+            raise ValueError(f"sizes must be one of {', '.join(NAMED)}, or shorter sides in pixels, got {sizes!r}")
+        return
+    if isinstance(sizes, bytes) or not isinstance(sizes, Sequence):
         raise TypeError(f"sizes must be a sequence of shorter sides in pixels, such as [224, 448], got {sizes!r}")
     if len(sizes) == 0:
         raise ValueError("sizes is empty: name at least one shorter side in pixels, or leave it None")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from holistic_cam_plugin.passes.modes import MODES, eager, eval_mode
+from holistic_cam_plugin.passes.modes import MODES, eager, eval_mode, mixed_precision
 from holistic_cam_plugin.passes.records import Record, Reshaping, holds_tensors, like, tensors_of
 from holistic_cam_plugin.passes.refusals import LayerError, LayoutError, layout_watched
 
@@ -36,6 +36,7 @@ class Capture:
         target_layers: modules of `model`.
         reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in the library; the output may
             be a dict or tuple of tensors then. A parameter `image_size` of it gets the image's height and width.
+        amp: run the model, and nothing else, in bfloat16 autocast; an output that is one tensor comes as float32.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Capture:
         model: nn.Module,
         target_layers: Sequence[nn.Module],
         reshape_transform: Callable[[Tensor], Tensor] | None = None,
+        amp: bool = False,
     ) -> None:
         self.model = model
         self.target_layers = target_layers
         self.reshape_transform = reshape_transform
+        self.amp = amp
         self._takes_channels_last = True  # as far as is known
         self._watched = False  # whether the last images had their channels last for us, not for the user
         self._reshaping = Reshaping(reshape_transform)
@@ -85,8 +88,10 @@ class Capture:
             # No graph below the earliest target layer: its hook enables gradients from there on.
             stack.enter_context(torch.no_grad())
             copies = self._copies(images, channels_last)
-            with layout_watched(self._watched):
+            with layout_watched(self._watched), mixed_precision(self.amp, images.device):
                 outputs = self.model(copies)
+            if self.amp and isinstance(outputs, Tensor):
+                outputs = outputs.float()
         for layer in self.target_layers:
             if layer not in self._records:
                 raise LayerError(f"target layer {self._name(layer)} did not run in the model's forward pass")

@@ -1,18 +1,23 @@
-"""The model as a pass needs it: without wrappers, in evaluation mode, uncompiled. Several threads may share it."""
+"""The model as a pass needs it: without wrappers, in evaluation mode, uncompiled, if wanted in bfloat16.
+
+Several threads may share it.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MODES", "eager", "eval_mode", "own_inputs", "unwrapped"]
+from holistic_cam_plugin.method.pyramid import check_switch
+
+__all__ = ["MODES", "check_mixed_precision", "eager", "eval_mode", "mixed_precision", "own_inputs", "unwrapped"]
 
 # Held for a moment only, never during a pass: what changes a model or PyTorch for all threads.
 MODES = threading.Lock()
@@ -84,6 +89,31 @@ def eager() -> Iterator[None]:
             if last:
                 stance.__exit__(None, None, None)
             _stances.pop()
+
+
+def mixed_precision(amp: bool, device: torch.device) -> AbstractContextManager[Any]:
+    """With `amp` bfloat16 inside, where PyTorch holds it safe; without it whatever holds outside.
+
+    bfloat16 on every device: float16 has a smaller range, in which gradients vanish that no loss scaling enlarges.
+    """
+    return torch.autocast(device.type, torch.bfloat16) if amp else nullcontext()
+
+
+def check_mixed_precision(amp: bool, model: nn.Module) -> None:
+    """Raise TypeError unless `amp` is a switch, and ValueError if it is on and the model can't run in bfloat16."""
+    check_switch("amp", amp)
+    if not amp:
+        return
+    parameter = next(model.parameters(), torch.empty(0))
+    device = parameter.device.type
+    if not torch.amp.is_autocast_available(device) or (device == "cuda" and not torch.cuda.is_bf16_supported()):
+        raise ValueError(
+            f"amp=True needs a device that computes in bfloat16, and {parameter.device} does not: leave it out"
+        )
+    halves = {tensor.dtype for tensor in model.parameters()} & {torch.float16, torch.bfloat16}
+    if halves:
+        named = ", ".join(sorted(map(str, halves)))
+        raise ValueError(f"amp=True is for a model in float32, and this one holds {named} already: leave it out")
 
 
 @contextmanager

@@ -52,6 +52,22 @@ def test_explicit_sizes_are_shorter_sides_also_smaller_ones_and_ranges():
     assert pyramid_sizes(1, 100, sizes=[1]) == [(1, 100)]
 
 
+def test_the_fast_pyramid_is_the_papers_first_three_scales():
+    assert pyramid_sizes(224, 224, sizes="fast") == pyramid_sizes(224, 224)[:3]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_the_fast_pyramid_is_in_proportion_of_any_image(height, width):
+    factors = Fraction(1), Fraction(366, 224), Fraction(509, 224)
+    assert pyramid_sizes(height, width, sizes="fast") == [(int(height * f), int(width * f)) for f in factors]
+
+
+def test_the_fast_pyramid_has_multiples_and_depths_too():
+    assert pyramid_sizes(224, 448, sizes="fast", multiple_of=32) == [(224, 448), (352, 736), (512, 1024)]
+    assert pyramid_sizes(64, 96, sizes="fast", depth=8) == [(8, 64, 96), (13, 104, 156), (18, 145, 218)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
@@ -64,7 +80,9 @@ def test_explicit_sizes_are_shorter_sides_also_smaller_ones_and_ranges():
         ({"width": 1.5}, TypeError, "width must be an integer"),
         ({"sizes": []}, ValueError, "sizes is empty"),
         ({"sizes": 224}, TypeError, "sizes must be a sequence of shorter sides in pixels"),
-        ({"sizes": "224"}, TypeError, "sizes must be a sequence"),
+        ({"sizes": b"fast"}, TypeError, "sizes must be a sequence"),
+        ({"sizes": "224"}, ValueError, "sizes must be one of fast, or shorter sides in pixels, got '224'"),
+        ({"sizes": "Fast"}, ValueError, "sizes must be one of fast, or shorter sides in pixels, got 'Fast'"),
         ({"sizes": [224, 0]}, ValueError, "every one of sizes must be at least 1"),
         ({"sizes": [224, 300.5]}, TypeError, "every one of sizes must be an integer, got 300.5"),
     ],

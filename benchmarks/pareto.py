@@ -1,0 +1,163 @@
+"""What each scale buys: quality of the maps against time, for pyramids of other sizes than the paper's seven.
+
+A setting is a weighting and a pyramid. Every one runs once an image, one after the other, so that times and values are
+compared on the same image. Decide on `--half tuned`, then report once on `--half reported`, or name the pictures of
+each by --labels.
+
+  python -m benchmarks.pareto --model squeezenet1_0 --weights squeezenet1_0.pth --images photos --masks masks \\
+      --layers features.3 features.7 features.12 --half tuned --samples 8 --step 3584
+
+The table's `seconds` are those of one call, which gives the maps of all the layers; on a CPU the processor's, so that
+what else runs there does not count. `spearman` is the rank correlation of the map's pixels with those of the reference,
+the seven scales. --amp adds every setting in bfloat16, whose reference is the same setting in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, measured
+from benchmarks.harness.methods import MapsByMethod
+from benchmarks.harness.models import load_model
+from benchmarks.harness.procedures import synchronize
+from benchmarks.harness.report import print_report
+from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
+from holistic_cam_plugin import HolisticCAM
+from holistic_cam_plugin.batch.journal import Row
+from holistic_cam_plugin.errors import UsageError, near_matches
+
+__all__ = ["PYRAMIDS", "REFERENCE", "Setting", "settings"]
+
+REFERENCE = "formula, 7"
+# The formula's number of scales, or shorter sides in pixels of a 224 px image, in proportion of others.
+PYRAMIDS: dict[str, int | tuple[int, ...]] = {
+    "1 scale": 1,
+    "formula, 2": 2,
+    "formula, 3": 3,
+    "formula, 4": 4,
+    REFERENCE: 7,
+    **{
+        " ".join(map(str, sides)): sides
+        for sides in (
+            (224, 448),
+            (224, 634),
+            (224, 317, 448),
+            (224, 366, 509),
+            (224, 448, 672),
+            (224, 448, 896),
+            (224, 317, 448, 634),
+        )
+    },
+}
+SIDE = 224
+
+
+class Setting(NamedTuple):
+    """What makes a map: a weighting of the class, the name of a pyramid, and whether the model runs in bfloat16."""
+
+    weighting: str
+    pyramid: str
+    amp: bool = False
+
+    @property
+    def name(self) -> str:
+        """How the setting is named in the table."""
+        return f"{self.weighting}: {self.pyramid}" + (", bfloat16" if self.amp else "")
+
+    @property
+    def reference(self) -> Setting:
+        """What its map is compared with."""
+        return self._replace(amp=False) if self.amp else self._replace(pyramid=REFERENCE)
+
+    def cam(self, model: nn.Module, layers: Sequence[str], side: int) -> HolisticCAM:
+        """The method for images whose shorter side is `side` pixels."""
+        spec = PYRAMIDS[self.pyramid]
+        modules = [model.get_submodule(name) for name in layers]
+        if isinstance(spec, int):
+            return HolisticCAM(model, modules, weighting=self.weighting, amp=self.amp, num_scales=spec)
+        sizes = [px * side // SIDE for px in spec]
+        return HolisticCAM(model, modules, weighting=self.weighting, amp=self.amp, sizes=sizes)
+
+
+class Made(NamedTuple):
+    """A map `(H, W)`, and the seconds of the call that gave it."""
+
+    map: NDArray[np.float32]
+    seconds: float
+
+
+def settings(arguments: argparse.Namespace) -> list[Setting]:
+    """What the arguments name."""
+    precisions = (False, True) if arguments.amp else (False,)
+    return [Setting(*parts) for parts in product(arguments.weightings, arguments.pyramids, precisions)]
+
+
+def make(arguments: argparse.Namespace) -> Evaluate:
+    """The evaluation of one image, with the model loaded."""
+    classifier = load_model(arguments)
+    named = {setting.name: setting for setting in settings(arguments)}
+
+    def evaluate(task: Task) -> list[Row]:
+        made: dict[tuple[str, str], Made] = {}
+
+        def explain(image: Tensor, target: ClassifierOutputTarget) -> MapsByMethod:
+            for name, setting in named.items():
+                cam = setting.cam(classifier.model, arguments.layers, min(image.shape[2:]))
+                start = _seconds(image.device)
+                maps = cam.compute_cam_per_layer(image, [target])
+                seconds = _seconds(image.device) - start
+                made.update(
+                    {(layer, name): Made(own[0, 0], seconds) for layer, own in zip(arguments.layers, maps, strict=True)}
+                )
+            return {key: made[key].map for key in product(arguments.layers, named)}
+
+        def own(row: Row) -> dict[str, object]:
+            layer, name = str(row["layer"]), str(row["method"])
+            one, reference = made[layer, name], made[layer, named[name].reference.name]
+            correlation = spearmanr(one.map.ravel(), reference.map.ravel()).statistic
+            return {"seconds": one.seconds, "spearman": float(correlation)}
+
+        return [{**row, **own(row)} for row in measured(task, classifier, explain, arguments)]
+
+    return evaluate
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment."""
+    parser = experiment_parser(__doc__)
+    add = parser.add_argument
+    add("--metrics", nargs="+", default=["ins", "del", "ap", "iou"], help=", ".join(METRICS))
+    add("--weightings", nargs="+", default=["positive"], metavar="NAME", help="of the class (positive)")
+    add("--pyramids", nargs="+", default=list(PYRAMIDS), metavar="NAME", help="; ".join(PYRAMIDS))
+    add("--amp", action="store_true", help="every setting in bfloat16, too")
+    arguments = parser.parse_args(argv)
+    check_metrics(arguments.metrics)
+    for name in arguments.pyramids:
+        if name not in PYRAMIDS:
+            raise UsageError(f"no pyramid {name!r}{near_matches(name, PYRAMIDS)}; known: {'; '.join(PYRAMIDS)}")
+    if REFERENCE not in arguments.pyramids:
+        arguments.pyramids.append(REFERENCE)
+    path = run(make, arguments, prepared(arguments), (*COLUMNS, "seconds", "spearman"), "pareto")
+    print_report([path], arguments.model, reference=Setting(arguments.weightings[0], REFERENCE).name)
+
+
+def _seconds(device: torch.device) -> float:
+    """What the time is read from: a CPU is shared, a GPU works while the processor waits."""
+    synchronize(device)
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
+
+
+if __name__ == "__main__":
+    command(main)
