@@ -18,7 +18,7 @@ from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
 from holistic_cam_plugin import HolisticCAM, fuse, min_max_normalize, pyramid_sizes
 from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.classifiers.models import Classifier
-from holistic_cam_plugin.holistic_cam import Intermediates
+from holistic_cam_plugin.method.intermediates import Intermediates
 
 COLUMNS = ("image", "class_index", "height", "width", "probability")
 

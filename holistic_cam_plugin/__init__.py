@@ -3,9 +3,10 @@
 from holistic_cam_plugin.baselines.cameras import CAMERAS
 from holistic_cam_plugin.classifiers.explainable import Explainable, explainable
 from holistic_cam_plugin.detections import BoxScoreTarget, DETRDetections, YOLODetections
-from holistic_cam_plugin.holistic_cam import HolisticCAM, Intermediates
+from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
 from holistic_cam_plugin.method.gated import gated_weights
+from holistic_cam_plugin.method.intermediates import Intermediates
 from holistic_cam_plugin.method.low_pass_wrap import (
     denoising_mask,
     fundamental_scale_denoising,

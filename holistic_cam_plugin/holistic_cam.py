@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
+from holistic_cam_plugin.method.intermediates import Intermediates
 from holistic_cam_plugin.method.low_pass_wrap import check_kernels, check_power, denoising_mask
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
@@ -33,38 +34,20 @@ from holistic_cam_plugin.method.pyramid import (
 )
 from holistic_cam_plugin.method.weighting import Weighting, weighting_by_name
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers
+from holistic_cam_plugin.passes.index_targets import Index, index_targets
 from holistic_cam_plugin.passes.modes import check_mixed_precision, eval_mode, unwrapped
 from holistic_cam_plugin.passes.one_scale import native_pass, together
 from holistic_cam_plugin.passes.outputs import Outputs, joined
 from holistic_cam_plugin.passes.stacks import Stack, pyramid_stacks
 from holistic_cam_plugin.passes.targets import Target, Targets, targets_of_images
 
-__all__ = ["HolisticCAM", "Intermediates"]
+__all__ = ["HolisticCAM"]
 
 Maps = NDArray[np.float32]
+Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
+Kept = TypeVar("Kept")
 
 _GATED = 'weighting="gated" goes with the next minor version; weighting="positive" shows the object, not a part of it'
-
-
-class Intermediates(NamedTuple):
-    """What lies between the stages for one target of one image in one layer; of volumes with a depth D.
-
-    Attributes:
-        activations: A_t, one `(C, h_t, w_t)` tensor a scale, float32.
-        weights: W_t in the same shapes (paper, eq. 8), of signed activations W+ - W- (see `split_signs`); with
-            `weighting="gradient"` the gradients.
-        fused: the primary map M_PHR, `(H, W)`, float32, in the product's units (eq. 12).
-        base: the base scale's map M0 likewise (eq. 13); None with `fsd=False`.
-        mask: what the fused map is multiplied with, `(H, W)`, float64 (eq. 16); None likewise.
-        saliency_map: the result, `(H, W)`, float32, in [0, 1] (eq. 17).
-    """
-
-    activations: list[Tensor]
-    weights: list[Tensor]
-    fused: Maps
-    base: Maps | None
-    mask: NDArray[np.float64] | None
-    saliency_map: Maps
 
 
 class HolisticCAM(BaseCAM):
@@ -239,10 +222,7 @@ class HolisticCAM(BaseCAM):
 
         The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
         """
-        layers: list[list[Maps]] = [[] for _ in self.target_layers]
-        with self._alone():
-            for layer, step in self._steps(input_tensor, targets, eigen_smooth):
-                layers[layer].append(step.saliency_map)
+        layers = self._kept(lambda step: step.saliency_map, input_tensor, targets, eigen_smooth)
         return [np.stack(maps)[:, None] for maps in layers]
 
     def intermediates(
@@ -252,11 +232,31 @@ class HolisticCAM(BaseCAM):
 
         Arguments and errors are those of the call. All of the images' scales are held at once.
         """
-        layers: list[list[Intermediates]] = [[] for _ in self.target_layers]
-        with self._alone():
-            for layer, step in self._steps(input_tensor, targets, eigen_smooth):
-                layers[layer].append(step)
-        return layers
+        return self._kept(lambda step: step, input_tensor, targets, eigen_smooth)
+
+    def attribute(self, inputs: Inputs, target: Index | None = None) -> Inputs:
+        """Maps that are not scaled to [0, 1], in the form of captum's attributions: for its metrics and its plots.
+
+        Args:
+            inputs: `input_tensor` of the call, or a tuple of it alone.
+            target: as in captum: a class index, or a tuple of indices of one entry of each image's output, such as
+                `(category, row, column)` of a segmentation; a list of these or a tensor `(B,)`: one an image. None:
+                each image's best-scoring class.
+
+        Returns:
+            `(B, 1, H, W)` or `(B, 1, D, H, W)`, float32, on the model's device, detached: each image's
+            `Intermediates.masked`, in the units of the fused map; of several layers the mean. `expand_as(inputs)` gives
+            what wants the inputs' shape, such as captum's `infidelity`. A tuple of it where `inputs` is one.
+
+        Raises:
+            TypeError, ValueError: as in the call, and targets that are no indices or as many as there are no images.
+        """
+        images, _ = self._checked(_single(inputs), None)
+        layers = self._kept(lambda step: step.masked, images, index_targets(target, len(images)), False)
+        maps = torch.tensor(np.mean(layers, axis=0)[:, None], dtype=torch.float32, device=self.device)
+        if isinstance(inputs, tuple):
+            return (maps,)
+        return maps
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Maps]) -> Maps:
         """Mean over the layers' maps, scaled to [0, 1]: `(B, H, W)`, float32."""
@@ -338,6 +338,16 @@ class HolisticCAM(BaseCAM):
         for first in range(0, images, self.batch_size):
             yield slice(first, first + self.batch_size)
 
+    def _kept(
+        self, keep: Callable[[Intermediates], Kept], input_tensor: Tensor, targets: Targets | None, eigen_smooth: bool
+    ) -> list[list[Kept]]:
+        """What is kept of every map, layer by layer."""
+        layers: list[list[Kept]] = [[] for _ in self.target_layers]
+        with self._alone():
+            for layer, step in self._steps(input_tensor, targets, eigen_smooth):
+                layers[layer].append(keep(step))
+        return layers
+
     def _steps(
         self, input_tensor: Tensor, targets: Targets | None, eigen_smooth: bool
     ) -> Iterator[tuple[int, Intermediates]]:
@@ -413,6 +423,17 @@ class HolisticCAM(BaseCAM):
         check_multiples(self.multiple_of, self.tiles)
         check_interpolation(self.interpolation)
         check_positive_integer("batch_size", self.batch_size)
+
+
+def _single(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The one tensor of captum's inputs."""
+    if not isinstance(inputs, tuple):
+        return inputs
+    if len(inputs) != 1:
+        raise TypeError(
+            f"inputs must be one tensor, got a tuple of {len(inputs)}: the model is explained for one input"
+        )
+    return inputs[0]
 
 
 def _as_numpy(fused: Tensor) -> Maps:

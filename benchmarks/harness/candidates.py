@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.harness.methods import MapsByMethod
 from holistic_cam_plugin import fuse, kernel_size, min_max_normalize, pyramid_sizes, resize_image
-from holistic_cam_plugin.holistic_cam import HolisticCAM, Intermediates
+from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.method.intermediates import Intermediates
 from holistic_cam_plugin.method.low_pass_wrap import (
     BLUR_SIZE_AT_224,
     KSIZE_AT_224,

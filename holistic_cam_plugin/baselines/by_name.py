@@ -130,7 +130,7 @@ def layer_maps(
     """
     cam_class: Any = METHODS[method]
     if issubclass(cam_class, HolisticCAM):
-        pyramid = {"batch_size": len(images), "amp": amp, "progress": progress}
+        pyramid: dict[str, Any] = {"batch_size": len(images), "amp": amp, "progress": progress}
         pyramid |= {} if sizes is None else {"sizes": sizes}
         make = partial(cam_class, model, **options, **pyramid)
         return _pyramid_maps(make, layers, images, targets, aug_smooth, eigen_smooth)

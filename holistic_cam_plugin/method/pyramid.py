@@ -140,18 +140,20 @@ def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | str | N
     """Raise TypeError or ValueError if these do not describe a pyramid."""
     check_positive_integer("num_scales", num_scales, LARGEST)
     check_positive_integer("max_size", max_size, LARGEST)
-    if sizes is None:
-        return
     if isinstance(sizes, str):
         if sizes not in NAMED:
             raise ValueError(f"sizes must be one of {', '.join(NAMED)}, or shorter sides in pixels, got {sizes!r}")
-        return
+    elif sizes is not None:
+        _check_sides(sizes)
+
+
+def _check_sides(sizes: Sequence[int]) -> None:
     if isinstance(sizes, bytes) or not isinstance(sizes, Sequence):
         raise TypeError(f"sizes must be a sequence of shorter sides in pixels, such as [224, 448], got {sizes!r}")
     if len(sizes) == 0:
         raise ValueError("sizes is empty: name at least one shorter side in pixels, or leave it None")
-    for size in sizes:
-        check_positive_integer("every one of sizes", size, LARGEST)
+    for side in sizes:
+        check_positive_integer("every one of sizes", side, LARGEST)
 
 
 def check_multiples(multiple_of: int, tiles: bool) -> None:
