@@ -35,8 +35,8 @@ COLUMNS = ("model", "layers", "images", "processes", "seconds", "waiting", "proc
 APART = " apart"  # the control, after the number of processes
 
 _SAID = re.compile(
-    r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s, .* "
-    r"data (?P<waiting>[\d.]+)% of the time, (?P<cpu>[\d.]+) s of CPU"
+    r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s, .* (?P<cpu>[\d.]+) s of CPU time an image\n"
+    r"of the time: .*data (?P<waiting>[\d.]+)%"
 )
 
 

@@ -34,6 +34,7 @@ from holistic_cam_plugin.method.pyramid import (
 )
 from holistic_cam_plugin.method.weighting import Weighting, weighting_by_name
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers
+from holistic_cam_plugin.passes.clock import stage
 from holistic_cam_plugin.passes.index_targets import Index, index_targets
 from holistic_cam_plugin.passes.modes import check_mixed_precision, eval_mode, unwrapped
 from holistic_cam_plugin.passes.one_scale import native_pass, together
@@ -358,7 +359,12 @@ class HolisticCAM(BaseCAM):
         sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth, self.multiple_of)
         outputs: list[Outputs] = []
         for some in self._batches(len(images)):
-            with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
+            with (
+                stage("model", images.device),
+                eval_mode(self.model),
+                torch.inference_mode(False),
+                torch.enable_grad(),
+            ):
                 output, stacks = pyramid_stacks(
                     self._capture,
                     images[some],
@@ -383,12 +389,16 @@ class HolisticCAM(BaseCAM):
     def _maps(self, stack: Stack, size: tuple[int, ...], eigen_smooth: bool) -> Iterator[Intermediates]:
         """One map a target, `(H, W)` or `(D, H, W)`, of one image in one target layer."""
         weighting = weighting_by_name(self.weighting)
+        device = stack.activations[0].device
         for weights in stack.weights:
-            fused = _as_numpy(weighting.fuse(stack.activations, weights, size, eigen_smooth))
             base = mask = None
-            if self.fsd:
-                base = _as_numpy(weighting.fuse(stack.activations[:1], weights[:1], size, False))
-                mask = self._mask(base, weighting)
+            with stage("fusing", device):
+                fused = _as_numpy(weighting.fuse(stack.activations, weights, size, eigen_smooth))
+                if self.fsd:
+                    base = _as_numpy(weighting.fuse(stack.activations[:1], weights[:1], size, False))
+            if base is not None:
+                with stage("mask", device):
+                    mask = self._mask(base, weighting)
             saliency_map = min_max_normalize(fused if mask is None else fused.astype(np.float64) * mask)
             yield Intermediates(stack.activations, weights, fused, base, mask, saliency_map)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from holistic_cam_plugin.baselines.by_name import METHODS, display_name
 from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.method.pyramid import NAMED
 
 __all__ = [
     "DEFAULT_SCALES",
@@ -55,7 +56,8 @@ class Column(NamedTuple):
         name = METHOD_NAMES[self.method] + ("" if weighting == "pge" else f" {weighting}")
         unusual = []
         if "sizes" in self.options:
-            unusual.append(" ".join(map(str, self.options["sizes"])) + " px")
+            sizes = self.options["sizes"]
+            unusual.append(f"{sizes} sizes" if isinstance(sizes, str) else " ".join(map(str, sizes)) + " px")
         if "num_scales" in self.options:
             unusual.append(f"{self.options['num_scales']} scale" + "s" * (self.options["num_scales"] > 1))
         if "fsd" in self.options:
@@ -98,7 +100,7 @@ def columns(methods: Sequence[str], weightings: Sequence[str], num_scales: int, 
         methods: keys of `METHOD_NAMES`.
         weightings: keys of `WEIGHTINGS`.
         num_scales: of the pyramid.
-        sizes: its shorter sides in pixels instead, `"224 366 509"`; empty for none.
+        sizes: its shorter sides in pixels instead, `"224 366 509"`, or the name of such; empty for none.
         fsd: with the mask.
 
     Raises:
@@ -126,10 +128,13 @@ def class_names(classes: Sequence[str]) -> list[str]:
     return [name if classes.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(classes)]
 
 
-def _sizes(text: str) -> list[int]:
+def _sizes(text: str) -> list[int] | str:
+    if (name := text.strip().lower()) in NAMED:
+        return name
     words = re.split(r"[\s,]+", text.strip())
     if not all(word.isdecimal() and 1 <= int(word) <= _LARGEST for word in words) or len(words) > MOST_SCALES:
         raise UsageError(
-            f"sizes are at most {MOST_SCALES} whole numbers from 1 to {_LARGEST} px, such as 224 366 509; got {text!r}"
+            f"sizes are at most {MOST_SCALES} whole numbers from 1 to {_LARGEST} px, such as 224 366 509, or "
+            f"{', '.join(NAMED)}; got {text!r}"
         )
     return [int(word) for word in words]

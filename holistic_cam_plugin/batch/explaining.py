@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from holistic_cam_plugin.baselines.by_name import METHODS, display_name, layer_maps
+from holistic_cam_plugin.baselines.by_name import display_name, layer_maps
 from holistic_cam_plugin.classifiers.explainable import Explainable
 from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.holistic_cam import HolisticCAM
-from holistic_cam_plugin.passes.modes import mixed_precision
+from holistic_cam_plugin.passes.clock import stage
 
-__all__ = ["Explainer", "Explanation", "check_amp", "explain", "model_outputs"]
+__all__ = ["Explainer", "Explanation", "explain", "model_outputs"]
 
 
 class Explainer(NamedTuple):
@@ -28,7 +27,7 @@ class Explainer(NamedTuple):
     found: Explainable  # the classifier at the layers to explain
     methods: Sequence[str]  # keys of METHODS
     sizes: Sequence[int] | str | None  # of the pyramid, in pixels, or its name; None: each method's own
-    amp: bool  # bfloat16 where PyTorch holds it safe
+    amp: bool  # the pyramids' model in bfloat16
 
     @property
     def layers(self) -> list[str]:
@@ -45,13 +44,6 @@ class Explanation(NamedTuple):
     scores: list[float]  # the model's output for each target
     probabilities: list[float]  # its softmax
     seconds: list[float]  # of each method: the batch's time divided by its images
-
-
-def check_amp(methods: Sequence[str]) -> None:
-    """UsageError for methods that can't run in bfloat16: the library's own hand it to NumPy, which has no such type."""
-    unfit = [display_name(method) for method in methods if not issubclass(METHODS[method], HolisticCAM)]
-    if unfit:
-        raise UsageError(f"--amp works with holisticcam and cameras: leave out {', '.join(unfit)}, or --amp")
 
 
 def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[int, ...]]) -> list[Explanation]:
@@ -92,7 +84,7 @@ def model_outputs(explainer: Explainer, images: torch.Tensor) -> torch.Tensor:
         UsageError: it takes no such images.
     """
     try:
-        with torch.inference_mode(), mixed_precision(explainer.amp, images.device):
+        with stage("model", images.device), torch.inference_mode():
             outputs: torch.Tensor = explainer.classifier.model(images).float()
     except Exception as error:  # models raise whatever they like
         size = " x ".join(map(str, images.shape[:1:-1]))

@@ -23,8 +23,12 @@ from holistic_cam_plugin.batch.plan import Plan
 from holistic_cam_plugin.batch.refusals import Trials
 from holistic_cam_plugin.batch.store import file_checksum, map_name
 from holistic_cam_plugin.batch.writing import Writer
+from holistic_cam_plugin.passes.clock import clocked
 
 __all__ = ["Tally", "run", "unfinished"]
+
+
+DATA, DISK = "waiting for data", "waiting for the disk"
 
 
 class Tally(NamedTuple):
@@ -34,7 +38,7 @@ class Tally(NamedTuple):
     failed: int
     kept: int  # done by an earlier run
     seconds: float
-    waiting: float  # seconds of them without data
+    stages: dict[str, float]  # seconds of them by what they were spent on
     processor: float  # seconds of CPU time
 
 
@@ -67,11 +71,10 @@ def run(
     classifier = explainer.classifier
     images = JobImages(plan.inputs.root, plan.inputs.jobs, classifier.preprocessing, plan.crop)
     trials = Trials(explainer)
-    start, used, waiting = time.perf_counter(), time.process_time(), 0.0
+    start, used = time.perf_counter(), time.process_time()
     reading = read_ahead(images, batches, plan.workers)
-    with Writer(plan, explainer, rank) as writer, closing(reading):
-        for loaded, waited in _timed(reading):
-            waiting += waited
+    with clocked() as stages, Writer(plan, explainer, rank) as writer, closing(reading):
+        for loaded in _timed(reading, stages):
             wanted = [one for one in loaded if one.job in missing]
             for one in wanted:
                 if one.problem:
@@ -84,7 +87,8 @@ def run(
             progress(len(wanted))
     kept = sum(map(len, plan.batches(rank, world))) - len(todo)
     seconds, processor = time.perf_counter() - start, time.process_time() - used
-    return Tally(len(todo) - writer.failed, writer.failed, kept, seconds, waiting, processor)
+    stages[DISK] = writer.waiting
+    return Tally(len(todo) - writer.failed, writer.failed, kept, seconds, dict(stages), processor)
 
 
 def _is_done(plan: Plan, job: Job, explainer: Explainer, rows: Sequence[Mapping[str, str]]) -> bool:
@@ -128,9 +132,10 @@ def _by_size(loaded: Sequence[Loaded]) -> list[list[Loaded]]:
     return list(groups.values())
 
 
-def _timed(batches: Iterable[list[Loaded]]) -> Iterator[tuple[list[Loaded], float]]:
-    """The batches, each with the seconds that it was waited for."""
+def _timed(batches: Iterable[list[Loaded]], stages: dict[str, float]) -> Iterator[list[Loaded]]:
+    """The batches; the seconds that they are waited for are added to the stages."""
     start = time.perf_counter()
     for loaded in batches:
-        yield loaded, time.perf_counter() - start
+        stages[DATA] += time.perf_counter() - start
+        yield loaded
         start = time.perf_counter()

@@ -11,8 +11,9 @@ from holistic_cam_plugin.baselines.by_name import DEFAULT_METHODS, METHODS, meth
 from holistic_cam_plugin.cli.printing import complain
 from holistic_cam_plugin.display import COLORMAPS, SCALES
 from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.method.pyramid import NAMED
 
-__all__ = ["MODELS", "Parser", "method_argument", "parsed"]
+__all__ = ["MODELS", "Parser", "method_argument", "parsed", "positive"]
 
 MODELS = "any classifier of torchvision, timm/NAME, hf/OWNER/NAME, hf/./FOLDER, or package.module:function"
 
@@ -55,6 +56,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--image-path", dest="more_images", nargs="+", type=Path, default=[], metavar="IMAGE", help="the same")
     add("--model", metavar="NAME", help=f"{MODELS} (default: resnet50)")
     parser.add_model_files()
+    parser.add_pyramid()
     add("--layers", nargs="+", metavar="NAME", help="target layers by module name (default: the model's stages)")
     add(
         "--list-layers",
@@ -114,10 +116,42 @@ class Parser(argparse.ArgumentParser):
         )
         add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
 
+    def add_pyramid(self) -> None:
+        """Options of the methods that have a pyramid: holisticcam and cameras."""
+        add = self.add_argument
+        add(
+            "--sizes", nargs="+", type=_size, metavar="PX",
+            help=f"shorter sides of the pyramid of holisticcam and cameras, or a name: {', '.join(NAMED)} (default: "
+            "the methods' own)",
+        )  # fmt: skip
+        add("--amp", action="store_true", help="their model in bfloat16: faster, slightly other maps")
+
+    def parse_args(self, *arguments: Any) -> argparse.Namespace:  # type: ignore[override]
+        found: argparse.Namespace = super().parse_args(*arguments)
+        sizes = getattr(found, "sizes", None)
+        if sizes and any(isinstance(size, str) for size in sizes):
+            if len(sizes) > 1:
+                self.error(f"--sizes {' '.join(map(str, sizes))}: a name stands alone")
+            (found.sizes,) = sizes
+        return found
+
     def error(self, message: str) -> None:  # type: ignore[override]
         line = " ".join(message.split())
         complain(f"{self.prog}: error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + '…'}")
         self.exit(2)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
+def _size(text: str) -> int | str:
+    return text if text in NAMED else positive(text)
 
 
 def method_argument(name: str) -> str:

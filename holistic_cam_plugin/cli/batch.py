@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from holistic_cam_plugin.batch.explaining import Explainer, check_amp
+from holistic_cam_plugin.batch.explaining import Explainer
 from holistic_cam_plugin.batch.inputs import Inputs, check_input, find_inputs
 from holistic_cam_plugin.batch.job import Tally, run, unfinished
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST, merge, recorded, remove
@@ -78,8 +78,6 @@ def _batch(arguments: Namespace) -> int:
 
 def _explainer(arguments: Namespace, device: str) -> Explainer:
     """The model, and what is done with it; UsageError for what can't be done."""
-    if arguments.amp:
-        check_amp(arguments.methods)
     if arguments.model == BUNDLED:
         if arguments.weights or arguments.labels:
             raise UsageError(f"--model {BUNDLED} has weights and class names of its own: leave out --weights, --labels")
@@ -157,13 +155,14 @@ def _worked(plan: Plan, explainer: Explainer, ranks: Ranks) -> Tally:
 
 def _summary(plan: Plan, tallies: Sequence[Tally]) -> int:
     """Print it; the exit code."""
-    explained, failed, kept = (sum(tally[i] for tally in tallies) for i in range(3))
+    counts = [(tally.explained, tally.failed, tally.kept) for tally in tallies]
+    explained, failed, kept = map(sum, zip(*counts, strict=True))
     seconds = max(tally.seconds for tally in tallies)
     processor = sum(tally.processor for tally in tallies) / max(1, explained)
-    waiting = sum(tally.waiting for tally in tallies) / max(1e-9, sum(tally.seconds for tally in tallies))
     summary = (
-        f"{explained} images explained in {seconds:.1f} s, {explained / max(1e-9, seconds):.2f} images/s, waiting for "
-        f"data {waiting:.1%} of the time, {processor:.3f} s of CPU time an image\n"
+        f"{explained} images explained in {seconds:.1f} s, {explained / max(1e-9, seconds):.2f} images/s, "
+        f"{processor:.3f} s of CPU time an image\n"
+        f"of the time: {_shares(tallies)}\n"
         f"{kept} were done already\n{failed} failed"
         + (f", listed in {plan.folder / 'errors.csv'}" if failed else "")
         + f"\n{plan.folder / 'manifest.csv'}"
@@ -173,6 +172,15 @@ def _summary(plan: Plan, tallies: Sequence[Tally]) -> int:
     except OSError as error:
         raise OutputError(f"all is done and in {plan.folder}, but the summary can't be written: {error}") from error
     return SOME_FAILED if failed else 0
+
+
+def _shares(tallies: Sequence[Tally]) -> str:
+    """Where the time of all ranks went; what no stage took (other methods, start and end) is the rest."""
+    total = sum(tally.seconds for tally in tallies)
+    names = dict.fromkeys(name for tally in tallies for name in tally.stages)
+    spent = {name: sum(tally.stages.get(name, 0.0) for tally in tallies) for name in names}
+    spent["rest"] = total - sum(spent.values())
+    return ", ".join(f"{name} {seconds / max(1e-9, total):.1%}" for name, seconds in spent.items())
 
 
 def _lost(reason: str) -> None:

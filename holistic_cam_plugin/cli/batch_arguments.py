@@ -9,9 +9,9 @@ from pathlib import Path
 
 from holistic_cam_plugin.baselines.by_name import METHODS
 from holistic_cam_plugin.batch.parameters import most_threads
-from holistic_cam_plugin.cli.arguments import MODELS, Parser, method_argument
+from holistic_cam_plugin.cli.arguments import MODELS, Parser, method_argument, positive
 
-__all__ = ["BUNDLED", "batch_arguments", "positive"]
+__all__ = ["BUNDLED", "batch_arguments"]
 
 BUNDLED = "digits"
 
@@ -59,16 +59,12 @@ def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--methods", "--method", nargs="+", type=method_argument, default=["holisticcampositive"], metavar="NAME",
         help=f"any of {', '.join(METHODS)} (default: holisticcampositive)",
     )  # fmt: skip
-    add(
-        "--sizes", nargs="+", type=positive, metavar="PX",
-        help="shorter sides of the pyramid of holisticcam and cameras (default: the methods' own)",
-    )  # fmt: skip
+    parser.add_pyramid()
     add("--no-crop", action="store_true", help="the whole image, the shorter side resized, instead of its centre")
     add("--dtype", choices=("float16", "float32"), default="float16", help="of the stored maps (default: float16)")
     add("--overlays", action="store_true", help="also write the maps over the pictures, as JPEG")
     add("--device", metavar="NAME", help="such as cpu or cuda (default: a GPU if there is one; one for each rank)")
     add("--batch-size", type=positive, metavar="N", help="images that go through together (default: 1, on a GPU 8)")
-    add("--amp", action="store_true", help="bfloat16 autocast: faster, slightly other maps")
     add(
         "--workers", type=_few, default=min(2, os.cpu_count() or 1), metavar="N",
         help="threads that read images ahead, for each rank (default: 2)",
@@ -81,13 +77,6 @@ def batch_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.imagefolder and arguments.target:
         parser.error("--imagefolder and --target both name the classes to explain: give one of them")
     return arguments
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if (number := _count(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return number
 
 
 def _threads(text: str) -> int:

@@ -152,6 +152,8 @@ def _maps(task: _Task, method: str, images: Tensor, targets: Sequence[int]) -> l
             [[ClassifierOutputTarget(target) for target in targets]],
             aug_smooth=task.arguments.aug_smooth,
             eigen_smooth=task.arguments.eigen_smooth,
+            sizes=task.arguments.sizes,
+            amp=task.arguments.amp,
             progress=partial(_progress, desc=f"{display_name(method)}, scales"),
             options=task.found.options,
         )

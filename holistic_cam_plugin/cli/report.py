@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from holistic_cam_plugin.batch.html_report import PAGE, PICTURES, write_report
 from holistic_cam_plugin.batch.writing import OutputError
-from holistic_cam_plugin.cli.arguments import Parser
-from holistic_cam_plugin.cli.batch_arguments import positive
+from holistic_cam_plugin.cli.arguments import Parser, positive
 from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.display import COLORMAPS
 from holistic_cam_plugin.errors import UsageError

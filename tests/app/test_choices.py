@@ -33,6 +33,12 @@ def test_sizes_take_the_place_of_the_number():
     assert column.label == "Holistic-CAM\n224 366 509 px"
 
 
+def test_sizes_by_name():
+    (column,) = columns(["holisticcam"], ["positive"], 7, " Fast ", True)
+    assert column.options == {"weighting": "positive", "sizes": "fast"}
+    assert column.label.endswith("fast sizes")
+
+
 @pytest.mark.parametrize("sizes", ["224 many", "0", "-224", "224 1501", "100000000000", " ".join(["64"] * 13), "224.5"])
 def test_sizes_that_would_never_end_are_refused(sizes):
     with pytest.raises(UsageError, match="sizes are at most 12 whole numbers from 1 to 1500 px"):

@@ -137,10 +137,20 @@ def test_workers_and_half_precision_change_little(run, tmp_path):
     plain, amp = (stored(output, "picture 0.jpg")["maps"] for output in (outputs[0], outputs[2]))
     assert plain.dtype == np.float16
     assert 0 < np.abs(plain.astype(np.float32) - amp).mean() < 0.1
-    code, _, err = run(tmp_path / "in", "--amp", "--methods", "gradcam", "cameras", output=tmp_path / "refused")
-    assert (code, err) == (
-        2, "holistic-cam batch: error: --amp works with holisticcam and cameras: leave out Grad-CAM, or --amp\n"
-    )  # fmt: skip
+    for name, options in (("float32", ()), ("bfloat16", ("--amp",))):
+        assert run(tmp_path / "in", "--methods", "gradcam", "cameras", *options, output=tmp_path / name)[0] == 0
+    plain, amp = (stored(tmp_path / name, "picture 0.jpg")["maps"] for name in ("float32", "bfloat16"))
+    np.testing.assert_array_equal(plain[0], amp[0])  # of a method without a pyramid
+    assert np.abs(plain[1] - amp[1]).max() > 0
+
+
+def test_a_pyramid_by_name(run, tmp_path):
+    make_pictures(tmp_path / "in", 1)
+    for name, sizes in (("named", ("fast",)), ("told", ("224", "366", "509"))):
+        assert run(tmp_path / "in", "--sizes", *sizes, output=tmp_path / name)[0] == 0
+    maps = [stored(tmp_path / name, "picture 0.jpg")["maps"] for name in ("named", "told")]
+    np.testing.assert_array_equal(*maps)
+    assert "a name stands alone" in run(tmp_path / "in", "--sizes", "fast", "64", output=tmp_path / "x")[2]
 
 
 def test_overlays_are_the_librarys(run, tmp_path):

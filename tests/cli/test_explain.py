@@ -202,3 +202,17 @@ def test_what_a_method_refuses_is_one_line(run, photo, weights, monkeypatch):
     error = refusal(run(photo, "--model", MODEL, "--weights", weights, "--method", "holisticcam"))
     assert "Holistic-CAM can't explain" in error
     assert "px but not at" in error
+
+
+def test_another_pyramid(run, photo, weights, tmp_path):
+    arrays = []
+    for options in ((), ("--sizes", "fast"), ("--sizes", "64", "96", "--amp")):
+        command = (photo, "--model", MODEL, "--weights", weights, "--layers", "features.12", "--save-array")
+        assert run(*command, "--methods", "holisticcam", *options)[0] == 0
+        arrays.append(np.load(tmp_path / "out" / "photo_holisticcam_features.12.npy"))
+    model = torchvision.models.get_model(MODEL, weights=None, num_classes=3).eval()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    with Image.open(photo) as image:
+        images = torchvision.models.get_model_weights(MODEL).DEFAULT.transforms()(image.convert("RGB"))[None]
+    for array, own in zip(arrays, ({}, {"sizes": "fast"}, {"sizes": [64, 96], "amp": True}), strict=True):
+        np.testing.assert_allclose(array, HolisticCAM(model, [model.features[12]], **own)(images)[0], atol=1e-3)
