@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,10 +20,15 @@ from pytorch_grad_cam.refine_cam import RefineCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
+from torch import nn
+from torch.nn import functional as F
 
-from holistic_cam_plugin import CAMERAS, HolisticCAM
+from holistic_cam_plugin import CAMERAS, HolisticCAM, min_max_normalize
 
 SIZES = {"sizes": [64, 80, 96]}
+# Of multiples of 16 px, the sides are those below.
+ROUNDED = {"sizes": [64, 77, 100], "multiple_of": 16}
+ROUNDED_SIDES = [64, 80, 96]
 TARGETS = [ClassifierOutputTarget(1), ClassifierOutputTarget(2)]
 
 
@@ -173,6 +179,97 @@ def test_finer_cam_runs_the_pyramid_with_its_own_targets(net, images, seen, eige
     assert np.array_equal(maps, cam(images, targets, eigen_smooth=eigen_smooth))
     assert not np.array_equal(maps, cam(images, eigen_smooth=eigen_smooth))
     assert finer.base_cam.activations_and_grads.activations == []
+
+
+class Finer(nn.Module):
+    """A model whose one output is FinerCAM's score: the best class against the three next, by their probabilities."""
+
+    def __init__(self, net, best, others):
+        super().__init__()
+        self.net, self.best, self.others = net, best, others
+
+    def forward(self, x):
+        scores = self.net(x)
+        probabilities = scores.softmax(dim=-1)[:, self.others]
+        gaps = scores[:, [self.best]] - scores[:, self.others]
+        return (probabilities * gaps).sum(dim=1, keepdim=True) / probabilities.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("weighting", ["pge", "positive"])
+def test_sess_passes_our_parameters_on(any_net, images, reference, seen, weighting):
+    """The map of every window, weighed by the class's probability in it, at its place."""
+    sess = SESS(
+        any_net,
+        [any_net.layer2],
+        base_method=HolisticCAM,
+        scales=[64, 96],
+        pool="max",
+        smooth=False,
+        weighting=weighting,
+        **ROUNDED,
+    )
+    shapes = seen(any_net)
+    maps = sess(images[:1], TARGETS[:1])
+    assert sides(shapes) == ROUNDED_SIDES
+    enlarged = F.interpolate(images[:1], size=(96, 96), mode="bilinear", antialias=True)
+    windows = [(images[:1], 0, 0, 64)] + [
+        (enlarged[..., top : top + 64, left : left + 64], top, left, 96) for top in (0, 32) for left in (0, 32)
+    ]
+    probabilities = np.array([any_net(window)[0].softmax(dim=0)[1].item() for window, *_ in windows])
+    expected = np.zeros((64, 64))
+    for (window, top, left, side), weight in zip(windows, probabilities / probabilities.max(), strict=True):
+        pasted = np.zeros((side, side))
+        literal = reference(any_net, ["layer2"], window, [1], sizes=ROUNDED_SIDES, weights=weighting)
+        pasted[top : top + 64, left : left + 64] = literal[0] * weight
+        expected = np.maximum(expected, cv2.resize(pasted, (64, 64)))
+    np.testing.assert_allclose(maps[0], scale_cam_image(expected[None])[0], atol=2 / 255)
+    assert maps.std() > 0.05
+
+
+@pytest.mark.parametrize("weighting", ["pge", "positive"])
+def test_refine_cam_passes_our_parameters_on(any_net, images, reference, seen, weighting):
+    layers = ["layer1", "layer3"]
+    modules = [any_net.get_submodule(layer) for layer in layers]
+    refine = RefineCAM(any_net, modules, base_method=HolisticCAM, weighting=weighting, **ROUNDED)
+    shapes = seen(any_net)
+    maps = refine(images, TARGETS)
+    assert sides(shapes) == ROUNDED_SIDES
+    first, second = (
+        reference(any_net, [layer], images, [1, 2], sizes=ROUNDED_SIDES, weights=weighting) for layer in layers
+    )
+    product = first * second
+    peaks = product.max(axis=(1, 2), keepdims=True)
+    # A product of faint maps is scaled up, and the wrap's 8 bits with it.
+    np.testing.assert_allclose(maps, scale_cam_image(product), atol=3 / 255 / peaks.min())
+    assert maps.std() > 0.01
+
+
+@pytest.mark.parametrize("weighting", ["pge", "positive"])
+def test_finer_cam_takes_our_parameters_by_partial(any_net, images, reference, seen, weighting):
+    base_method = partial(HolisticCAM, weighting=weighting, **ROUNDED)
+    shapes = seen(any_net)
+    with FinerCAM(any_net, [any_net.layer2], base_method=base_method) as finer:
+        maps = finer(images)
+    assert sides(shapes) == ROUNDED_SIDES
+    order = any_net(images).sort(dim=1, descending=True).indices.tolist()
+    for one, image, (best, *others) in zip(maps, images.split(1), order, strict=True):
+        model = Finer(any_net, best, others[:3])
+        expected = reference(model, ["net.layer2"], image, [0], sizes=ROUNDED_SIDES, weights=weighting)
+        np.testing.assert_allclose(one, expected[0], atol=2 / 255)
+    assert maps.std() > 0.01
+
+
+def test_the_object_inside_gives_the_unnormalised_maps_of_finer_cam(net, images):
+    """SESS and RefineCAM have none: they multiply maps in [0, 1]. `attribute` explains classes by index."""
+    cam = HolisticCAM(net, [net.layer2], weighting="positive", **ROUNDED)
+    with FinerCAM(net, [net.layer2], base_method=partial(HolisticCAM, weighting="positive", **ROUNDED)) as finer:
+        maps = finer(images)
+        order = net(images).sort(dim=1, descending=True).indices.tolist()
+        targets = [FinerWeightedTarget(best, others[:3], 1) for best, *others in order]
+        (steps,) = finer.base_cam.intermediates(images, targets)
+        assert torch.equal(finer.base_cam.attribute(images, [1, 2]), cam.attribute(images, [1, 2]))
+    for one, step in zip(maps, steps, strict=True):
+        np.testing.assert_allclose(one, min_max_normalize(step.masked), atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # the library's ROAD with numpy 2
