@@ -16,6 +16,7 @@ from holistic_cam_plugin.app.snippet import PHOTO, Source, snippet
 from holistic_cam_plugin.classifiers.images import read_image
 from holistic_cam_plugin.demo import demo_image
 from tests.classifiers.files import MODEL, make_labels, make_photo, make_weights
+from tests.classifiers.test_zoo import small_vit
 
 BUNDLED = Source(None, device="cpu")
 POSITIVE = {"weighting": "positive", "num_scales": 2}
@@ -62,6 +63,15 @@ def test_a_models_own_weights(same, tmp_path):
     make_photo(tmp_path)
     source = Source(MODEL, make_weights(tmp_path), make_labels(tmp_path), "cpu")
     assert same(source, Column("holisticcam", POSITIVE), ["features.12"], [1])
+
+
+@pytest.mark.parametrize("method", ["holisticcam", "gradcam", "refinecam"])
+def test_a_transformer(same, tmp_path, method):
+    make_photo(tmp_path)
+    small_vit().save_pretrained(tmp_path / "vit")
+    options = {"weighting": "positive", "sizes": [64, 96]} if method == "holisticcam" else {}
+    layers = ["vit.layers.1.layernorm_before", "vit.layers.2"]
+    assert same(Source("hf/./vit", device="cpu"), Column(method, options), layers, [1])
 
 
 def test_a_method_that_looks_at_no_layer(tmp_path, monkeypatch):
