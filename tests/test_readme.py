@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.models import detection, segmentation
 
@@ -57,6 +58,7 @@ def executed(readme: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "torch": torch,
         "model": load_demo_model(),
         "input_tensor": torch.randn(1, 3, 64, 64),
+        "photo": Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)),
         "picture": np.random.default_rng(0).random((64, 64, 3), dtype=np.float32),
     }
     for snippet in snippets(readme):
