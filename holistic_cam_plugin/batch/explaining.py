@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -57,10 +58,13 @@ def explain(explainer: Explainer, images: torch.Tensor, targets: Sequence[tuple[
     Raises:
         UsageError: the model takes no such images, or a method can't explain it, or not in these layers.
     """
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=explainer.amp):
+    autocast = partial(torch.autocast, images.device.type, torch.bfloat16, enabled=explainer.amp)
+    # One for each: older torch keeps the weights that it casts, and those of inference mode take no gradients.
+    with autocast():
         outputs = model_outputs(explainer, images)
-        predicted = outputs.argmax(dim=1).tolist()
-        chosen = [some or (best,) for some, best in zip(targets, predicted, strict=True)]
+    predicted = outputs.argmax(dim=1).tolist()
+    chosen = [some or (best,) for some, best in zip(targets, predicted, strict=True)]
+    with autocast():
         maps, seconds = zip(
             *(_timed_maps(explainer, method, images, chosen) for method in explainer.methods), strict=True
         )
