@@ -115,3 +115,19 @@ def test_the_opencv_wheel_is_the_one_that_grad_cam_declares():
 def test_every_public_name_exists_and_is_documented():
     for name in holistic_cam_plugin.__all__:
         assert getattr(holistic_cam_plugin, name).__doc__
+
+
+def bounds(section, option):
+    return dict(re.findall(r"^([\w-]+) >= ([\d.]+)$", CONFIG[section][option], re.MULTILINE))
+
+
+def test_the_table_of_tested_versions_has_every_requirement_and_its_bound():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Tested versions")[1]
+    table = re.findall(r"^\| ([\w-]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    lowest = {name: low for name, low, _ in table}
+    required = bounds("options", "install_requires")
+    optional = bounds("options.extras_require", "test")
+    assert lowest.pop("Python")
+    assert lowest == required | {name: optional[name] for name in ("timm", "transformers")}
+    for name, low, newest in table:
+        assert tuple(map(int, low.split("."))) <= tuple(map(int, newest.split("."))), name
