@@ -94,7 +94,7 @@ def test_every_kind_of_model_has_its_snippet():
 
 
 ROOMS = ROOT / "benchmarks", ROOT / "holistic_cam_plugin"
-PAGES = [README, *sorted(page for room in ROOMS for page in room.rglob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(page for room in ROOMS for page in room.rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

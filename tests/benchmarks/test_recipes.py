@@ -1,0 +1,89 @@
+"""The recipes run as they are written, each section by itself, and give what their text says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import holistic_cam_plugin
+from holistic_cam_plugin.demo import load_demo_model
+
+PAGE = Path(__file__).parents[2] / "benchmarks" / "tutorials" / "RECIPES.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+SMALL = holistic_cam_plugin.HolisticCAM.__init__.__kwdefaults__ | {"num_scales": 2, "max_size": 64}
+
+
+def snippets(text):
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """The names that a section's snippets leave behind, run in order."""
+    monkeypatch.setattr(holistic_cam_plugin.HolisticCAM.__init__, "__kwdefaults__", SMALL)
+    torch.manual_seed(0)
+
+    def run(title, **names):
+        names = {"torch": torch, "HolisticCAM": holistic_cam_plugin.HolisticCAM} | names
+        for snippet in snippets(TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]):
+            exec(snippet, names)
+        return names
+
+    return run
+
+
+def test_every_snippet_is_short():
+    assert max(len(snippet.splitlines()) for snippet in snippets(TEXT)) <= 12
+
+
+def test_monai(executed):
+    data = pytest.importorskip("monai.data", reason="the recipe needs monai")
+    affine = torch.diag(torch.tensor([3.0, 1.0, 1.0, 1.0]))
+    scan = data.MetaTensor(torch.rand(1, 20, 40, 36), affine=affine)
+    names = executed("MONAI", image=torch.randn(1, 1, 64, 64), scan=scan)
+    assert names["maps"].shape == (1, 32, 64, 64)
+    assert names["on_scan"].shape == scan.shape
+    np.testing.assert_allclose(names["on_scan"].affine, affine, atol=1e-6)
+    resized = torch.nn.functional.interpolate(torch.from_numpy(names["maps"])[None], size=scan.shape[1:])[0]
+    assert np.corrcoef(names["on_scan"].as_tensor().ravel(), resized.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_scikit_learn(executed, classes):
+    labels = np.arange(12) % classes
+    images = torch.randn(12, 3, 64, 64) + torch.from_numpy(labels)[:, None, None, None]
+    names = executed("scikit-learn", model=load_demo_model(), images=images, labels=labels)
+    assert names["decided"].shape == (12, 1 if classes == 2 else classes)
+    assert names["maps"].shape == (1, 64, 64)
+    assert names["maps"].max() == 1
+
+
+def test_scikit_learn_with_a_scaler():
+    """As the text says: the scaler goes into the weights and the intercept."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    generator = np.random.default_rng(0)
+    features, labels = generator.normal(3, 5, (30, 4)), np.arange(30) % 3
+    scaler = preprocessing.StandardScaler().fit(features)
+    classifier = linear_model.LogisticRegression().fit(scaler.transform(features), labels)
+    weights = classifier.coef_ / scaler.scale_
+    intercept = classifier.intercept_ - classifier.coef_ @ (scaler.mean_ / scaler.scale_)
+    expected = classifier.decision_function(scaler.transform(features))
+    np.testing.assert_allclose(features @ weights.T + intercept, expected)
+
+
+def test_pil(executed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 140, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((280, 180)).save("photo.jpg")
+    names = executed("PIL", model=load_demo_model())
+    assert Image.open("seen.png").size == names["found"].size[::-1]
+    assert Image.open("overlay.png").size == (280, 180)
+    saliency_map = np.asarray(names["saliency_map"])
+    assert saliency_map.shape == (180, 280)
+    assert 0 <= saliency_map.min() < saliency_map.max() <= 1
