@@ -41,6 +41,23 @@ def test_every_snippet_is_short():
     assert max(len(snippet.splitlines()) for snippet in snippets(TEXT)) <= 12
 
 
+def test_captum(executed):
+    pytest.importorskip("captum")
+    names = executed("captum", model=load_demo_model(), images=torch.randn(2, 3, 64, 64))
+    assert names["maps"].shape == (2, 1, 64, 64)
+    assert names["wrong"].shape == names["unstable"].shape == (2,)
+    assert names["unstable"].min() > 0
+    assert len(names["figure"].axes) > 0
+
+
+def test_quantus(executed):
+    pytest.importorskip("quantus", reason="the recipe needs quantus, which would overwrite cv2")
+    images = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    names = executed("Quantus", model=load_demo_model(), images=images, classes=np.array([3, 5]))
+    assert len(names["scores"]) == 2
+    assert all(0 < score < 1 for score in names["scores"])
+
+
 def test_monai(executed):
     data = pytest.importorskip("monai.data", reason="the recipe needs monai")
     affine = torch.diag(torch.tensor([3.0, 1.0, 1.0, 1.0]))
