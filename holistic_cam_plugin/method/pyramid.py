@@ -142,12 +142,12 @@ def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | str | N
     check_positive_integer("max_size", max_size, LARGEST)
     if sizes is None:
         return
+    if isinstance(sizes, bytes) or not isinstance(sizes, Sequence):
+        raise TypeError(f"sizes must be a sequence of shorter sides in pixels, such as [224, 448], got {sizes!r}")
     if isinstance(sizes, str):
         if sizes not in NAMED:
             raise ValueError(f"sizes must be one of {', '.join(NAMED)}, or shorter sides in pixels, got {sizes!r}")
         return
-    if isinstance(sizes, bytes) or not isinstance(sizes, Sequence):
-        raise TypeError(f"sizes must be a sequence of shorter sides in pixels, such as [224, 448], got {sizes!r}")
     if len(sizes) == 0:
         raise ValueError("sizes is empty: name at least one shorter side in pixels, or leave it None")
     for size in sizes:
