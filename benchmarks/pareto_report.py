@@ -104,6 +104,7 @@ def plot(found: Mapping[str, Gains], knee: str | None = None) -> Figure:
             marked = name == knee
             axes.plot(x, y, "o", color="tab:red" if marked else "tab:blue", markersize=9 if marked else 5)
             axes.annotate(name.split(": ")[-1], (x, y), (4, 4), textcoords="offset points", fontsize=7)
+        axes.margins(x=0.2)
         axes.set(xscale="log", xlabel="time, multiples of one scale", title=f"{HEADINGS[metric]}, %")
     return figure
 
