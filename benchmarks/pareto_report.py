@@ -81,7 +81,7 @@ def pareto_table(paths: Sequence[Path], unit: str, reference: str) -> str:
         rows.append(
             [
                 name,
-                f"{middle:.1f} [{low:.1f}, {high:.1f}]",
+                f"{middle:.3g} [{low:.3g}, {high:.3g}]",
                 *(f"{100 * np.mean(found.values[metric]):.1f}" for metric in METRICS),
                 *(f"{100 * mean:+.1f} [{100 * least:+.1f}, {100 * most:+.1f}]" for mean, least, most in losses),
                 f"{100 * found.worst['ap']:+.1f}",

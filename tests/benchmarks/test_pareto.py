@@ -85,7 +85,7 @@ def test_gains_are_those_of_the_same_image(table):
 def test_the_table_is_in_the_order_of_time(table):
     text = pareto_table([table], "one", "seven").splitlines()
     assert [line.split(" | ")[0] for line in text[2:]] == ["| one", "| three", "| seven", "| dear"]
-    assert text[3].startswith("| three | 4.5 [3.8, 5.2] | 50.0 | 57.5 | 50.0 |")
+    assert text[3].startswith("| three | 4.5 [3.75, 5.25] | 50.0 | 57.5 | 50.0 |")
     assert "| +2.5 [+2.5, +2.5] |" in text[3]
     assert text[3].endswith("| +5.0 | 0.950 |")
     assert text[5].endswith("| +10.0 |  |")
