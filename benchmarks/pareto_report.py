@@ -39,7 +39,7 @@ class Gains(NamedTuple):
         values: by metric, means over the layers, likewise.
         losses: by metric, the reference's values minus those.
         worst: by metric, the largest mean loss of a layer.
-        correlations: rank correlation of the maps' pixels with the reference's, means over the layers.
+        correlations: rank correlation of the maps' pixels with the reference's, where there is one.
     """
 
     times: list[float]
@@ -81,11 +81,11 @@ def pareto_table(paths: Sequence[Path], unit: str, reference: str) -> str:
         rows.append(
             [
                 name,
-                f"{middle:.1f} [{low:.1f}, {high:.1f}]",
+                f"{middle:.3g} [{low:.3g}, {high:.3g}]",
                 *(f"{100 * np.mean(found.values[metric]):.1f}" for metric in METRICS),
                 *(f"{100 * mean:+.1f} [{100 * least:+.1f}, {100 * most:+.1f}]" for mean, least, most in losses),
                 f"{100 * found.worst['ap']:+.1f}",
-                f"{np.mean(found.correlations):.3f}",
+                f"{np.mean(found.correlations):.3f}" if found.correlations else "",
             ]
         )
     return table_text(header, rows)
@@ -104,6 +104,7 @@ def plot(found: Mapping[str, Gains], knee: str | None = None) -> Figure:
             marked = name == knee
             axes.plot(x, y, "o", color="tab:red" if marked else "tab:blue", markersize=9 if marked else 5)
             axes.annotate(name.split(": ")[-1], (x, y), (4, 4), textcoords="offset points", fontsize=7)
+        axes.margins(x=0.2)
         axes.set(xscale="log", xlabel="time, multiples of one scale", title=f"{HEADINGS[metric]}, %")
     return figure
 
@@ -133,7 +134,7 @@ def _gains(images: _Numbers, units: _Numbers, references: _Numbers) -> Gains:
             raise UsageError(f"the table of {network} lacks the unit or the reference for {image}")
         first = next(iter(layers))
         found.times.append(layers[first]["seconds"] / units[key][first]["seconds"])
-        found.correlations.append(float(np.mean([numbers["spearman"] for numbers in layers.values()])))
+        found.correlations.extend(numbers["spearman"] for numbers in layers.values() if "spearman" in numbers)
         for metric in METRICS:
             losses = {layer: references[key][layer][metric] - numbers[metric] for layer, numbers in layers.items()}
             found.values[metric].append(float(np.mean([numbers[metric] for numbers in layers.values()])))

@@ -69,7 +69,8 @@ class HolisticCAM(BaseCAM):
         num_scales: T, scales of the pyramid (eq. 9).
         max_size: zeta_T, in pixels (eq. 9).
         sizes: shorter sides of the pyramid in pixels instead of the formula; the first is the base scale. `"fast"`: the
-            image's own size and 366/224 and 509/224 of it, about an eighth of the time, with maps nearly as good.
+            image's own size and 366/224 and 509/224 of it, about a seventh of the time. Maps are nearly as good, but
+            coarser in the deepest layers.
         eps: the constant of the positive gradient enhancement (eq. 8); of `"pge"` alone.
         weighting: what the activations are weighed by: `"pge"`, the paper's positive gradients (eq. 6, 8);
             `"positive"`, the positive gradients as they are, whose maps show the object in every layer and do not

@@ -25,7 +25,7 @@ __all__ = ["pyramid_sizes", "resize_image"]
 LARGEST = 2**16
 
 # Pyramids by name: shorter sides of an image of 224 px, of others in proportion.
-#   fast: three of the paper's seven for about an eighth of the time; benchmarks/results/pareto says what they lose.
+#   fast: three of the paper's seven, about a seventh of the time; benchmarks/results/pareto says what they lose.
 SIDE = 224
 NAMED = {"fast": (224, 366, 509)}
 
