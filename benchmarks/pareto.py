@@ -19,7 +19,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -82,14 +82,15 @@ class Setting(NamedTuple):
         """What its map is compared with."""
         return self._replace(amp=False) if self.amp else self._replace(pyramid=REFERENCE)
 
-    def cam(self, model: nn.Module, layers: Sequence[str], side: int) -> HolisticCAM:
-        """The method for images whose shorter side is `side` pixels."""
+    def cam(self, model: nn.Module, layers: Sequence[nn.Module], side: int, **options: Any) -> HolisticCAM:
+        """The method for images whose shorter side is `side` pixels.
+
+        Args:
+            options: as `Explainable.options` tells.
+        """
         spec = PYRAMIDS[self.pyramid]
-        modules = [model.get_submodule(name) for name in layers]
-        if isinstance(spec, int):
-            return HolisticCAM(model, modules, weighting=self.weighting, amp=self.amp, num_scales=spec)
-        sizes = [px * side // SIDE for px in spec]
-        return HolisticCAM(model, modules, weighting=self.weighting, amp=self.amp, sizes=sizes)
+        options |= {"num_scales": spec} if isinstance(spec, int) else {"sizes": [px * side // SIDE for px in spec]}
+        return HolisticCAM(model, layers, weighting=self.weighting, amp=self.amp, **options)
 
 
 class Made(NamedTuple):
@@ -110,15 +111,16 @@ def make(arguments: argparse.Namespace) -> Evaluate:
     classifier = load_model(arguments)
     named = {setting.name: setting for setting in settings(arguments)}
     # The first passes of a process take longer.
-    noise = torch.rand(1, 3, SIDE, SIDE, device=classifier.mean.device)
-    Setting(arguments.weightings[0], "1 scale").cam(classifier.model, arguments.layers, SIDE)(noise)
+    found = classifier.found.at(arguments.layers)
+    noise = torch.rand(1, len(found.preprocessing.mean), *found.size, device=classifier.device)
+    Setting(arguments.weightings[0], "1 scale").cam(found.model, found.target_layers, SIDE, **found.options)(noise)
 
     def evaluate(task: Task) -> list[Row]:
         made: dict[tuple[str, str], Made] = {}
 
         def explain(image: Tensor, target: ClassifierOutputTarget) -> MapsByMethod:
             for name, setting in named.items():
-                cam = setting.cam(classifier.model, arguments.layers, min(image.shape[2:]))
+                cam = setting.cam(found.model, found.target_layers, min(image.shape[2:]), **found.options)
                 start = _seconds(image.device)
                 maps = cam.compute_cam_per_layer(image, [target])
                 seconds = _seconds(image.device) - start

@@ -21,7 +21,7 @@ FAST = "224 366 509"
 )
 def test_settings_are_the_classes(subject, pyramid, options):
     model, image, target = subject
-    maps = Setting("positive", pyramid).cam(model, ["0"], 32)(image, [target])
+    maps = Setting("positive", pyramid).cam(model, [model[0]], 32)(image, [target])
     expected = HolisticCAM(model, [model[0]], weighting="positive", **options)(image, [target])
     assert np.array_equal(maps, expected)
 
