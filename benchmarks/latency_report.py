@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.harness.markdown import Labels, Source, table_text
-from benchmarks.harness.procedures import FLOORS, TARGETS
+from benchmarks.harness.procedures import FLOORS, PASSES, TARGETS
 from benchmarks.harness.runner import command
 
 __all__ = ["COLUMNS", "HOLISTIC", "cost_table", "latency_tables"]
@@ -130,6 +130,8 @@ def _ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str
 
     memory = ("bytes", "bytes")
     add("Holistic-CAM / floor", HOLISTIC, "floor")
+    add(f"{PASSES} / floor", PASSES, "floor")
+    add(f"Holistic-CAM / {PASSES}", HOLISTIC, PASSES)
     add("CAMERAS procedure / Holistic-CAM", CAMERAS, HOLISTIC)
     add("SESS / Holistic-CAM", "SESS", HOLISTIC)
     add("fusion and wrap / Holistic-CAM", HOLISTIC, HOLISTIC, "fusion seconds", "seconds")
@@ -137,6 +139,7 @@ def _ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str
     add("first 4 scales / all 7 (24.0 % of the pixels)", f"{HOLISTIC}, 4 scales", HOLISTIC)
     add("bfloat16 / float32", HOLISTIC, HOLISTIC, precisions=("bfloat16", "float32"))
     add("memory: Holistic-CAM / floor", HOLISTIC, "floor", *memory)
+    add(f"memory: {PASSES} / floor", PASSES, "floor", *memory)
     add("memory: CAMERAS procedure / Holistic-CAM", CAMERAS, HOLISTIC, *memory)
     add("the batch / its first image", HOLISTIC, f"{HOLISTIC}, first image")
     cells = []

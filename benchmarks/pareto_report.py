@@ -100,10 +100,12 @@ def plot(found: Mapping[str, Gains], knee: str | None = None) -> Figure:
         }
         best = sorted((name for name in points if _unbeaten(points[name], points.values())), key=points.__getitem__)
         axes.plot(*zip(*(points[name] for name in best), strict=True), color="0.7", zorder=0)
-        for name, (x, y) in points.items():
-            marked = name == knee
+        for number, name in enumerate(sorted(points, key=points.__getitem__)):
+            (x, y), marked = points[name], name == knee
             axes.plot(x, y, "o", color="tab:red" if marked else "tab:blue", markersize=9 if marked else 5)
-            axes.annotate(name.split(": ")[-1], (x, y), (4, 4), textcoords="offset points", fontsize=7)
+            axes.annotate(
+                name.split(": ")[-1], (x, y), (5, -9 if number % 2 else 4), textcoords="offset points", fontsize=7
+            )
         axes.margins(x=0.2)
         axes.set(xscale="log", xlabel="time, multiples of one scale", title=f"{HEADINGS[metric]}, %")
     return figure

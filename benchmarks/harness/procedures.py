@@ -18,7 +18,18 @@ from torch.nn import functional as F
 
 from holistic_cam_plugin import HolisticCAM
 
-__all__ = ["BFLOAT16", "FLOORS", "PROCEDURES", "TARGETS", "Fused", "Setting", "autocast", "holistic", "synchronize"]
+__all__ = [
+    "BFLOAT16",
+    "FLOORS",
+    "PASSES",
+    "PROCEDURES",
+    "TARGETS",
+    "Fused",
+    "Setting",
+    "autocast",
+    "holistic",
+    "synchronize",
+]
 
 TARGETS = 4
 
@@ -61,6 +72,26 @@ def _floor(memory_format: torch.memory_format, setting: Setting) -> None:
         for size in setting.sizes:
             scaled = F.interpolate(setting.images, size=(size, size), mode="bilinear", align_corners=False)
             setting.model(scaled.contiguous(memory_format=memory_format))
+
+
+def _passes(setting: Setting) -> None:
+    """What no method with gradients of this layer can do without: the floor, and the backward passes to the layer.
+
+    Bare PyTorch, channels last: no graph below the layer, and nothing is done with the gradients.
+    """
+    found: dict[str, Tensor] = {}
+
+    def begin(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)
+        found["activations"] = output.detach().requires_grad_()
+        return found["activations"].clone()  # the next layer may work in place
+
+    with setting.module.register_forward_hook(begin):
+        for size in setting.sizes:
+            scaled = F.interpolate(setting.images, size=(size, size), mode="bilinear", align_corners=False)
+            with torch.no_grad():
+                output = setting.model(scaled.contiguous(memory_format=torch.channels_last))
+            torch.autograd.grad(output[:, setting.classes[0]].sum(), found["activations"])
 
 
 def holistic(setting: Setting, scales: int | None = None, targets: int = 1) -> Fused:
@@ -135,10 +166,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+PASSES = "floor with backward passes"
 FLOORS = ("floor, NCHW", "floor, channels last")
 PROCEDURES: dict[str, Callable[[Setting], Any]] = {
     FLOORS[0]: partial(_floor, torch.contiguous_format),
     FLOORS[1]: partial(_floor, torch.channels_last),
+    PASSES: _passes,
     "Holistic-CAM": holistic,
     f"Holistic-CAM, {TARGETS} targets": partial(holistic, targets=TARGETS),
     "Holistic-CAM, 4 scales": partial(holistic, scales=4),
