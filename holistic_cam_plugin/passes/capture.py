@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from holistic_cam_plugin.passes.batch_norms import light_batch_norms
 from holistic_cam_plugin.passes.modes import MODES, eager, eval_mode
 from holistic_cam_plugin.passes.records import Record, Reshaping, holds_tensors, like, tensors_of
 from holistic_cam_plugin.passes.refusals import LayerError, LayoutError, layout_watched
@@ -78,6 +79,7 @@ class Capture:
         with ExitStack() as stack:
             stack.enter_context(eval_mode(self.model))
             stack.enter_context(eager())
+            stack.enter_context(light_batch_norms(self.model))
             with MODES:  # PyTorch numbers hooks one at a time
                 for layer in set(self.target_layers):
                     stack.callback(layer.register_forward_hook(record).remove)
