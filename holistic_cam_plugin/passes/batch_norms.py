@@ -42,12 +42,12 @@ class _LightBatchNorms(TorchFunctionMode):
 
 
 def _batch_norm(*args: Any, **kwargs: Any) -> Tensor:
-    """`F.batch_norm`; PyTorch's own in training mode, where the parameters are made of activations and under hooks."""
+    """`F.batch_norm`: PyTorch's own without a graph, in training mode, under hooks, with parameters of activations."""
     call = _SIGNATURE.bind(*args, **kwargs)
     call.apply_defaults()
     x, mean, variance, weight, bias, training, _, eps = call.args
     made = any(part is not None and part.grad_fn is not None for part in (mean, variance, weight, bias))
-    if training or made or not x.requires_grad or _hooked():
+    if not x.requires_grad or training or made or _hooked():
         return F.batch_norm(*args, **kwargs)
     normalized: Tensor = _Normalized.apply(x, mean, variance, weight, bias, eps)
     return normalized
