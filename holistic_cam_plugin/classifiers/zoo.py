@@ -103,9 +103,11 @@ def _of_timm(name: str, weights: Path | None, untrained: bool) -> Built:
         with _loading(f"{_TIMM}{name}", _LOCAL):
             return Built(timm.create_model(name, pretrained=not untrained))
     state = read_state_dict(weights)
-    head = getattr(timm.get_pretrained_cfg(name), "classifier", None)
-    bias = state.get(f"{head if isinstance(head, str) else (head or [''])[0]}.bias")
-    model = timm.create_model(name, num_classes=class_count(state) if bias is None else len(bias))
+    with _loading(f"{_TIMM}{name}"):
+        head = getattr(timm.get_pretrained_cfg(name), "classifier", None)
+        bias = f"{head if isinstance(head, str) else (head or [''])[0]}.bias"
+        count = class_count({bias: state[bias]} if bias in state else state)
+        model = timm.create_model(name, num_classes=max(1, count))
     return Built(_with_weights(model, state, weights, name))
 
 

@@ -116,9 +116,12 @@ def test_no_network_names_the_way_out(monkeypatch):
 def test_wrong_names_of_timm(state, tmp_path):
     assert "timm has no model called 'test_resne'; did you mean test_resnet" in refusal("timm/test_resne")
     torch.save(state, tmp_path / "mine.pth")
+    assert "timm/test_resnet.none can't be loaded (Invalid" in refusal("timm/test_resnet.none", tmp_path / "mine.pth")
     message = refusal("timm/test_vit", tmp_path / "mine.pth")
     assert "mine.pth does not fit test_vit" in message
     assert "missing" in message
+    torch.save(state | {"fc.bias": torch.tensor(1.0)}, tmp_path / "scalar.pth")
+    assert "scalar.pth does not fit test_resnet" in refusal("timm/test_resnet", tmp_path / "scalar.pth")
 
 
 @pytest.mark.parametrize(("library", "name"), [("timm", TIMM), ("transformers", "hf/./vit")])
