@@ -62,6 +62,8 @@ class Column(NamedTuple):
             unusual.append(f"{self.options['num_scales']} scale" + "s" * (self.options["num_scales"] > 1))
         if "fsd" in self.options:
             unusual.append("no mask")
+        if "amp" in self.options:
+            unusual.append("bfloat16")
         return "\n".join(filter(None, [name, ", ".join(unusual)]))
 
 
@@ -93,7 +95,9 @@ def chosen(targets: Sequence[int], layers: Sequence[str], columns: Sequence[Colu
     return choice
 
 
-def columns(methods: Sequence[str], weightings: Sequence[str], num_scales: int, sizes: str, fsd: bool) -> list[Column]:
+def columns(
+    methods: Sequence[str], weightings: Sequence[str], num_scales: int, sizes: str, fsd: bool, amp: bool = False
+) -> list[Column]:
     """One column a method, and of Holistic-CAM one a weighting.
 
     Args:
@@ -102,6 +106,7 @@ def columns(methods: Sequence[str], weightings: Sequence[str], num_scales: int, 
         num_scales: of the pyramid.
         sizes: its shorter sides in pixels instead, `"224 366 509"`, or the name of such; empty for none.
         fsd: with the mask.
+        amp: the model in bfloat16.
 
     Raises:
         UsageError: sizes that can't be meant, or Holistic-CAM without a weighting.
@@ -111,13 +116,13 @@ def columns(methods: Sequence[str], weightings: Sequence[str], num_scales: int, 
         pyramid["sizes"] = _sizes(sizes)
     elif num_scales != DEFAULT_SCALES:
         pyramid["num_scales"] = int(num_scales)
-    mask = {} if fsd else {"fsd": False}
+    others = ({} if fsd else {"fsd": False}) | ({"amp": True} if amp else {})
     if HOLISTIC_CAM in methods and not weightings:
         raise UsageError(f"choose a weighting for {METHOD_NAMES[HOLISTIC_CAM]}")
     found = []
     for method in methods:
         if method == HOLISTIC_CAM:
-            found += [Column(method, {"weighting": weighting} | pyramid | mask) for weighting in weightings]
+            found += [Column(method, {"weighting": weighting} | pyramid | others) for weighting in weightings]
         else:
             found.append(Column(method, {}))
     return found

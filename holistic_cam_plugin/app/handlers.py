@@ -129,7 +129,7 @@ class Handlers:
         with _told():
             if seen is None:
                 raise UsageError("choose a picture first")
-            choice = chosen(targets, layers, columns(methods, weightings, num_scales, sizes, fsd))
+            choice = chosen(targets, layers, columns(methods, weightings, num_scales, sizes, fsd, self._source.amp))
             colours = Colours(scale, colormap, opacity)
             start, result = time.perf_counter(), None
             steps = explain(

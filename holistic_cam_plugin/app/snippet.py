@@ -26,6 +26,7 @@ class Source(NamedTuple):
     weights: Path | None = None
     labels: Path | None = None
     device: str | None = None
+    amp: bool = False  # Holistic-CAM's model in bfloat16
 
     def load(self) -> Classifier:
         """The classifier; UsageError if it can't be loaded."""

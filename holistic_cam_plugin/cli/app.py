@@ -56,7 +56,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         from holistic_cam_plugin.app.server import serve
         from holistic_cam_plugin.app.snippet import Source
 
-        source = Source(None if bundled else arguments.model, arguments.weights, arguments.labels, arguments.device)
+        name = None if bundled else arguments.model
+        source = Source(name, arguments.weights, arguments.labels, arguments.device, arguments.amp)
         serve(source, arguments.host, arguments.port, Path(folder), lambda url: say(f"{url} (Ctrl-C ends it)"))
 
 
@@ -66,6 +67,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--model", metavar="NAME", help=f"{MODELS} (default: {BUNDLED}, the bundled one)")
     parser.add_model_files()
     add("--device", metavar="NAME", help="such as cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add("--amp", action="store_true", help="Holistic-CAM's model in bfloat16: faster, slightly other maps")
     add(
         "--host",
         default="127.0.0.1",

@@ -39,6 +39,13 @@ def test_sizes_by_name():
     assert column.label.endswith("fast sizes")
 
 
+def test_bfloat16():
+    ours, theirs = columns(["holisticcam", "gradcam"], ["positive"], 7, "", True, amp=True)
+    assert ours.options == {"weighting": "positive", "amp": True}
+    assert ours.label.endswith("bfloat16")
+    assert theirs.options == {}
+
+
 @pytest.mark.parametrize("sizes", ["224 many", "0", "-224", "224 1501", "100000000000", " ".join(["64"] * 13), "224.5"])
 def test_sizes_that_would_never_end_are_refused(sizes):
     with pytest.raises(UsageError, match="sizes are at most 12 whole numbers from 1 to 1500 px"):

@@ -63,6 +63,16 @@ def test_an_upload_that_is_no_image_is_refused_in_one_line_without_its_path(hand
     assert str(tmp_path) not in message
 
 
+def test_bfloat16_is_that_of_the_command_line(tmp_path):
+    handlers = Handlers(Source(None, device="cpu", amp=True), tmp_path)
+    seen, *_ = handlers.first_example()
+    *_, (explained, _, _) = run(handlers, seen)
+    theirs, ours = explained.choice.columns
+    assert ours.options["amp"] is True
+    assert "amp" not in theirs.options
+    assert "amp=True" in handlers.python(explained, 1 + 2)
+
+
 def test_examples_are_there_from_the_start(handlers):
     seen, *_ = handlers.first_example()
     assert seen.probabilities.argmax() == 9

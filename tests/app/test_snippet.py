@@ -48,6 +48,7 @@ def same(tmp_path, monkeypatch):
     [
         Column("holisticcam", POSITIVE),
         Column("holisticcam", {"weighting": "pge", "sizes": [224, 300], "fsd": False}),
+        Column("holisticcam", {"weighting": "positive", "sizes": "fast", "amp": True}),
         Column("gradcam", {}),
         Column("refinecam", {}),
         Column("normgrad", {}),
