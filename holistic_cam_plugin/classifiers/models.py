@@ -103,8 +103,8 @@ def _classifier(name: str, given: Built, labels: Path | None, device: torch.devi
     model = given.model.eval().to(device, torch.float32)
     try:
         found = examined(model, given.processor, size=None if given.size is None else (given.size, given.size))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name}: {error}") from error
+    except Exception as error:  # models raise whatever they like
+        raise UsageError(f"{name}: {str(error) or type(error).__name__}") from error
     if len(found.outputs) != 1:
         shape = ", ".join(map(str, (1, *found.outputs)))
         raise UsageError(f"{name} returns ({shape}) for one image: a classifier returns (1, classes)")

@@ -202,6 +202,16 @@ def six():
 def dense():
     return nn.Conv2d(3, 4, 3)
 
+class One(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net(3)
+
+    def forward(self, x):
+        if len(x) != 1:
+            raise KeyError("one at a time")
+        return self.net(x)
+
 def fails():
     raise KeyError("no such thing")
 
@@ -244,6 +254,7 @@ def test_a_model_of_one_channel_sees_gray(module, tmp_path):
         ("nothing", "AttributeError"),
         ("number", "TypeError: 'int' object is not callable"),
         ("six", "takes images of 6 channels: pictures have one or three"),
+        ("One", "one at a time"),
         ("dense", "for one image: a classifier returns (1, classes)"),
     ],
 )
