@@ -140,6 +140,7 @@ def test_a_run_can_be_stopped(page):
     page.choose("#methods", "RISE")  # thousands of passes
     page.explain()
     page.until(lambda: "RISE" in page.one("#status").text)
+    page.until(page.one("#stop").is_enabled)  # on a busy machine a little later
     page.one("#stop").click()
     page.until(lambda: "Stopped after 0 of 1 columns" in page.one("#status").text)
     page.until(page.one("#explain").is_enabled)
