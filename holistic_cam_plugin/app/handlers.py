@@ -55,7 +55,7 @@ class Handlers:
     def __init__(self, source: Source, folder: Path) -> None:
         self.classifier = source.load()
         self.classes = class_names(self.classifier.classes)
-        self.layers = [layer for layer in self.classifier.found.maps if layer.returned.calls == 1]
+        self.layers = self.classifier.found.single
         self.stages = self.classifier.stages
         self.examples = scenes() if source.model is None else photographs()
         self.closing = threading.Event()

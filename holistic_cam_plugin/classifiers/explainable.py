@@ -52,6 +52,11 @@ class Explainable(NamedTuple):
     outputs: tuple[int, ...]
     maps: list[Maps]
 
+    @property
+    def single(self) -> list[Maps]:
+        """Those of the modules that run once: of others only the first call could be explained."""
+        return [one for one in self.maps if one.returned.calls == 1]
+
     def at(self, names: Sequence[str]) -> Explainable:
         """The same with other target layers, named as in the model that was given.
 

@@ -24,9 +24,8 @@ def list_layers(arguments: Namespace) -> None:
     found = classifier.found
     height, width = found.size
     lines = [f"{classifier.name} at {width}x{height} px, takes {_sizes(found.multiple_of)}; * marks the default layers"]
-    layers = [layer for layer in found.maps if layer.returned.calls == 1]
-    longest = max((len(layer.name) for layer in layers), default=0)
-    for layer in layers:
+    longest = max((len(layer.name) for layer in found.single), default=0)
+    for layer in found.single:
         mark = "*" if layer.name in found.layer_names else " "
         shape = "x".join(map(str, layer.returned.shape[1:]))
         kind = type(layer.returned.module).__name__

@@ -62,20 +62,19 @@ def mirrored(model, inputs, targets, **options):
 
 def scores_of(metric, model, pictures, **arguments):
     """Of our maps, and of the control."""
-    return [
-        np.array(
-            metric(
-                model,
-                pictures.copy(),
-                CLASSES,
-                explain_func=function,
-                explain_func_kwargs=dict(OPTIONS),
-                softmax=False,
-                **arguments,
-            )
-        )
-        for function in (explain_func, mirrored)
-    ]
+    return [np.array(run(metric, model, pictures, function, **arguments)) for function in (explain_func, mirrored)]
+
+
+def run(metric, model, pictures, function=explain_func, **arguments):
+    return metric(
+        model,
+        pictures.copy(),
+        CLASSES,
+        explain_func=function,
+        explain_func_kwargs=dict(OPTIONS),
+        softmax=False,
+        **arguments,
+    )
 
 
 @pytest.fixture
@@ -176,14 +175,7 @@ def test_complexity(quantus, model, pictures):
 def test_randomisation(quantus, model, pictures):
     """With the head's weights at random the evidence lies elsewhere: what is explained is the copy."""
     metric = quantus.MPRT(disable_warnings=True, display_progressbar=False, layer_order="top_down")
-    scores = metric(
-        model,
-        pictures.copy(),
-        CLASSES,
-        explain_func=explain_func,
-        explain_func_kwargs=dict(OPTIONS),
-        softmax=False,
-    )
+    scores = run(metric, model, pictures)
     np.testing.assert_allclose(scores["original"], 1, atol=1e-6)
     assert np.mean(scores["head"]) < 0.9
     assert list(scores) == ["original", "head", "features"]
