@@ -1,4 +1,4 @@
-"""Experiments: one file a command, `python -m benchmarks.NAME`.
+"""Experiments, one module per command: `python -m benchmarks.NAME`.
 
-What commands share lives in `harness`, which imports no command; the package itself never imports this folder.
+`harness` has what the commands share, `methods` has competing methods that the package does not ship.
 """

@@ -1,12 +1,12 @@
-"""Fig. 2: how much a channel's gradient varies over the positions, in each stage of the model.
+"""Fig. 2: variance of a channel's gradient over the positions, in each stage of the model.
 
-Weights of one value a channel assume that it does not vary. Raw variances can't be compared between stages (gradients
-shrink with the number of positions), so the table also holds the relative variance of channel k,
+Methods with one weight per channel assume that it is small. As gradients shrink with the number of positions, variances
+of different stages cannot be compared, so the table also has the relative variance of channel k,
 
     v_k = 1 - mean(G_k)^2 / mean(G_k^2)
 
-which is 0 for a gradient that is the same everywhere and 1 for one whose mean over the positions is 0. Of both, the
-10th, 50th and 90th percentile over the channels is given for every image; channels without any gradient are left out.
+which is 0 for a constant gradient and 1 for one whose mean over the positions is 0. For each image the table has the
+10th, 50th and 90th percentile over the channels of both; channels without any gradient are left out.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from matplotlib.figure import Figure
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.arguments import make_parser
 from benchmarks.harness.data import load
 from benchmarks.harness.intervals import bootstrap
-from benchmarks.harness.markdown import table_text
+from benchmarks.harness.markdown import format_table
 from benchmarks.harness.models import load_model
-from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
+from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
 from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.batch.journal import Row, read_rows
-from holistic_cam_plugin.classifiers.models import Classifier
+from holistic_cam_plugin.models.classifier import Classifier
 
-__all__ = ["channel_variances", "variance_table"]
+__all__ = ["channel_variances", "make_variance_table"]
 
 PERCENTILES = (10, 50, 90)
 VALUES = [f"{kind}_p{percentile}" for kind in ("variance", "relative") for percentile in PERCENTILES]
@@ -38,7 +38,7 @@ COLUMNS = ("image", "class_index", "layer", "channels", *VALUES)
 
 
 def channel_variances(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The variance and the relative variance of each channel with any gradient.
+    """Variance and relative variance of each channel that has any gradient.
 
     Args:
         gradient: G, `(C, h, w)`.
@@ -50,22 +50,22 @@ def channel_variances(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def make(arguments: argparse.Namespace) -> Evaluate:
-    """The gradients of one image, with the model loaded."""
+    """Load the model, and build the function that evaluates one image."""
     classifier = load_model(arguments)
-    return lambda task: _measured(task, classifier, arguments.layers)
+    return lambda task: _measure(task, classifier, arguments.layers)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the experiment; the plot is `gradient_variance.png`."""
-    arguments = experiment_parser(__doc__, samples=48).parse_args(argv)
-    path = run(make, arguments, prepared(arguments), COLUMNS, "gradient_variance")
+    """Run the experiment, and draw `gradient_variance.png`."""
+    arguments = make_parser(__doc__, samples=48).parse_args(argv)
+    path = run(make, arguments, choose_tasks(arguments), COLUMNS, "gradient_variance")
     rows = read_rows(path)
-    print(variance_table(rows))
+    print(make_variance_table(rows))
     _plot(rows, arguments.layers).savefig(arguments.output / "gradient_variance.png")
 
 
-def variance_table(rows: Sequence[dict[str, str]]) -> str:
-    """The median channel's variance and relative variance, means over the images with intervals; a row a layer."""
+def make_variance_table(rows: Sequence[dict[str, str]]) -> str:
+    """Make a table of the median channel's variances, means over the images with intervals, one row per layer."""
     lines = []
     for layer in dict.fromkeys(row["layer"] for row in rows):
         raw, relative = (
@@ -74,11 +74,11 @@ def variance_table(rows: Sequence[dict[str, str]]) -> str:
         )
         scientific = f"{raw.mean:.3g} [{raw.low:.3g}, {raw.high:.3g}]"
         lines.append([layer, scientific, f"{relative.mean:.3f} [{relative.low:.3f}, {relative.high:.3f}]"])
-    return table_text(["layer", "variance, median channel", "relative variance, median channel"], lines)
+    return format_table(["layer", "variance, median channel", "relative variance, median channel"], lines)
 
 
-def _measured(task: Task, classifier: Classifier, layers: Sequence[str]) -> list[Row]:
-    found = classifier.found.at(layers)
+def _measure(task: Task, classifier: Classifier, layers: Sequence[str]) -> list[Row]:
+    found = classifier.at(layers)
     cam = HolisticCAM(found.model, found.target_layers, weighting="gradient", fsd=False, num_scales=1, **found.options)
     image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
     levels = torch.tensor(PERCENTILES, dtype=torch.float64) / 100
@@ -92,7 +92,7 @@ def _measured(task: Task, classifier: Classifier, layers: Sequence[str]) -> list
 
 
 def _plot(rows: Sequence[dict[str, str]], layers: Sequence[str]) -> Figure:
-    """Two plots: the median channel, and from the 10th to the 90th percentile of them, a layer; means of the images."""
+    """Plot the median and the 10th to 90th percentile of the channels in each layer, means over the images."""
     figure = Figure(figsize=(9, 3.5), dpi=130, layout="constrained")
     for axes, kind in zip(figure.subplots(1, 2), ("variance", "relative"), strict=True):
         low, middle, high = (
@@ -106,4 +106,4 @@ def _plot(rows: Sequence[dict[str, str]], layers: Sequence[str]) -> Figure:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_main(main)

@@ -1,8 +1,8 @@
-"""Time and memory of Holistic-CAM beside its floor, CAMERAS and the library's methods: `python -m benchmarks.latency`.
+"""Time and memory of Holistic-CAM, its lower bound, CAMERAS and methods of pytorch-grad-cam.
 
-The floor is the model's forward passes over the same sizes, nothing else. Every round runs every procedure once, one
-after the other, after a warm-up at small sizes; the ratios are those of the same round. Peak memory is that of a fresh
-process for each procedure, over the process with the model loaded. The same command given again adds rounds.
+The lower bound, called floor, is the forward passes of the same sizes. After a warm-up at small sizes, each round runs
+every procedure once; ratios are those of the same round. Peak memory is measured in a fresh process per procedure, less
+the memory of the process with the model loaded. Running the same command again adds rounds.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from benchmarks.harness.procedures import (
     Fused,
     Setting,
     autocast,
-    holistic,
+    run_holistic,
     synchronize,
 )
-from benchmarks.harness.runner import command
-from benchmarks.latency_report import COLUMNS, HOLISTIC, latency_tables
+from benchmarks.harness.runner import run_main
+from benchmarks.latency_report import COLUMNS, HOLISTIC, make_latency_tables
 from holistic_cam_plugin import pyramid_sizes
-from holistic_cam_plugin.classifiers.models import chosen_device, load_classifier
 from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.models.classifier import choose_device, load_classifier
 
-__all__ = ["peak_memory", "timed_round"]
+__all__ = ["measure_peak_memory", "time_round"]
 
 LAYERS = {
     "resnet50": ("layer4", "layer2"),
@@ -51,37 +51,37 @@ SIDE = 224
 SIZES = [height for height, _ in pyramid_sizes(SIDE, SIDE)]
 STATUS = Path("/proc/self/status")
 
-Measurement = dict[str, object]  # the columns of the table but for those of the whole run
+Measurement = dict[str, object]  # columns of the table without those of the whole run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    arguments = _parser().parse_args(argv)
+    arguments = _make_parser().parse_args(argv)
     for name in arguments.procedures:
         if name not in PROCEDURES:
             raise UsageError(f"no procedure {name!r}; known: {'; '.join(PROCEDURES)}")
-    device = chosen_device(arguments.device)
+    device = choose_device(arguments.device)
     arguments.output.mkdir(parents=True, exist_ok=True)
     table = arguments.output / "latency.csv"
     if arguments.memory is not None:
-        setting = _settings(arguments, device, arguments.batch_sizes[0])[0]
-        print(json.dumps(peak_memory(setting, arguments.memory, arguments.precisions[0])))
+        setting = _make_settings(arguments, device, arguments.batch_sizes[0])[0]
+        print(json.dumps(measure_peak_memory(setting, arguments.memory, arguments.precisions[0])))
         return
     for batch in arguments.batch_sizes:
-        settings = _settings(arguments, device, batch)
+        settings = _make_settings(arguments, device, batch)
         if arguments.rounds:
-            timed_round([s._replace(sizes=SIZES[:2]) for s in settings], arguments.procedures, arguments.precisions)
+            time_round([s._replace(sizes=SIZES[:2]) for s in settings], arguments.procedures, arguments.precisions)
         for _ in tqdm(range(arguments.rounds), desc=f"{arguments.model}, batch {batch}", disable=None):
-            _append(table, arguments, batch, timed_round(settings, arguments.procedures, arguments.precisions))
+            _append(table, arguments, batch, time_round(settings, arguments.procedures, arguments.precisions))
         if arguments.rounds:
-            _append(table, arguments, batch, _correlations(settings, arguments.precisions))
+            _append(table, arguments, batch, _correlate(settings, arguments.precisions))
         if not arguments.no_memory:
-            _append(table, arguments, batch, _memory_rows(arguments, device, batch))
-    print(latency_tables([table]))
+            _append(table, arguments, batch, _measure_memory(arguments, device, batch))
+    print(make_latency_tables([table]))
 
 
-def timed_round(settings: Sequence[Setting], procedures: Sequence[str], precisions: Sequence[str]) -> list[Measurement]:
-    """Every procedure once in every layer, in seconds; the floors, which know no layer, in the first alone."""
+def time_round(settings: Sequence[Setting], procedures: Sequence[str], precisions: Sequence[str]) -> list[Measurement]:
+    """Time every procedure once in every layer; floors do not depend on the layer and run once."""
     rows: list[Measurement] = []
     for precision in precisions:
         for place, setting in enumerate(settings):
@@ -102,13 +102,13 @@ def timed_round(settings: Sequence[Setting], procedures: Sequence[str], precisio
     return rows
 
 
-def peak_memory(setting: Setting, procedure: str, precision: str = "float32") -> dict[str, int]:
-    """Bytes that a procedure takes at its peak over what the process holds before it.
+def measure_peak_memory(setting: Setting, procedure: str, precision: str = "float32") -> dict[str, int]:
+    """Measure a procedure's peak memory in bytes, less the memory before it.
 
-    On a CPU the resident memory, which Linux alone tells; on a GPU what PyTorch allocates there.
+    On a CPU this is the resident memory, which needs Linux; on a GPU it is the memory that PyTorch allocates.
 
     Raises:
-        UsageError: a CPU of another system.
+        UsageError: the device is a CPU, and the system is not Linux.
     """
     device = setting.images.device
     run: Callable[[Setting], Any] = PROCEDURES[procedure]
@@ -119,22 +119,22 @@ def peak_memory(setting: Setting, procedure: str, precision: str = "float32") ->
             run(setting)
         return {"bytes": torch.cuda.max_memory_allocated(device) - before}
     if not STATUS.exists():
-        raise UsageError("peak memory on a CPU is read from /proc, which this system lacks: use --no-memory")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _status("VmRSS")
+        raise UsageError("peak memory on a CPU is read from /proc, which this system does not have: use --no-memory")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _read_status("VmRSS")
     with autocast(device, precision):
         run(setting)
-    return {"bytes": _status("VmHWM") - before}
+    return {"bytes": _read_status("VmHWM") - before}
 
 
-def _status(key: str) -> int:
+def _read_status(key: str) -> int:
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(key))
     return int(line.split()[1]) * 1024
 
 
-def _memory_rows(arguments: argparse.Namespace, device: torch.device, batch: int) -> list[Measurement]:
+def _measure_memory(arguments: argparse.Namespace, device: torch.device, batch: int) -> list[Measurement]:
     rows: list[Measurement] = []
-    layers = _layers(arguments)
+    layers = _choose_layers(arguments)
     for name in tqdm(arguments.procedures, desc="memory", disable=None):
         for layer in layers[:1] if name in FLOORS else layers:
             options = ["--model", arguments.model, "--layers", layer, "--device", str(device)]
@@ -148,15 +148,15 @@ def _memory_rows(arguments: argparse.Namespace, device: torch.device, batch: int
     return rows
 
 
-def _correlations(settings: Sequence[Setting], precisions: Sequence[str]) -> list[Measurement]:
-    """Spearman's correlation of Holistic-CAM's map in each lower precision with the one in float32."""
+def _correlate(settings: Sequence[Setting], precisions: Sequence[str]) -> list[Measurement]:
+    """Correlate Holistic-CAM's maps in each lower precision with those in float32."""
     rows: list[Measurement] = []
     lower = [precision for precision in precisions if precision != "float32"]
     for setting in settings if lower else ():
         maps = {}
         for precision in ["float32", *lower]:
             with autocast(setting.images.device, precision):
-                maps[precision] = holistic(setting).maps
+                maps[precision] = run_holistic(setting).maps
         for precision in lower:
             value = float(spearmanr(maps["float32"].ravel(), maps[precision].ravel()).statistic)
             row = {"layer": setting.layer, "precision": precision, "procedure": HOLISTIC}
@@ -164,55 +164,55 @@ def _correlations(settings: Sequence[Setting], precisions: Sequence[str]) -> lis
     return rows
 
 
-def _settings(arguments: argparse.Namespace, device: torch.device, batch: int) -> list[Setting]:
+def _make_settings(arguments: argparse.Namespace, device: torch.device, batch: int) -> list[Setting]:
     model = load_classifier(
         arguments.model, arguments.weights, None, str(device), untrained=arguments.weights is None
     ).model
-    images = _images(batch).to(device)
+    images = _make_images(batch).to(device)
     with torch.inference_mode():
         classes = model(images[:1])[0].topk(TARGETS).indices.tolist()
-    return [Setting(model, layer, images, SIZES, classes) for layer in _layers(arguments)]
+    return [Setting(model, layer, images, SIZES, classes) for layer in _choose_layers(arguments)]
 
 
-def _images(batch: int) -> Tensor:
-    """Smooth noise: what the passes cost does not depend on it."""
+def _make_images(batch: int) -> Tensor:
+    """Make smooth noise; the cost does not depend on the images."""
     noise = torch.randn(batch, 3, 14, 14, generator=torch.Generator().manual_seed(0))
     return F.interpolate(noise, size=(SIDE, SIDE), mode="bicubic", align_corners=False)
 
 
-def _layers(arguments: argparse.Namespace) -> list[str]:
+def _choose_layers(arguments: argparse.Namespace) -> list[str]:
     if arguments.layers is None and arguments.model not in LAYERS:
-        raise UsageError(f"name the --layers of {arguments.model}; they are known for {', '.join(LAYERS)}")
+        raise UsageError(f"{arguments.model} needs --layers; defaults exist for {', '.join(LAYERS)}")
     return list(arguments.layers or LAYERS[arguments.model])
 
 
 def _append(path: Path, arguments: argparse.Namespace, batch: int, rows: Sequence[Measurement]) -> None:
-    """Add one round to the table."""
+    """Append one round to the table."""
     known = sum(1 for _ in path.open(encoding="utf-8")) if path.exists() else 0
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if not known:
             writer.writeheader()
-        # The line that a round begins on is a name for it that no other round has.
+        # The line number is a unique name of the round.
         writer.writerows(row | {"model": arguments.model, "batch": batch, "round": known} for row in rows)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", default="resnet50", help="a torchvision classifier (resnet50)")
+    add("--model", default="resnet50", help="torchvision classifier (resnet50)")
     add("--weights", type=Path, metavar="FILE", help="state dict (random weights)")
-    add("--layers", nargs="+", metavar="NAME", help=f"target layers (known for {', '.join(LAYERS)})")
-    add("--batch-sizes", type=int, nargs="+", default=[1, 4], metavar="N", help="images at once (1 4)")
+    add("--layers", nargs="+", metavar="NAME", help=f"target layers (defaults exist for {', '.join(LAYERS)})")
+    add("--batch-sizes", type=int, nargs="+", default=[1, 4], metavar="N", help="images per batch (1 4)")
     add("--procedures", nargs="+", default=list(PROCEDURES), metavar="NAME", help="; ".join(PROCEDURES))
     add("--precisions", nargs="+", default=["float32", "bfloat16"], choices=["float32", "tf32", "bfloat16"])
-    add("--rounds", type=int, default=5, help="of all the procedures (5)")
-    add("--no-memory", action="store_true", help="time alone")
-    add("--device", help="such as cpu or cuda (a GPU if there is one)")
-    add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="for latency.csv (output)")
-    add("--memory", metavar="PROCEDURE", help=argparse.SUPPRESS)  # what a fresh process is asked for
+    add("--rounds", type=int, default=5, help="number of rounds (5)")
+    add("--no-memory", action="store_true", help="do not measure memory")
+    add("--device", help="such as cpu or cuda (a GPU if available)")
+    add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="folder of latency.csv (output)")
+    add("--memory", metavar="PROCEDURE", help=argparse.SUPPRESS)  # used in the fresh processes
     return parser
 
 
 if __name__ == "__main__":
-    command(main)
+    run_main(main)

@@ -1,6 +1,6 @@
-"""Cost tables of `latency.csv`: `python -m benchmarks.latency_report latency.csv [latency.csv ...]`.
+"""Tables of time and memory: `python -m benchmarks.latency_report latency.csv [latency.csv ...]`.
 
-Times are medians with quartiles, ratios medians of the rounds' own ratios with quartiles.
+Times are medians with quartiles, ratios are medians of the rounds' ratios with quartiles.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.harness.markdown import Labels, Source, table_text
+from benchmarks.harness.markdown import Labels, Source, format_table
 from benchmarks.harness.procedures import FLOORS, PASSES, TARGETS
-from benchmarks.harness.runner import command
+from benchmarks.harness.runner import run_main
 
-__all__ = ["COLUMNS", "HOLISTIC", "cost_table", "latency_tables"]
+__all__ = ["COLUMNS", "HOLISTIC", "make_cost_table", "make_latency_tables"]
 
 COLUMNS = ("model", "layer", "batch", "precision", "procedure", "measure", "round", "value")
 HOLISTIC = "Holistic-CAM"
@@ -38,7 +38,7 @@ _Values = dict[int, float]
 
 
 class _Model:
-    """The measurements of one model."""
+    """Measurements of one model."""
 
     def __init__(self) -> None:
         self.values: dict[_Key, _Values] = defaultdict(dict)
@@ -46,7 +46,7 @@ class _Model:
     def get(
         self, layer: str, batch: int, procedure: str, measure: str = "seconds", precision: str = "float32"
     ) -> _Values:
-        """The values of every round; those of the floor are those of its faster memory format."""
+        """Values by round; the values of `floor` are those of the faster memory format."""
         if procedure != "floor":
             return self.values.get(_Key(layer, batch, precision, procedure, measure), {})
         floors = [self.values.get(_Key("-", batch, precision, floor, measure), {}) for floor in FLOORS]
@@ -55,41 +55,41 @@ class _Model:
         return min(found, key=lambda pair: pair[0])[1] if found else {}
 
 
-def latency_tables(paths: Sequence[Path]) -> str:
-    """The tables of one or several files, each under its heading, in Markdown."""
+def make_latency_tables(paths: Sequence[Path]) -> str:
+    """Make the tables of one or several files, with headings, in Markdown."""
     parts = []
-    for name, model in _read(paths).items():
+    for name, model in _read_models(paths).items():
         batches = sorted({key.batch for key in model.values})
         layers = list(dict.fromkeys(key.layer for key in model.values if key.layer != "-"))
         for batch in batches:
-            parts += [f"**{name}, batch {batch}**", _times(model, layers, batch)]
-        parts += [f"**{name}, ratios**", _ratios(model, layers, batches)]
+            parts += [f"**{name}, batch {batch}**", _make_times(model, layers, batch)]
+        parts += [f"**{name}, ratios**", _make_ratios(model, layers, batches)]
     return "\n\n".join(parts)
 
 
-def cost_table(source: Source, labels: Labels) -> str:
-    """One table of medians: a row a layer, a column a procedure.
+def make_cost_table(source: Source, labels: Labels) -> str:
+    """Make one table of medians, with a row per layer and a column per procedure.
 
     Args:
-        source: its options are `rows=MODEL:LAYER,...` and `columns=PROCEDURE,...` (`floor` is the faster of the two
-            memory formats), and may be `batch=` (1) and `measure=bytes`, which gives megabytes instead of seconds.
-        labels: free; the defaults are those names.
+        source: with options `rows=MODEL:LAYER,...`, `columns=PROCEDURE,...` (`floor` is the faster memory format),
+            optionally `batch=` (1), and `measure=bytes` for megabytes instead of seconds.
+        labels: labels of rows and columns; the names of layers and procedures by default.
     """
     options = source.options
     rows, columns = (options[key].split(",") for key in ("rows", "columns"))
     measure = options.get("measure", "seconds")
-    models = _read(source.paths)
+    models = _read_models(source.paths)
     body = []
     for name, layer in (row.split(":") for row in rows):
         found = [models[name].get(layer, int(options.get("batch", "1")), column, measure) for column in columns]
-        body.append([_median(list(values.values()), measure) for values in found])
+        body.append([_format_median(list(values.values()), measure) for values in found])
     names = labels.rows if len(labels.rows) == len(rows) else [row.replace(":", ", ") for row in rows]
     header = labels.columns if len(labels.columns) == len(columns) else columns
-    return table_text([labels.corner, *header], [[name, *cells] for name, cells in zip(names, body, strict=True)])
+    return format_table([labels.corner, *header], [[name, *cells] for name, cells in zip(names, body, strict=True)])
 
 
-def _read(paths: Sequence[Path]) -> dict[str, _Model]:
-    """The measurements of every model."""
+def _read_models(paths: Sequence[Path]) -> dict[str, _Model]:
+    """Read the measurements, by model."""
     models: dict[str, _Model] = defaultdict(_Model)
     for path in paths:
         with path.open(newline="", encoding="utf-8") as file:
@@ -99,19 +99,19 @@ def _read(paths: Sequence[Path]) -> dict[str, _Model]:
     return models
 
 
-def _times(model: _Model, layers: Sequence[str], batch: int) -> str:
+def _make_times(model: _Model, layers: Sequence[str], batch: int) -> str:
     keys = [key for key in model.values if key.batch == batch and key.measure in ("seconds", "bytes")]
     lines = ["| procedure | layer | precision | seconds | peak memory, MB |", "|---|---|---|---|---|"]
     for layer, precision, procedure in dict.fromkeys((k.layer, k.precision, k.procedure) for k in keys):
         seconds, size = (
             model.values.get(_Key(layer, batch, precision, procedure, m), {}) for m in ("seconds", "bytes")
         )
-        memory = _median(list(size.values()), "bytes")
-        lines.append(f"| {procedure} | {layer} | {precision} | {_cell(seconds.values())} | {memory} |")
+        memory = _format_median(list(size.values()), "bytes")
+        lines.append(f"| {procedure} | {layer} | {precision} | {_format_cell(seconds.values())} | {memory} |")
     return "\n".join(lines)
 
 
-def _ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str:
+def _make_ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str:
     lines = ["| ratio | " + " | ".join(f"{layer}, batch {b}" for layer in layers for b in batches) + " |"]
     lines.append("|---" * (1 + len(layers) * len(batches)) + "|")
 
@@ -124,7 +124,7 @@ def _ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str
             for batch in batches:
                 top = model.get(layer, batch, numerator, above, precisions[0])
                 bottom = model.get(layer, batch, denominator, below, precisions[1])
-                cells.append(_cell(_paired(top, bottom)))
+                cells.append(_format_cell(_compute_ratios(top, bottom)))
         if any(cells):
             lines.append(f"| {text} | " + " | ".join(cells) + " |")
 
@@ -134,7 +134,7 @@ def _ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str
     add(f"Holistic-CAM / {PASSES}", HOLISTIC, PASSES)
     add("CAMERAS procedure / Holistic-CAM", CAMERAS, HOLISTIC)
     add("SESS / Holistic-CAM", "SESS", HOLISTIC)
-    add("fusion and wrap / Holistic-CAM", HOLISTIC, HOLISTIC, "fusion seconds", "seconds")
+    add("fusion and mask / Holistic-CAM", HOLISTIC, HOLISTIC, "fusion seconds", "seconds")
     add(f"{TARGETS} targets / one", f"{HOLISTIC}, {TARGETS} targets", HOLISTIC)
     add("first 4 scales / all 7 (24.0 % of the pixels)", f"{HOLISTIC}, 4 scales", HOLISTIC)
     add("bfloat16 / float32", HOLISTIC, HOLISTIC, precisions=("bfloat16", "float32"))
@@ -145,27 +145,27 @@ def _ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -> str
     cells = []
     for layer in layers:
         for batch in batches:
-            cells.append(_cell(model.get(layer, batch, HOLISTIC, "spearman", "bfloat16").values(), digits=4))
+            cells.append(_format_cell(model.get(layer, batch, HOLISTIC, "spearman", "bfloat16").values(), digits=4))
     if any(cells):
         lines.append("| Spearman's correlation, bfloat16 with float32 | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _median(values: Sequence[float], measure: str) -> str:
+def _format_median(values: Sequence[float], measure: str) -> str:
     if not values:
         return ""
     return f"{np.median(values) / 1e6:.0f}" if measure == "bytes" else f"{np.median(values):.3g}"
 
 
-def _paired(above: _Values, below: _Values) -> list[float]:
-    """The ratios of the same rounds; of the medians where no round has both (memory is measured by itself)."""
+def _compute_ratios(above: _Values, below: _Values) -> list[float]:
+    """Ratios of the same rounds; without a common round (memory is measured separately) the ratio of the medians."""
     shared = [above[number] / below[number] for number in above if number in below]
     if shared or not above or not below:
         return shared
     return [float(np.median(list(above.values())) / np.median(list(below.values())))]
 
 
-def _cell(values: Iterable[float], digits: int = 3) -> str:
+def _format_cell(values: Iterable[float], digits: int = 3) -> str:
     found = list(values)
     if not found:
         return ""
@@ -174,11 +174,11 @@ def _cell(values: Iterable[float], digits: int = 3) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the report."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="+", type=Path, metavar="latency.csv")
-    print(latency_tables(parser.parse_args(argv).tables))
+    print(make_latency_tables(parser.parse_args(argv).tables))
 
 
 if __name__ == "__main__":
-    command(main)
+    run_main(main)

@@ -1,16 +1,16 @@
-"""What each scale buys: quality of the maps against time, for pyramids of other sizes than the paper's seven.
+"""Quality of the maps against time, for pyramids of other sizes than the paper's seven.
 
-A setting is a weighting and a pyramid. Every one runs once an image, one after the other, so that times and values are
-compared on the same image. Decide on `--half tuned`, then report once on `--half reported`, or name the pictures of
-each by --labels.
+A setting is a weighting and a pyramid. All settings run on each image, one after the other, so that times and values of
+the same image are compared. Decide with `--half tuned`, then report once with `--half reported`, or choose the images
+of each half by --labels.
 
   python -m benchmarks.pareto --model squeezenet1_0 --weights squeezenet1_0.pth --images photos --masks masks \\
       --layers features.3 features.7 features.12 --half tuned --samples 8 --step 3584
 
-The table's `seconds` are those of one call, which gives the maps of all the layers; on a CPU the processor's, so that
-what else runs there does not count. `spearman` is the rank correlation of the map's pixels with those of the reference,
-the seven scales; it is empty where they are not among the settings. --amp adds every setting in bfloat16, whose
-reference is the same setting in float32.
+The column `seconds` is the time of one call, which computes the maps of all layers; on a CPU it is processor time,
+which excludes other programs. `spearman` is the rank correlation of the map's pixels with those of the reference, the
+seven scales, if it is among the settings. --amp adds every setting in bfloat16; its reference is the same setting in
+float32.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from benchmarks.harness.arguments import experiment_parser
-from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, measured
+from benchmarks.harness.arguments import make_parser
+from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, measure
 from benchmarks.harness.methods import MapsByMethod
 from benchmarks.harness.models import load_model
 from benchmarks.harness.procedures import synchronize
 from benchmarks.harness.report import print_report
-from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
+from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
 from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.errors import UsageError, near_matches
 
-__all__ = ["PYRAMIDS", "REFERENCE", "Setting", "settings"]
+__all__ = ["PYRAMIDS", "REFERENCE", "Setting", "list_settings"]
 
 REFERENCE = "formula, 7"
-# The formula's number of scales, or shorter sides in pixels of a 224 px image, in proportion of others.
+# Number of scales of the paper's formula, or shorter sides in pixels for a 224 px image, scaled for other sizes.
 PYRAMIDS: dict[str, int | tuple[int, ...]] = {
     "1 scale": 1,
     "formula, 2": 2,
@@ -66,7 +66,7 @@ SIDE = 224
 
 
 class Setting(NamedTuple):
-    """What makes a map: a weighting of the class, the name of a pyramid, and whether the model runs in bfloat16."""
+    """A weighting of `HolisticCAM`, the name of a pyramid, and whether the model runs in bfloat16."""
 
     weighting: str
     pyramid: str
@@ -74,98 +74,95 @@ class Setting(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How the setting is named in the table."""
+        """Name in the table."""
         return f"{self.weighting}: {self.pyramid}" + (", bfloat16" if self.amp else "")
 
     @property
     def reference(self) -> Setting:
-        """What its map is compared with."""
+        """The setting whose map is compared with."""
         return self._replace(amp=False) if self.amp else self._replace(pyramid=REFERENCE)
 
     def cam(self, model: nn.Module, layers: Sequence[nn.Module], side: int, **options: Any) -> HolisticCAM:
-        """The method for images whose shorter side is `side` pixels.
+        """Build the method for images whose shorter side is `side` pixels.
 
         Args:
-            options: as `Explainable.options` tells.
+            options: see `Explainable.options`.
         """
         spec = PYRAMIDS[self.pyramid]
         options |= {"num_scales": spec} if isinstance(spec, int) else {"sizes": [px * side // SIDE for px in spec]}
         return HolisticCAM(model, layers, weighting=self.weighting, amp=self.amp, **options)
 
 
-class Made(NamedTuple):
-    """A map `(H, W)`, and the seconds of the call that gave it."""
+class Timed(NamedTuple):
+    """A map `(H, W)`, and the seconds of the call that computed it."""
 
     map: NDArray[np.float32]
     seconds: float
 
 
-def settings(arguments: argparse.Namespace) -> list[Setting]:
-    """What the arguments name."""
+def list_settings(arguments: argparse.Namespace) -> list[Setting]:
+    """List the settings that the arguments name."""
     precisions = (False, True) if arguments.amp else (False,)
     return [Setting(*parts) for parts in product(arguments.weightings, arguments.pyramids, precisions)]
 
 
 def make(arguments: argparse.Namespace) -> Evaluate:
-    """The evaluation of one image, with the model loaded."""
+    """Load the model, and build the function that evaluates one image."""
     classifier = load_model(arguments)
-    named = {setting.name: setting for setting in settings(arguments)}
-    # The first passes of a process take longer.
-    found = classifier.found.at(arguments.layers)
+    named = {setting.name: setting for setting in list_settings(arguments)}
+    # Warm up: the first passes of a process take longer.
+    found = classifier.at(arguments.layers)
     noise = torch.rand(1, len(found.preprocessing.mean), *found.size, device=classifier.device)
     Setting(arguments.weightings[0], "1 scale").cam(found.model, found.target_layers, SIDE, **found.options)(noise)
 
     def evaluate(task: Task) -> list[Row]:
-        made: dict[tuple[str, str], Made] = {}
+        maps: dict[tuple[str, str], Timed] = {}
 
         def explain(image: Tensor, target: ClassifierOutputTarget) -> MapsByMethod:
             for name, setting in named.items():
                 cam = setting.cam(found.model, found.target_layers, min(image.shape[2:]), **found.options)
-                start = _seconds(image.device)
-                maps = cam.compute_cam_per_layer(image, [target])
-                seconds = _seconds(image.device) - start
-                made.update(
-                    {(layer, name): Made(own[0, 0], seconds) for layer, own in zip(arguments.layers, maps, strict=True)}
-                )
-            return {key: made[key].map for key in product(arguments.layers, named)}
+                start = _read_clock(image.device)
+                per_layer = cam.compute_cam_per_layer(image, [target])
+                seconds = _read_clock(image.device) - start
+                for layer, own in zip(arguments.layers, per_layer, strict=True):
+                    maps[layer, name] = Timed(own[0, 0], seconds)
+            return {key: maps[key].map for key in product(arguments.layers, named)}
 
-        def own(row: Row) -> dict[str, object]:
+        def compare(row: Row) -> dict[str, object]:
             layer, name = str(row["layer"]), str(row["method"])
-            one, reference = made[layer, name], made.get((layer, named[name].reference.name))
+            own, reference = maps[layer, name], maps.get((layer, named[name].reference.name))
             if reference is None:
-                return {"seconds": one.seconds}
-            return {
-                "seconds": one.seconds,
-                "spearman": float(spearmanr(one.map.ravel(), reference.map.ravel()).statistic),
-            }
+                return {"seconds": own.seconds}
+            correlation = float(spearmanr(own.map.ravel(), reference.map.ravel()).statistic)
+            return {"seconds": own.seconds, "spearman": correlation}
 
-        return [{**row, **own(row)} for row in measured(task, classifier, explain, arguments)]
+        return [{**row, **compare(row)} for row in measure(task, classifier, explain, arguments)]
 
     return evaluate
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment."""
-    parser = experiment_parser(__doc__)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--metrics", nargs="+", default=["ins", "del", "ap", "iou"], help=", ".join(METRICS))
-    add("--weightings", nargs="+", default=["positive"], metavar="NAME", help="of the class (positive)")
+    add("--weightings", nargs="+", default=["positive"], metavar="NAME", help="weightings of HolisticCAM (positive)")
     add("--pyramids", nargs="+", default=list(PYRAMIDS), metavar="NAME", help="; ".join(PYRAMIDS))
-    add("--amp", action="store_true", help="every setting in bfloat16, too")
+    add("--amp", action="store_true", help="also run every setting in bfloat16")
     arguments = parser.parse_args(argv)
     check_metrics(arguments.metrics)
     for name in arguments.pyramids:
         if name not in PYRAMIDS:
             raise UsageError(f"no pyramid {name!r}{near_matches(name, PYRAMIDS)}; known: {'; '.join(PYRAMIDS)}")
-    path = run(make, arguments, prepared(arguments), (*COLUMNS, "seconds", "spearman"), "pareto")
-    print_report([path], arguments.model, reference=settings(arguments)[0].reference.name)
+    path = run(make, arguments, choose_tasks(arguments), (*COLUMNS, "seconds", "spearman"), "pareto")
+    print_report([path], arguments.model, reference=list_settings(arguments)[0].reference.name)
 
 
-def _seconds(device: torch.device) -> float:
-    """What the time is read from: a CPU is shared, a GPU works while the processor waits."""
+def _read_clock(device: torch.device) -> float:
+    """Read processor time on a CPU, which other programs share, and the wall clock on a GPU."""
     synchronize(device)
     return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
 if __name__ == "__main__":
-    command(main)
+    run_main(main)

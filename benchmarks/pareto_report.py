@@ -1,9 +1,9 @@
-"""What each scale buys, of the tables of `pareto`: a table, and a plot of quality against time.
+"""A table and a plot of quality against time, from the tables of `pareto`.
 
   python -m benchmarks.pareto_report pareto.csv [pareto.csv ...] --plot pareto.png --knee "positive: 224 366 509"
 
-Values of an image are means over its network's layers; images of all the networks are one sample. Times are ratios of
-the same image, medians with quartiles.
+Values are means over the network's layers; images of all networks form one sample. Times are ratios of the same image,
+medians with quartiles.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness.intervals import bootstrap
-from benchmarks.harness.markdown import table_text
+from benchmarks.harness.markdown import format_table
 from benchmarks.harness.report import HEADINGS
-from benchmarks.harness.runner import command
+from benchmarks.harness.runner import run_main
 from holistic_cam_plugin.batch.journal import read_rows
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["Gains", "gains", "pareto_table", "plot"]
+__all__ = ["Gains", "make_pareto_table", "plot", "read_gains"]
 
 METRICS = ("over_all", "ap", "iou")
 
@@ -32,14 +32,14 @@ _Numbers = Mapping[tuple[str, str], dict[str, dict[str, float]]]  # by network a
 
 
 class Gains(NamedTuple):
-    """What one setting gives, beside the unit and the reference of its weighting, on the same images.
+    """Times and values of one setting, compared with a unit and a reference on the same images.
 
     Attributes:
-        times: multiples of the unit's seconds, one a network and image.
-        values: by metric, means over the layers, likewise.
-        losses: by metric, the reference's values minus those.
-        worst: by metric, the largest mean loss of a layer.
-        correlations: rank correlation of the maps' pixels with the reference's, where there is one.
+        times: multiples of the unit's seconds, for each network and image.
+        values: means over the layers, by metric, likewise.
+        losses: the reference's values minus `values`, by metric.
+        worst: largest mean loss of a layer, by metric.
+        correlations: rank correlations of the maps' pixels with the reference's, if measured.
     """
 
     times: list[float]
@@ -49,33 +49,33 @@ class Gains(NamedTuple):
     correlations: list[float]
 
 
-def gains(paths: Sequence[Path], unit: str, reference: str) -> dict[str, Gains]:
-    """The gains of every setting, by its name.
+def read_gains(paths: Sequence[Path], unit: str, reference: str) -> dict[str, Gains]:
+    """Read the gains of every setting, by name.
 
     Args:
-        paths: tables of several networks; of each setting and image the first that has it counts.
-        unit: the name of the setting whose time is 1.
-        reference: that of the setting whose quality is compared with.
+        paths: tables of several networks; of several values the first table's counts.
+        unit: name of the setting whose time is 1.
+        reference: name of the setting whose quality is compared with.
 
     Raises:
-        UsageError: a table's image lacks one of the two.
+        UsageError: the unit or the reference is missing for an image.
     """
     known: dict[str, dict[tuple[str, str], dict[str, dict[str, float]]]] = defaultdict(lambda: defaultdict(dict))
     for path in paths:
         for row in read_rows(path):
             numbers = {key: float(row[key]) for key in (*METRICS, "seconds", "spearman") if row.get(key)}
             known[row["method"]][path.parent.name, row["image"]].setdefault(row["layer"], numbers)
-    return {name: _gains(images, known.get(unit, {}), known.get(reference, {})) for name, images in known.items()}
+    return {name: _compare(images, known.get(unit, {}), known.get(reference, {})) for name, images in known.items()}
 
 
-def pareto_table(paths: Sequence[Path], unit: str, reference: str) -> str:
-    """One row a setting: its time, its mean quality, and what it loses against the reference, in percent."""
+def make_pareto_table(paths: Sequence[Path], unit: str, reference: str) -> str:
+    """Make a table with one row per setting: its time, mean quality, and loss against the reference, in percent."""
     header = [
         "pyramid", f"time / {unit}", *(HEADINGS[metric] for metric in METRICS),
         *(f"{HEADINGS[metric][:-2]} lost" for metric in METRICS), "AP lost, worst layer", "rank correlation",
     ]  # fmt: skip
     rows = []
-    for name, found in sorted(gains(paths, unit, reference).items(), key=lambda pair: np.median(pair[1].times)):
+    for name, found in sorted(read_gains(paths, unit, reference).items(), key=lambda pair: np.median(pair[1].times)):
         low, middle, high = np.quantile(found.times, (0.25, 0.5, 0.75))
         losses = [bootstrap(found.losses[metric]) for metric in METRICS]
         rows.append(
@@ -88,17 +88,17 @@ def pareto_table(paths: Sequence[Path], unit: str, reference: str) -> str:
                 f"{np.mean(found.correlations):.3f}" if found.correlations else "",
             ]
         )
-    return table_text(header, rows)
+    return format_table(header, rows)
 
 
 def plot(found: Mapping[str, Gains], knee: str | None = None) -> Figure:
-    """One panel a metric: its mean in percent over the median time, the best for their time joined, the knee marked."""
+    """Plot the mean of each metric in percent over the median time, join the best settings and mark the knee."""
     figure = Figure(figsize=(4.4 * len(METRICS), 4.2), dpi=100, layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(METRICS)), METRICS, strict=True):
         points = {
             name: (float(np.median(g.times)), 100 * float(np.mean(g.values[metric]))) for name, g in found.items()
         }
-        best = sorted((name for name in points if _unbeaten(points[name], points.values())), key=points.__getitem__)
+        best = sorted((name for name in points if _is_best(points[name], points.values())), key=points.__getitem__)
         axes.plot(*zip(*(points[name] for name in best), strict=True), color="0.7", zorder=0)
         for number, name in enumerate(sorted(points, key=points.__getitem__)):
             (x, y), marked = points[name], name == knee
@@ -117,23 +117,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("tables", nargs="+", type=Path, metavar="pareto.csv")
     add("--unit", default="positive: 1 scale", metavar="NAME", help="the setting whose time is 1 (%(default)s)")
-    add("--reference", default="positive: formula, 7", metavar="NAME", help="what is compared with (%(default)s)")
-    add("--plot", type=Path, metavar="FILE.png", help="to draw")
+    add("--reference", default="positive: formula, 7", metavar="NAME", help="the setting to compare with (%(default)s)")
+    add("--plot", type=Path, metavar="FILE.png", help="draw the plot")
     add("--knee", metavar="NAME", help="the setting to mark")
     arguments = parser.parse_args(argv)
-    print(pareto_table(arguments.tables, arguments.unit, arguments.reference))
+    print(make_pareto_table(arguments.tables, arguments.unit, arguments.reference))
     if arguments.plot is not None:
-        found = gains(arguments.tables, arguments.unit, arguments.reference)
+        found = read_gains(arguments.tables, arguments.unit, arguments.reference)
         plot(found, arguments.knee).savefig(arguments.plot)
 
 
-def _gains(images: _Numbers, units: _Numbers, references: _Numbers) -> Gains:
+def _compare(images: _Numbers, units: _Numbers, references: _Numbers) -> Gains:
     found = Gains([], {metric: [] for metric in METRICS}, {metric: [] for metric in METRICS}, {}, [])
     by_layer: dict[str, dict[tuple[str, str], list[float]]] = {metric: defaultdict(list) for metric in METRICS}
     for key, layers in images.items():
         network, image = key
         if key not in units or key not in references:
-            raise UsageError(f"the table of {network} lacks the unit or the reference for {image}")
+            raise UsageError(f"the table of {network} has no unit or no reference for {image}")
         first = next(iter(layers))
         found.times.append(layers[first]["seconds"] / units[key][first]["seconds"])
         found.correlations.extend(numbers["spearman"] for numbers in layers.values() if "spearman" in numbers)
@@ -147,10 +147,10 @@ def _gains(images: _Numbers, units: _Numbers, references: _Numbers) -> Gains:
     return found._replace(worst=worst)
 
 
-def _unbeaten(point: tuple[float, float], points: Iterable[tuple[float, float]]) -> bool:
-    """Whether no other point is both quicker and better."""
+def _is_best(point: tuple[float, float], points: Iterable[tuple[float, float]]) -> bool:
+    """Whether no other point is both faster and better."""
     return not any(x < point[0] and y >= point[1] for x, y in points)
 
 
 if __name__ == "__main__":
-    command(main)
+    run_main(main)

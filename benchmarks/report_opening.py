@@ -1,9 +1,8 @@
-"""How long a browser takes to open a batch's report: `python -m benchmarks.report_opening`.
+"""Time that a browser takes to open the report of a batch.
 
-Images of the size of photographs are made, explained by the bundled model, in two layers and with two methods, and
-reported with the pictures beside the page and inside it. Each round opens both pages in a headless Chromium of its own,
-with an empty cache; the files are in the machine's memory already. It needs Chromium and chromedriver. The same command
-given again adds rounds.
+The bundled model explains generated images of the size of photographs in two layers with two methods; the reports have
+the pictures beside the page and inside it. Each round opens both pages in a new headless Chromium with an empty cache;
+the operating system has cached the files. Needs Chromium and chromedriver. Running the same command again adds rounds.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.harness.runner import command
-from benchmarks.throughput import photos
+from benchmarks.harness.runner import run_main
+from benchmarks.throughput import make_photos
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["Opened", "opened", "table"]
+__all__ = ["Opening", "make_table", "open_report"]
 
 COLUMNS = ("images", "pictures", "page_bytes", "ready", "seen", "filtered", "sorted", "read")
 BESIDE, INSIDE = "beside the page", "inside"
@@ -34,7 +33,7 @@ _BATCH = (
     "--model", "digits", "--sizes", "64", "--layers", "layer2", "layer4", "--methods", "gradcam", "holisticcampositive",
 )  # fmt: skip
 
-# Polled in every frame, from the start of the navigation.
+# Checked in every frame, from the start of the navigation.
 _SEEN = """
 const done = arguments[0];
 const inside = ({ top, bottom }) => bottom > 0 && top < innerHeight;
@@ -47,7 +46,7 @@ function look() {
 }
 look();
 """
-# From a choice to the second frame after it: the first one may have been on its way.
+# From a choice to the second frame after it; the first frame may have been started before.
 _CHOICE = """
 const [name, value, done] = arguments, control = document.forms.controls.elements[name], start = performance.now();
 control.value = value;
@@ -58,47 +57,47 @@ _READY = "return performance.getEntriesByType('navigation')[0].loadEventEnd / 10
 _READ = "return [...document.images].filter((image) => image.complete && image.naturalWidth).length"
 
 
-class Opened(NamedTuple):
-    """One opening; times in seconds."""
+class Opening(NamedTuple):
+    """Measurements of one opening, in seconds."""
 
     page_bytes: int
-    ready: float  # the page is loaded, and its script has run
-    seen: float  # all maps in the window are there
-    filtered: float  # from the choice of a method to what it shows
-    sorted: float  # from the choice of an order to what it shows
-    read: int  # pictures that the browser has decoded so far
+    ready: float  # until the page is loaded and its script has run
+    seen: float  # until all maps in the window are shown
+    filtered: float  # from the choice of a method to the result
+    sorted: float  # from the choice of an order to the result
+    read: int  # number of pictures that the browser has decoded
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--images", type=int, default=1000, metavar="N", help="on the page (1000)")
-    add("--rounds", type=int, default=5, metavar="N", help="of both pages (5)")
-    add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="for report_opening.csv (output)")
+    add("--images", type=int, default=1000, metavar="N", help="number of images (1000)")
+    add("--rounds", type=int, default=5, metavar="N", help="number of rounds (5)")
+    add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="folder of report_opening.csv (output)")
     arguments = parser.parse_args(argv)
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "report_opening.csv"
     with tempfile.TemporaryDirectory() as folder:
-        pages = _pages(Path(folder), arguments.images)
+        pages = _make_pages(Path(folder), arguments.images)
         for _ in tqdm(range(arguments.rounds), desc="rounds", disable=None):
             for kind, page in pages.items():
-                _append(path, [arguments.images, kind, *opened(page)])
-    print(table(path))
+                _append(path, [arguments.images, kind, *open_report(page)])
+    print(make_table(path))
 
 
-def opened(page: Path) -> Opened:
-    """Open a report in a fresh browser.
+def open_report(page: Path) -> Opening:
+    """Open a report in a new browser.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no browser.
     """
-    # Only who measures needs it.
+    # Needed by this benchmark alone.
     from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if programs[0] is None or programs[1] is None:
-        raise UsageError("no chromium or no chromedriver on this machine: apt-get install chromium chromium-driver")
+        raise UsageError("chromium or chromedriver is missing: apt-get install chromium chromium-driver")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ChromeOptions()
         options.binary_location = programs[0]
@@ -113,10 +112,10 @@ def opened(page: Path) -> Opened:
             ready, read = browser.execute_script(_READY), browser.execute_script(_READ)
             filtered = browser.execute_async_script(_CHOICE, "method", "gradcam")
             in_order = browser.execute_async_script(_CHOICE, "order", "-probability")
-    return Opened(page.stat().st_size, ready, seen, filtered, in_order, read)
+    return Opening(page.stat().st_size, ready, seen, filtered, in_order, read)
 
 
-def table(path: Path) -> str:
+def make_table(path: Path) -> str:
     """Medians and ranges over the rounds, in Markdown."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -126,20 +125,20 @@ def table(path: Path) -> str:
     ]
     for images, pictures in dict.fromkeys((row["images"], row["pictures"]) for row in rows):
         mine = [row for row in rows if (row["images"], row["pictures"]) == (images, pictures)]
-        times = [_spread([float(row[name]) for row in mine]) for name in COLUMNS[3:7]]
+        times = [_format_range([float(row[name]) for row in mine]) for name in COLUMNS[3:7]]
         size = statistics.median(int(row["page_bytes"]) for row in mine) / 1e6
         read = statistics.median(int(row["read"]) for row in mine)
         lines.append(f"| {images} | {pictures} | {size:.1f} | {' | '.join(times)} | {read:.0f} |")
     return "\n".join(lines)
 
 
-def _spread(values: Sequence[float]) -> str:
+def _format_range(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 
-def _pages(folder: Path, images: int) -> dict[str, Path]:
-    """A report of each kind."""
-    photos(folder / "photos", images)
+def _make_pages(folder: Path, images: int) -> dict[str, Path]:
+    """Make a report of each kind."""
+    make_photos(folder / "photos", images)
     _run("batch", str(folder / "photos"), "--output", str(folder / "maps"), *_BATCH, "--device", "cpu")
     _run("report", str(folder / "maps"), "--limit", str(images), "--self-contained")
     inside = (folder / "maps" / "report.html").rename(folder / "inside.html")
@@ -161,4 +160,4 @@ def _append(path: Path, values: Sequence[object]) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_main(main)

@@ -1,4 +1,4 @@
-"""Fig. 3: the model's confidence and the map at each scale of the pyramid, the fused map, and the denoised one."""
+"""Fig. 3: the model's confidence and the map at each scale, the fused map without and with the mask."""
 
 from __future__ import annotations
 
@@ -6,55 +6,63 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
 
-from benchmarks.harness.arguments import experiment_parser
-from benchmarks.harness.candidates import scale_probabilities
+from benchmarks.harness.arguments import make_parser
 from benchmarks.harness.data import load
 from benchmarks.harness.figures import save_panels
 from benchmarks.harness.models import load_model
-from benchmarks.harness.runner import Evaluate, Task, command, prepared, run
-from holistic_cam_plugin import HolisticCAM, fuse, min_max_normalize, pyramid_sizes
+from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
+from holistic_cam_plugin import HolisticCAM, fuse, min_max_normalize, pyramid_sizes, resize_image
 from holistic_cam_plugin.batch.journal import Row
-from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.method.intermediates import Intermediates
+from holistic_cam_plugin.models.classifier import Classifier
 
 COLUMNS = ("image", "class_index", "height", "width", "probability")
 
 
-def scale_maps(record: Intermediates) -> list[NDArray[np.float32]]:
-    """The map of each scale alone, `(H, W)` in [0, 1]."""
+def compute_scale_maps(record: Intermediates) -> list[NDArray[np.float32]]:
+    """Compute the map of each scale alone, `(H, W)` in [0, 1]."""
     size = record.fused.shape
     maps = [fuse([a], [w], size) for a, w in zip(record.activations, record.weights, strict=True)]
     return [min_max_normalize(one.cpu().numpy()) for one in maps]
 
 
+@torch.inference_mode()
+def predict_probabilities(model: nn.Module, image: Tensor, category: int) -> list[float]:
+    """Predict the class's probability in the image `(1, 3, H, W)` at each scale of the pyramid."""
+    sizes = pyramid_sizes(image.shape[-2], image.shape[-1])
+    return [float(model(resize_image(image, size)).softmax(dim=1)[0, category]) for size in sizes]
+
+
 def make(arguments: argparse.Namespace) -> Evaluate:
-    """The pyramid of one image, with the model loaded."""
+    """Load the model, and build the function that draws one image."""
     classifier = load_model(arguments)
-    return lambda task: _drawn(task, classifier, arguments)
+    return lambda task: _draw(task, classifier, arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the experiment; every image has its PNG in the folder `scales`."""
-    arguments = experiment_parser(__doc__, samples=4).parse_args(argv)
-    print(run(make, arguments, prepared(arguments), COLUMNS, "scales"))
+    """Run the experiment, and draw one PNG per image into the folder `scales`."""
+    arguments = make_parser(__doc__, samples=4).parse_args(argv)
+    print(run(make, arguments, choose_tasks(arguments), COLUMNS, "scales"))
 
 
-def _drawn(task: Task, classifier: Classifier, arguments: argparse.Namespace) -> list[Row]:
-    """One row a scale; one row of panels a layer."""
+def _draw(task: Task, classifier: Classifier, arguments: argparse.Namespace) -> list[Row]:
+    """Draw one row of panels per layer; return one row per scale."""
     image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
-    found = classifier.found.at(arguments.layers)
+    found = classifier.at(arguments.layers)
     cam = HolisticCAM(found.model, found.target_layers, **found.options)
     sizes = pyramid_sizes(image.shape[-2], image.shape[-1])
-    probabilities = scale_probabilities(classifier.model, image, task.sample.label)
+    probabilities = predict_probabilities(classifier.model, image, task.sample.label)
     labels = [f"{w} px, p = {p:.2f}" for (_, w), p in zip(sizes, probabilities, strict=True)]
-    picture = classifier.preprocessing.shown(image)
+    picture = classifier.preprocessing.denormalize(image)
     rows = []
     for layer, (record,) in zip(arguments.layers, cam.intermediates(image, [target]), strict=True):
-        fused = [("fused", min_max_normalize(record.fused)), ("fused, denoised", record.saliency_map)]
-        rows.append((layer, picture, [*zip(labels, scale_maps(record), strict=True), *fused]))
+        fused = [("fused", min_max_normalize(record.fused)), ("fused, masked", record.saliency_map)]
+        rows.append((layer, picture, [*zip(labels, compute_scale_maps(record), strict=True), *fused]))
     save_panels(arguments.output / "scales" / f"{task.sample.name.replace('/', '_')}.png", rows)
     known = {"image": task.sample.name, "class_index": task.sample.label}
     return [
@@ -64,4 +72,4 @@ def _drawn(task: Task, classifier: Classifier, arguments: argparse.Namespace) ->
 
 
 if __name__ == "__main__":
-    command(main)
+    run_main(main)

@@ -1,6 +1,6 @@
-"""Table 2: what positive gradient enhancement (P) and fundamental-scale denoising (F) each contribute.
+"""Table 2: contributions of positive gradient enhancement (P) and fundamental-scale denoising (F).
 
-The four variants are made of one pyramid. The paper's protocol is table1's with 2,000 images:
+The four variants are computed from the same passes. The paper's protocol is table1's with 2,000 images:
 
   python -m benchmarks.table2 --model resnet50 --weights resnet50-0676ba61.pth --layers layer2 layer4 \\
       --images val --boxes Annotations/CLS-LOC/val --metrics ins del epg --samples 2000
@@ -11,12 +11,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from benchmarks.harness.arguments import experiment_parser
-from benchmarks.harness.candidates import Candidate, candidate_maps, raw_gradients
-from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, evaluation
+from torch import Tensor
+
+from benchmarks.harness.arguments import make_parser
+from benchmarks.harness.candidates import Candidate, explain_candidates
+from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, make_evaluate
 from benchmarks.harness.report import print_report
-from benchmarks.harness.runner import Evaluate, command, prepared, run
+from benchmarks.harness.runner import Evaluate, choose_tasks, run, run_main
 from holistic_cam_plugin.method.pge import positive_gradient_weights
+
+
+def raw_gradients(activations: Tensor, gradients: Tensor) -> Tensor:
+    """The gradients, unchanged."""
+    return gradients
+
 
 # P and F, on or off; "P F" is Holistic-CAM.
 VARIANTS = {
@@ -28,19 +36,19 @@ VARIANTS = {
 
 
 def make(arguments: argparse.Namespace) -> Evaluate:
-    """The evaluation of one image, with the model loaded."""
-    return evaluation(arguments, candidate_maps, VARIANTS)
+    """Load the model, and build the function that evaluates one image."""
+    return make_evaluate(arguments, explain_candidates, VARIANTS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment."""
-    parser = experiment_parser(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--metrics", nargs="+", default=list(METRICS), metavar="NAME", help=", ".join(METRICS))
     arguments = parser.parse_args(argv)
     check_metrics(arguments.metrics)
-    path = run(make, arguments, prepared(arguments), COLUMNS, "table2")
+    path = run(make, arguments, choose_tasks(arguments), COLUMNS, "table2")
     print_report([path], arguments.model, reference="P F")
 
 
 if __name__ == "__main__":
-    command(main)
+    run_main(main)

@@ -1,9 +1,9 @@
-"""Images a second of `holistic-cam batch` for several numbers of ranks: `python -m benchmarks.throughput`.
+"""Images per second of `holistic-cam batch` for several numbers of ranks.
 
-The images have the size of photographs and are made here. Every round runs every number of ranks once, one after the
-other, with one thread a rank. The seconds are those from the first batch that is asked for to the last map on the disk,
-without the start of the processes. The control is as many processes that know nothing of one another, each with a share
-of the images: what the machine itself gives. The same command given again adds rounds.
+The images are generated and have the size of photographs. Each round runs every number of ranks once, with one thread
+per rank. Times start with the first batch and end with the last map on disk; the start of the processes is not
+included. The control is the same number of independent processes, each with a share of the images, which shows what the
+machine can do. Running the same command again adds rounds.
 """
 
 from __future__ import annotations
@@ -24,35 +24,34 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.harness.runner import command
+from benchmarks.harness.runner import run_main
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["Measured", "apart", "measured", "photos", "table"]
+__all__ = ["Measurement", "make_photos", "make_table", "measure", "measure_apart"]
 
 # ImageNet's median photograph.
 SIZE = (500, 375)
 COLUMNS = ("model", "layers", "images", "processes", "seconds", "waiting", "processor")
-APART = " apart"  # the control, after the number of processes
+APART = " apart"  # the control: suffix of the number of processes
 
-_SAID = re.compile(
-    r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s, .* (?P<cpu>[\d.]+) s of CPU time an image\n"
+_SUMMARY = re.compile(
+    r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s, .* (?P<cpu>[\d.]+) s of CPU time per image\n"
     r"of the time: .*data (?P<waiting>[\d.]+)%"
 )
 
 
-class Measured(NamedTuple):
-    """One run."""
+class Measurement(NamedTuple):
+    """Measurements of one run."""
 
     images: int
     seconds: float
-    waiting: float  # percent of the time without data, over all ranks
-    processor: float  # CPU seconds an image, which other programs on the machine hardly change
+    waiting: float  # percent of the time spent waiting for data, over all ranks
+    processor: float  # CPU seconds per image, hardly affected by other programs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = _make_parser().parse_args(argv)
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "throughput.csv"
     options = ["--model", arguments.model, "--workers", str(arguments.workers)]
@@ -64,43 +63,43 @@ def main(argv: Sequence[str] | None = None) -> None:
         for number in tqdm(range(arguments.rounds), desc="rounds", disable=None):
             for ranks in arguments.ranks:
                 place = Path(folder) / f"{number}-{ranks}"
-                runs = {str(ranks): measured(place, arguments.images, ranks, options)}
+                runs = {str(ranks): measure(place, arguments.images, ranks, options)}
                 if ranks > 1:
-                    runs[f"{ranks}{APART}"] = apart(place, arguments.images, ranks, options)
+                    runs[f"{ranks}{APART}"] = measure_apart(place, arguments.images, ranks, options)
                 for kind, run in runs.items():
                     layers = " ".join(arguments.layers or ["last"])
                     _append(path, [arguments.model, layers, run.images, kind, *run[1:]])
-    print(table(path))
+    print(make_table(path))
 
 
-def photos(folder: Path, count: int) -> None:
-    """Smooth noise as JPEG files: decoding takes what it takes for photographs."""
+def make_photos(folder: Path, count: int) -> None:
+    """Write smooth noise as JPEG files, which take as long to decode as photographs."""
     folder.mkdir(parents=True)
     for number in range(count):
         coarse = np.random.default_rng(number).integers(0, 256, (38, 50, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC).save(folder / f"{number:05}.jpg", quality=95)
 
 
-def measured(folder: Path, images: int, ranks: int, options: Sequence[str]) -> Measured:
-    """One run of the command line, in processes of its own.
+def measure(folder: Path, images: int, ranks: int, options: Sequence[str]) -> Measurement:
+    """Measure one run of the command line.
 
     Raises:
-        UsageError: it failed; the message is its own.
+        UsageError: the run failed; with its message.
     """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    return _ended(_started(folder / "together", images, launcher, options))
+    return _finish(_start(folder / "together", images, launcher, options))
 
 
-def apart(folder: Path, images: int, processes: int, options: Sequence[str]) -> Measured:
-    """The control: so many runs at once, which share the images and nothing else.
+def measure_apart(folder: Path, images: int, processes: int, options: Sequence[str]) -> Measurement:
+    """Measure the control: simultaneous runs that share the images.
 
     Raises:
-        UsageError: as `measured`.
+        UsageError: see `measure`.
     """
     shares = [images // processes + (number < images % processes) for number in range(processes)]
-    runs = [_started(folder / f"apart-{number}", share, [], options) for number, share in enumerate(shares)]
-    results = [_ended(run) for run in runs]
-    return Measured(
+    runs = [_start(folder / f"apart-{number}", share, [], options) for number, share in enumerate(shares)]
+    results = [_finish(run) for run in runs]
+    return Measurement(
         sum(result.images for result in results),
         max(result.seconds for result in results),
         statistics.mean(result.waiting for result in results),
@@ -108,7 +107,7 @@ def apart(folder: Path, images: int, processes: int, options: Sequence[str]) -> 
     )
 
 
-def table(path: Path) -> str:
+def make_table(path: Path) -> str:
     """Medians and ranges over the rounds, in Markdown."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -131,8 +130,8 @@ def table(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _started(folder: Path, images: int, launcher: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
-    photos(folder / "photos", images)
+def _start(folder: Path, images: int, launcher: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
+    make_photos(folder / "photos", images)
     program = ["-m", "holistic_cam_plugin", "batch", str(folder / "photos"), "--output", str(folder / "maps")]
     return subprocess.Popen(
         [sys.executable, *launcher, *program, "--threads", "1", *options],
@@ -143,12 +142,13 @@ def _started(folder: Path, images: int, launcher: Sequence[str], options: Sequen
     )
 
 
-def _ended(run: subprocess.Popen[str]) -> Measured:
-    out, err = run.communicate()
-    said = _SAID.search(out)
-    if run.returncode or said is None:
-        raise UsageError(f"the batch failed: {err}")
-    return Measured(int(said["images"]), float(said["seconds"]), float(said["waiting"]), float(said["cpu"]))
+def _finish(run: subprocess.Popen[str]) -> Measurement:
+    output, error = run.communicate()
+    summary = _SUMMARY.search(output)
+    if run.returncode or summary is None:
+        raise UsageError(f"the batch failed: {error}")
+    seconds, waiting, processor = (float(summary[name]) for name in ("seconds", "waiting", "cpu"))
+    return Measurement(int(summary["images"]), seconds, waiting, processor)
 
 
 def _append(path: Path, values: Sequence[object]) -> None:
@@ -160,21 +160,21 @@ def _append(path: Path, values: Sequence[object]) -> None:
         writer.writerow(values)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", default="digits", help="a torchvision classifier, or digits, the bundled one (digits)")
+    add("--model", default="digits", help="torchvision classifier, or digits, the bundled model (digits)")
     add("--weights", type=Path, metavar="FILE", help="state dict (torchvision's default weights)")
     add("--layers", nargs="+", metavar="NAME", help="target layers (the model's last stage)")
-    add("--sizes", type=int, nargs="+", metavar="PX", help="of the pyramid (the method's own)")
-    add("--images", type=int, default=40, metavar="N", help="in a run (40)")
-    add("--ranks", type=int, nargs="+", default=[1, 2], metavar="N", help="processes (1 2)")
-    add("--workers", type=int, default=1, metavar="N", help="reading threads of each rank (1)")
-    add("--rounds", type=int, default=3, metavar="N", help="of all the numbers of ranks (3)")
+    add("--sizes", type=int, nargs="+", metavar="PX", help="sizes of the pyramid (the paper's)")
+    add("--images", type=int, default=40, metavar="N", help="images per run (40)")
+    add("--ranks", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of processes (1 2)")
+    add("--workers", type=int, default=1, metavar="N", help="reading threads per rank (1)")
+    add("--rounds", type=int, default=3, metavar="N", help="number of rounds (3)")
     add("--device", default="cpu", help="such as cpu or cuda (cpu)")
-    add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="for throughput.csv (output)")
+    add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="folder of throughput.csv (output)")
     return parser
 
 
 if __name__ == "__main__":
-    command(main)
+    run_main(main)

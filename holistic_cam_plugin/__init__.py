@@ -1,11 +1,12 @@
-"""Holistic-CAM for the pytorch-grad-cam library: high-resolution class-activation maps from shallow to deep layers."""
+"""Holistic-CAM for pytorch-grad-cam: high-resolution class activation maps from shallow to deep layers."""
+
+from importlib.metadata import PackageNotFoundError, version
 
 from holistic_cam_plugin.baselines.cameras import CAMERAS
-from holistic_cam_plugin.classifiers.explainable import Explainable, explainable
 from holistic_cam_plugin.detections import BoxScoreTarget, DETRDetections, YOLODetections
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
-from holistic_cam_plugin.method.gated import gated_weights
+from holistic_cam_plugin.method.holistic_map import holistic_map
 from holistic_cam_plugin.method.intermediates import Intermediates
 from holistic_cam_plugin.method.low_pass_wrap import (
     denoising_mask,
@@ -17,7 +18,13 @@ from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import positive_gradient_weights
 from holistic_cam_plugin.method.pyramid import pyramid_sizes, resize_image
 from holistic_cam_plugin.method.signs import signed_weights, split_signs
+from holistic_cam_plugin.models.explainable import Explainable, explainable
 from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_reshape_transform
+
+try:
+    __version__ = version("holistic-cam-plugin")
+except PackageNotFoundError:
+    __version__ = "not installed"
 
 __all__ = [
     "CAMERAS",
@@ -32,7 +39,7 @@ __all__ = [
     "fundamental_scale_denoising",
     "fuse",
     "fuse_principal",
-    "gated_weights",
+    "holistic_map",
     "kernel_size",
     "low_pass_wrap",
     "min_max_normalize",

@@ -6,47 +6,55 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from holistic_cam_plugin.batch.writing import OutputError
-from holistic_cam_plugin.cli.app import app
-from holistic_cam_plugin.cli.arguments import parsed
-from holistic_cam_plugin.cli.batch import batch
-from holistic_cam_plugin.cli.explain import explain_demo, explain_images
-from holistic_cam_plugin.cli.layers import list_layers
+from holistic_cam_plugin.cli.app import add_app_command
+from holistic_cam_plugin.cli.arguments import Parser
+from holistic_cam_plugin.cli.batch import add_batch_command
+from holistic_cam_plugin.cli.explain import add_explain_command
 from holistic_cam_plugin.cli.printing import complain
-from holistic_cam_plugin.cli.report import report
-from holistic_cam_plugin.cli.stopping import Stopped, stoppable
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.cli.report import add_report_command
+from holistic_cam_plugin.cli.stopping import raise_signals
+from holistic_cam_plugin.errors import OutputError, Stopped, UsageError
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
-COMMANDS = {"app": app, "batch": batch, "report": report}
+COMMANDS = {
+    "explain": add_explain_command,
+    "batch": add_batch_command,
+    "report": add_report_command,
+    "app": add_app_command,
+}
+LONGEST_LINE = 2000  # characters: a message may quote an argument of any length
+
+
+def build_parser() -> Parser:
+    """Build the parser of all commands; its result has the function `run`."""
+    parser = Parser(prog="holistic-cam")
+    subparsers = parser.add_subparsers(required=True)
+    for add_command in COMMANDS.values():
+        add_command(subparsers)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code is 0, or as the help says after one line on what went wrong."""
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of a damaged picture it raises, too
-    argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in COMMANDS:
-        return COMMANDS[argv[0]](argv[1:])
-    arguments = parsed(argv)
+    """Run a command, by default `explain`; report an error in one line and by the exit code, which is returned."""
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it logs what it raises anyway
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in COMMANDS:
+        argv.insert(0, "explain")
     try:
-        with stoppable():
-            if arguments.list_layers:
-                list_layers(arguments)
-            elif arguments.images:
-                explain_images(arguments)
-            else:
-                explain_demo(arguments)
+        with raise_signals():
+            arguments = build_parser().parse_args(argv)
+            code: int = arguments.run(arguments)
+            return code
     except UsageError as error:
-        complain(f"holistic-cam: error: {error}")
-        return 2
+        code, message = 2, f"error: {error}"
     except OutputError as error:
-        complain(f"holistic-cam: stopped: {error}")
-        return 3
+        code, message = 3, f"stopped: {error}"
     except Stopped as stop:
-        complain(f"holistic-cam: {stop}")
-        return 128 + stop.number
-    return 0
+        code, message = 128 + (stop.number or 0), str(stop)
+    program = "holistic-cam" if argv[0] == "explain" else f"holistic-cam {argv[0]}"
+    complain(f"{program}: {message if len(message) <= LONGEST_LINE else message[:LONGEST_LINE] + '…'}")
+    return code
 
 
 if __name__ == "__main__":

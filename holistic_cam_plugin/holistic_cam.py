@@ -1,16 +1,17 @@
-"""Holistic-CAM as a class of the pytorch-grad-cam library.
+"""Holistic-CAM as a class of pytorch-grad-cam.
 
-    image -> pyramid -> capture -> weighting -> fuse -> low_pass_wrap -> map
+    image -> pyramid -> capture -> weighting -> fuse -> mask -> map
 
 Paper: "Holistic-CAM: Ultra-lucid and Sanity Preserving Visual Interpretation in Holistic Stage of CNNs", ACM MM 2024.
 """
 
 from __future__ import annotations
 
-import threading
-import warnings
+import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,86 +20,85 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
+from holistic_cam_plugin.checks import check_images, check_positive_integer, check_switch
+from holistic_cam_plugin.method.holistic_map import holistic_map
 from holistic_cam_plugin.method.intermediates import Intermediates
-from holistic_cam_plugin.method.low_pass_wrap import check_kernels, check_power, denoising_mask
+from holistic_cam_plugin.method.low_pass_wrap import check_kernels
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
-from holistic_cam_plugin.method.pyramid import (
-    check_images,
-    check_interpolation,
-    check_multiples,
-    check_positive_integer,
-    check_pyramid,
-    check_switch,
-    pyramid_sizes,
-)
-from holistic_cam_plugin.method.weighting import Weighting, weighting_by_name
+from holistic_cam_plugin.method.pyramid import check_interpolation, check_multiples, check_pyramid, pyramid_sizes
+from holistic_cam_plugin.method.weighting import find_weighting
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers
-from holistic_cam_plugin.passes.clock import stage
 from holistic_cam_plugin.passes.index_targets import Index, index_targets
-from holistic_cam_plugin.passes.modes import check_mixed_precision, eval_mode, unwrapped
-from holistic_cam_plugin.passes.one_scale import native_pass, together
-from holistic_cam_plugin.passes.outputs import Outputs, joined
-from holistic_cam_plugin.passes.stacks import Stack, pyramid_stacks
-from holistic_cam_plugin.passes.targets import Target, Targets, targets_of_images
+from holistic_cam_plugin.passes.interrupts import uninterrupted, uninterruptible
+from holistic_cam_plugin.passes.model_state import (
+    check_mixed_precision,
+    eval_flags,
+    eval_mode,
+    model_lock,
+    unwrap_model,
+)
+from holistic_cam_plugin.passes.outputs import Outputs, join_outputs
+from holistic_cam_plugin.passes.run import Original, Scale, check_scored, run_original, run_scale, warn_of_gaps
+from holistic_cam_plugin.passes.targets import Target, Targets, list_targets
 
 __all__ = ["HolisticCAM"]
 
-Maps = NDArray[np.float32]
+SaliencyMaps = NDArray[np.float32]
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
-Kept = TypeVar("Kept")
-
-_GATED = 'weighting="gated" goes with the next minor version; weighting="positive" shows the object, not a part of it'
 
 
 class HolisticCAM(BaseCAM):
-    """High-resolution class-activation maps from shallow to deep layers; use it wherever `GradCAM` was used.
+    """High-resolution class activation maps from shallow to deep layers; use it wherever `GradCAM` was used.
 
-    The model, its gradients, flags, modes and hooks are as before after every call, also after an exception. Threads
-    may share a model, each with an object of its own; calls of one object wait for one another.
+    After every call, also after an exception or Ctrl-C, the model's gradients, training flags and hooks are what they
+    were before. Threads may share a model: their calls wait for one another.
 
     Args:
-        model: any module that maps images `(B, C, H, W)`, or volumes and videos `(B, C, D, H, W)`, to one tensor with a
-            row an image, or to detections: a list of dicts. `DataParallel` and `torch.compile` wrappers are taken off.
+        model: any module that maps images `(B, C, H, W)`, or volumes and videos `(B, C, D, H, W)`, to one tensor with
+            one row per image, or to detections: a list of dicts. `DataParallel` and `torch.compile` wrappers are
+            removed.
         target_layers: modules of `model`; several layers give the mean of their maps.
-        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in the library. A parameter
-            `image_size` of it gets the height and width of what goes through the model.
-        compute_input_gradient, uses_gradients, detach: accepted because the library's meta-methods pass them on; the
-            maps are always made of gradients and always detached.
-        tta_transforms: augmentations of `aug_smooth`, as in the library.
-        num_scales: T, scales of the pyramid (eq. 9).
-        max_size: zeta_T, in pixels (eq. 9).
-        sizes: shorter sides of the pyramid in pixels instead of the formula; the first is the base scale. `"fast"`: the
-            image's own size and 366/224 and 509/224 of it, about a seventh of the time. Maps are nearly as good, but
-            coarser in the deepest layers.
-        eps: the constant of the positive gradient enhancement (eq. 8); of `"pge"` alone.
-        weighting: what the activations are weighed by: `"pge"`, the paper's positive gradients (eq. 6, 8);
-            `"positive"`, the positive gradients as they are, whose maps show the object in every layer and do not
-            depend on the scale of the logits; `"gradient"`, the raw gradients (the ablation without PGE); `"gated"`,
-            deprecated.
-        fsd: mask the fused map with the base scale's (eq. 13-16); off, the result is the primary map (eq. 12).
-        blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 at 224 px, and
-            in proportion to the shorter side.
-        ksize: window of the mask's box filter likewise. None: 91 at 224 px, 31 with the gated weighting.
-        mask_power: of the mask. None: 1, 4 with the gated weighting.
-        multiple_of: enlarged sides are rounded to multiples of this number of pixels, for models that refuse
-            others (14, 16, 32). The input's own sides must be multiples already.
-        interpolation: how the image is enlarged, `"bilinear"` or `"bicubic"`.
-        tiles: for models that take no other size than the input's: enlarged images are covered by overlapping windows
-            of that size, whose activations and gradients are put together. Not with `multiple_of`: the model sees no
-            other size.
-        amp: run the model in bfloat16 where PyTorch holds it safe (autocast), and all else in float32: faster, with
-            slightly other maps. On any device that has bfloat16; for models in float32.
-        batch_size: images whose pyramids are held together; can be set later. It bounds the memory whatever the
-            number of images; larger values pay on a GPU. Their large scales go through the model a few at a time.
-        progress: wraps the iteration over the scales, for example `tqdm.tqdm`.
-        weights: the former name of `weighting`, deprecated.
+        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in pytorch-grad-cam. If it has a
+            parameter `image_size`, it gets the height and width of the images that the model sees.
+        compute_input_gradient, uses_gradients, detach: accepted because meta-methods of pytorch-grad-cam pass them; the
+            maps always use gradients and are always detached.
+        tta_transforms: augmentations of `aug_smooth`, as in pytorch-grad-cam.
+        num_scales: T, the number of scales (eq. 9).
+        max_size: zeta_T in pixels (eq. 9).
+        sizes: shorter sides of the pyramid in pixels, in place of eq. 9; the first is the base scale. `"fast"`: 1,
+            366/224 and 509/224 times the image's size, which takes about a seventh of the time. The maps are nearly as
+            good, but coarser in the deepest layers.
+        eps: the constant of eq. 8; used by `"pge"` only.
+        weighting: weights of the activations. `"pge"`: the paper's positive gradient enhancement (eq. 6, 8).
+            `"positive"`: the positive gradients, whose maps show the object in every layer and do not depend on the
+            scale of the logits. `"gradient"`: the raw gradients, for ablation.
+        fsd: multiply the fused map by the mask (eq. 13 to 16); if False, the result is the primary map (eq. 12).
+        blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 for a shorter
+            side of 224 px, and in proportion for others.
+        ksize: window of the mask's box filter. None: 91 for 224 px.
+        multiple_of: round the sides of enlarged images to multiples of this number of pixels, for models that refuse
+            others (14, 16, 32). The input's own sides must be multiples.
+        interpolation: how images are enlarged, `"bilinear"` or `"bicubic"`.
+        tiles: for models that take one size only: cover enlarged images with overlapping windows of that size, and
+            join their activations and gradients. Excludes `multiple_of`.
+        amp: run the model under autocast to bfloat16, and everything else in float32: faster, with slightly different
+            maps. For float32 models on devices with bfloat16.
+        batch_size: images whose pyramids are processed together; bounds the memory. Increase it on a GPU.
+        progress: a wrapper for the loop over scales, for example `tqdm.tqdm`.
 
     Attributes:
-        outputs: the model's output for the untouched images of the last call, detached.
+        outputs: the model's output for the original images of the last call, detached.
 
     Raises:
-        TypeError, ValueError: an argument that can't work, before anything runs.
+        TypeError, ValueError: an invalid argument; nothing has been run.
+
+    Example:
+        >>> from holistic_cam_plugin.demo import load_demo_model
+        >>> model = load_demo_model()
+        >>> with HolisticCAM(model, [model.layer3], sizes=[64, 96]) as cam:
+        ...     cam(torch.rand(2, 3, 64, 64)).shape
+        (2, 64, 64)
     """
 
     model: nn.Module
@@ -121,29 +121,24 @@ class HolisticCAM(BaseCAM):
         fsd: bool = True,
         blur_size: int | None = None,
         ksize: int | None = None,
-        mask_power: float | None = None,
         multiple_of: int = 1,
         interpolation: str = "bilinear",
         tiles: bool = False,
         amp: bool = False,
         batch_size: int = 1,
         progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
-        weights: str | None = None,
     ) -> None:
-        model = unwrapped(model)
+        model = unwrap_model(model)
         check_target_layers(model, target_layers)
         check_mixed_precision(amp, model)
         self.num_scales = num_scales
         self.max_size = max_size
         self.sizes = sizes
         self.eps = eps
-        self.weighting = weighting if weights is None else _renamed(weights)
-        if self.weighting == "gated":
-            warnings.warn(_GATED, DeprecationWarning, stacklevel=2)
+        self.weighting = weighting
         self.fsd = fsd
         self.blur_size = blur_size
         self.ksize = ksize
-        self.mask_power = mask_power
         self.multiple_of = multiple_of
         self.interpolation = interpolation
         self.tiles = tiles
@@ -151,12 +146,12 @@ class HolisticCAM(BaseCAM):
         self.batch_size = batch_size
         self.progress = progress
         self._check_parameters()
-        self._contexts: list[ExitStack] = []  # evaluation mode, one for each `with` that is open
-        self._lock = threading.RLock()  # held by a call
+        self._with_blocks: list[ExitStack] = []  # evaluation mode of each open `with` block
         self._running = False
         self.outputs: Outputs | None = None
-        with eval_mode(model):  # the library's constructor leaves the model in evaluation mode
-            super().__init__(
+        # BaseCAM's constructor leaves the model in evaluation mode, and hooks until `activations_and_grads` is set.
+        with eval_mode(model):
+            uninterruptible(super().__init__)(
                 model,
                 list(target_layers),
                 reshape_transform,
@@ -166,124 +161,134 @@ class HolisticCAM(BaseCAM):
                 detach,
             )
 
+    def __repr__(self) -> str:
+        """Names the model's class, the target layers and the parameters that are not the defaults."""
+        names = {module: name for name, module in self.model.named_modules()}
+        layers = ", ".join(names.get(layer, "?") for layer in self.target_layers)
+        defaults = inspect.signature(HolisticCAM).parameters.values()
+        changed = [
+            f"{p.name}={getattr(self, p.name)!r}"
+            for p in defaults
+            if p.kind is p.KEYWORD_ONLY and getattr(self, p.name) != p.default
+        ]
+        return f"{type(self).__name__}({', '.join([type(self.model).__name__, f'[{layers}]', *changed])})"
+
     def __call__(
         self,
         input_tensor: Tensor,
         targets: Targets | None = None,
         aug_smooth: bool = False,
         eigen_smooth: bool = False,
-    ) -> Maps:
-        """Saliency maps of the images.
+    ) -> SaliencyMaps:
+        """Compute the saliency maps of a batch of images.
 
         Args:
             input_tensor: preprocessed images `(B, C, H, W)` or volumes `(B, C, D, H, W)`, floating point, on any
                 device.
-            targets: one callable an image that maps its output to a scalar; None: each image's best-scoring class,
-                decided once, on the untouched image. Or one list of such callables an image: they share the passes
-                through the model.
-            aug_smooth: mean over the library's test-time augmentations (six pyramids instead of one).
-            eigen_smooth: first principal component of the weighted activations instead of their sum.
+            targets: one callable per image that maps its output to a scalar. Or one list of callables per image, which
+                share the passes through the model. None: each image's best-scoring class, decided once, on the
+                original image.
+            aug_smooth: average the maps over pytorch-grad-cam's test-time augmentations (six pyramids).
+            eigen_smooth: use the first principal component of the weighted activations in place of their sum.
 
         Returns:
-            `(B, H, W)` or `(B, D, H, W)`, float32, finite, in [0, 1] (eq. 17). A map with no evidence at all is zero,
-            with a warning. With lists of targets, one map a target, those of the first image first: `(targets of all
-            images, H, W)`.
+            `(B, H, W)` or `(B, D, H, W)`, float32, finite, in [0, 1] (eq. 17). With lists of targets, one map per
+            target, those of the first image first. A map without any evidence is zero, with a warning.
 
         Raises:
-            TypeError, ValueError: input, targets or outputs that can't work; the message says what to do.
+            TypeError, ValueError: invalid input, targets or outputs; the message says what to do.
         """
         if aug_smooth:
             return self.forward_augmentation_smoothing(input_tensor, targets, eigen_smooth)
         return self.forward(input_tensor, targets, eigen_smooth)
 
-    def forward(self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False) -> Maps:
+    def forward(self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False) -> SaliencyMaps:
         """`__call__` without augmentations."""
         return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
 
     def forward_augmentation_smoothing(
         self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False
-    ) -> Maps:
-        """`__call__` with augmentations: all of them explain the class of the untouched image."""
-        images, chosen = self._checked(input_tensor, targets)
-        with self._lock:
-            native = together(
-                [
-                    native_pass(self._capture, images[some], None if chosen is None else chosen[some])
+    ) -> SaliencyMaps:
+        """`__call__` with augmentations. All of them explain the class of the original image."""
+        images, chosen = self._check_call(input_tensor, targets)
+        with model_lock(self.model):
+            with self._explaining():
+                originals = [
+                    run_original(self._capture, images[some], None if chosen is None else chosen[some])
                     for some in self._batches(len(images))
                 ]
-            )
-            maps: Maps = super().forward_augmentation_smoothing(images, native.targets, eigen_smooth)
-            self.outputs = native.outputs
+            decided = [some for original in originals for some in original.targets]
+            maps: SaliencyMaps = super().forward_augmentation_smoothing(images, decided, eigen_smooth)
+            self.outputs = join_outputs([original.outputs for original in originals])
         return maps
 
     def compute_cam_per_layer(
         self, input_tensor: Tensor, targets: Targets | None, eigen_smooth: bool = False
-    ) -> list[Maps]:
-        """The map of every target layer: one `(maps, 1, H, W)` (or `(maps, 1, D, H, W)`) array a layer, float32, each
-        map scaled to [0, 1].
+    ) -> list[SaliencyMaps]:
+        """Compute the maps of every target layer.
 
-        The whole pyramid runs here, so that methods of the library that never call `forward` (FinerCAM) get it too.
+        The whole pyramid runs here, because FinerCAM calls this method and never `forward`.
+
+        Returns:
+            For every target layer `(maps, 1, H, W)` or `(maps, 1, D, H, W)`, float32, each map scaled to [0, 1].
         """
-        layers = self._kept(lambda step: step.saliency_map, input_tensor, targets, eigen_smooth)
+        layers = self._explain(input_tensor, targets, eigen_smooth, attrgetter("saliency_map"))
         return [np.stack(maps)[:, None] for maps in layers]
 
     def intermediates(
         self, input_tensor: Tensor, targets: Targets | None = None, eigen_smooth: bool = False
     ) -> list[list[Intermediates]]:
-        """What lies between the stages of one call: for every target layer, one record a map.
+        """Compute the maps and return the intermediate results: for every target layer, one record per map.
 
-        Arguments and errors are those of the call. All of the images' scales are held at once.
+        Arguments and errors are those of `__call__`. The scales of all images are held in memory.
         """
-        return self._kept(lambda step: step, input_tensor, targets, eigen_smooth)
+        return self._explain(input_tensor, targets, eigen_smooth, lambda results: results)
 
     def attribute(self, inputs: Inputs, target: Index | None = None) -> Inputs:
-        """Maps that are not scaled to [0, 1], in the form of captum's attributions: for its metrics and its plots.
+        """Compute maps that are not scaled to [0, 1], in the form of captum's attributions.
 
         Args:
-            inputs: `input_tensor` of the call, or a tuple of it alone.
+            inputs: `input_tensor` of the call, or a tuple that holds it.
             target: as in captum: a class index, or a tuple of indices of one entry of each image's output, such as
-                `(category, row, column)` of a segmentation; a list of these or a tensor `(B,)`: one an image. None:
-                each image's best-scoring class.
+                `(category, row, column)` of a segmentation; or one of these per image, as a list or a tensor `(B,)`.
+                None: each image's best-scoring class.
 
         Returns:
-            `(B, 1, H, W)` or `(B, 1, D, H, W)`, float32, on the model's device, detached: each image's
-            `Intermediates.masked`, in the units of the fused map; of several layers the mean. `expand_as(inputs)` gives
-            what wants the inputs' shape, such as captum's `infidelity`. A tuple of it where `inputs` is one.
+            `(B, 1, H, W)` or `(B, 1, D, H, W)`, float32, on the model's device, detached: `Intermediates.masked` of
+            every image, in the units of the fused map; the mean over several layers. `expand_as(inputs)` gives the
+            inputs' shape, which captum's `infidelity` needs. A tuple if `inputs` is one.
 
         Raises:
-            TypeError, ValueError: as in the call, and targets that are no indices or as many as there are no images.
+            TypeError, ValueError: as in `__call__`, and for targets that are no indices or do not match the images.
+
+        Example:
+            >>> from holistic_cam_plugin.demo import load_demo_model
+            >>> model = load_demo_model()
+            >>> HolisticCAM(model, [model.layer3], sizes=[64, 96]).attribute(torch.rand(2, 3, 64, 64), 9).shape
+            torch.Size([2, 1, 64, 64])
         """
-        images, _ = self._checked(_single(inputs), None)
-        layers = self._kept(lambda step: step.masked, images, index_targets(target, len(images)), False)
+        images, _ = self._check_call(_single(inputs), None)
+        layers = self._explain(images, index_targets(target, len(images)), False, attrgetter("masked"))
         maps = torch.tensor(np.mean(layers, axis=0)[:, None], dtype=torch.float32, device=self.device)
         if isinstance(inputs, tuple):
             return (maps,)
         return maps
 
-    def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Maps]) -> Maps:
+    def aggregate_multi_layers(self, cam_per_target_layer: Sequence[SaliencyMaps]) -> SaliencyMaps:
         """Mean over the layers' maps, scaled to [0, 1]: `(B, H, W)`, float32."""
         if len(cam_per_target_layer) == 1:
             return cam_per_target_layer[0][:, 0]
         return np.stack([min_max_normalize(m) for m in np.concatenate(cam_per_target_layer, axis=1).mean(axis=1)])
 
     @property
-    def weights(self) -> str:
-        """The former name of `weighting`."""
-        return self.weighting
-
-    @weights.setter
-    def weights(self, name: str) -> None:
-        self.weighting = _renamed(name)
-
-    @property
     def activations_and_grads(self) -> Capture:
-        """What runs the model and records the target layers, in the form of the library's ActivationsAndGradients."""
+        """Runs the model and records the target layers, with the interface of pytorch-grad-cam's class."""
         return self._capture
 
     @activations_and_grads.setter
     def activations_and_grads(self, other: Any) -> None:
-        # The library's constructor and some tools set the library's recorder here. Its hooks would see every forward
-        # pass of the model, so only what it was made for is taken over.
+        # BaseCAM's constructor and some tools set pytorch-grad-cam's own recorder. Its hooks would see every forward
+        # pass of the model, so only its reshape transform is used.
         if not isinstance(other, Capture):
             other.release()
             other = Capture(self.model, self.target_layers, other.reshape_transform, self.amp)
@@ -291,125 +296,131 @@ class HolisticCAM(BaseCAM):
         self._capture: Capture = other
 
     def __enter__(self) -> HolisticCAM:
-        self._contexts.append(ExitStack())
-        self._contexts[-1].enter_context(eval_mode(self.model))
+        self._with_blocks.append(ExitStack())
+        self._with_blocks[-1].enter_context(eval_flags(self.model))
         return self
 
-    def __exit__(self, *_: object) -> None:  # errors propagate, unlike in the library
+    @uninterruptible
+    def __exit__(self, *_: object) -> None:  # errors propagate, unlike in pytorch-grad-cam
         self._capture.release()
-        if self._contexts:  # SESS leaves what it never entered
-            self._contexts.pop().close()
+        if self._with_blocks:  # SESS leaves a block that it never entered
+            self._with_blocks.pop().close()
 
     def __del__(self) -> None:
-        for context in reversed(getattr(self, "_contexts", [])):  # none if the constructor refused its arguments
-            context.close()
+        for block in reversed(getattr(self, "_with_blocks", [])):  # none if the constructor raised
+            block.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy holds no lock and is in no `with`.
-        return {name: value for name, value in self.__dict__.items() if name not in ("_contexts", "_lock")}
+        # A copy is not inside a `with` block.
+        return self.__dict__ | {"_with_blocks": [], "_running": False}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _contexts=[], _lock=threading.RLock(), _running=False)
+    def _explain(
+        self,
+        input_tensor: Tensor,
+        targets: Targets | None,
+        eigen_smooth: bool,
+        keep: Callable[[Intermediates], Any],
+    ) -> list[list[Any]]:
+        """What `keep` takes of the results of every map, for each target layer."""
+        images, chosen = self._check_call(input_tensor, targets)
+        size = tuple(images.shape[2:])
+        layers: list[list[Any]] = [[] for _ in self.target_layers]
+        outputs = []
+        with model_lock(self.model), self._explaining():
+            for some in self._batches(len(images)):
+                original, scales = self._run_pyramid(images[some], None if chosen is None else chosen[some])
+                outputs.append(original.outputs)
+                for layer, results in enumerate(layers):
+                    for image in [i for i, some in enumerate(original.targets) for _ in some]:
+                        activations = [scale.activations[layer][image] for scale in scales]
+                        # Each gradient is freed as soon as its weights are computed.
+                        gradients = (scale.gradients[layer][image].pop(0) for scale in scales)
+                        results.append(keep(self._map(activations, gradients, size, eigen_smooth)))
+        self.outputs = join_outputs(outputs)
+        return layers
+
+    def _map(
+        self, activations: list[Tensor], gradients: Iterable[Tensor], size: tuple[int, ...], eigen_smooth: bool
+    ) -> Intermediates:
+        return holistic_map(
+            activations,
+            gradients,
+            size,
+            weighting=self.weighting,
+            eps=self.eps,
+            fsd=self.fsd,
+            blur_size=self.blur_size,
+            ksize=self.ksize,
+            eigen_smooth=eigen_smooth,
+        )
+
+    def _run_pyramid(self, images: Tensor, targets: list[list[Target]] | None) -> tuple[Original, list[Scale]]:
+        """Activations and gradients of all scales, the base scale first (eq. 9)."""
+        depth = images.shape[2] if images.ndim == 5 else None
+        height, width = images.shape[-2:]
+        sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth, self.multiple_of)
+        original = run_original(self._capture, images, targets)
+        own = original.scale.size
+        found = {sizes.index(own): original.scale} if own in sizes else {}
+        # The largest scale, whose pass takes the most memory, comes before the others are held.
+        order = sorted(range(len(sizes)), key=lambda t: math.prod(sizes[t]), reverse=True)
+        for t, size in zip(order, self._watch([sizes[t] for t in order]), strict=True):
+            if t not in found:
+                found[t] = run_scale(self._capture, images, original, size, self.interpolation, self.tiles)
+        scales = [found[t] for t in range(len(sizes))]
+        check_scored(scales[0])
+        warn_of_gaps(scales, stacklevel=5)
+        return original, scales
+
+    def _watch(self, sizes: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+        """The sizes, wrapped by `progress`; TypeError or ValueError unless it yields each of them in order."""
+        if self.progress is None:
+            yield from sizes
+            return
+        advice = "it must yield what it is given, as tqdm.tqdm does"
+        shown = self.progress(sizes)
+        if not isinstance(shown, Iterable):
+            raise TypeError(f"progress returned a {type(shown).__name__}, not an iterable: {advice}")
+        count = 0
+        for given in shown:
+            if count == len(sizes) or given is not sizes[count]:
+                raise ValueError(f"progress yielded {given!r}, an unexpected item: {advice}")
+            count += 1
+            yield given
+        if count < len(sizes):
+            raise ValueError(f"progress yielded {count} of {len(sizes)} scales: {advice}")
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Other threads' calls of this object wait; one from inside of this call is an error."""
-        with self._lock:
-            if self._running:
-                raise RuntimeError(
-                    "a target, or the model, asks the object that is explaining it: give it a HolisticCAM of its own"
-                )
-            self._running = True
-            try:
+    def _running_once(self) -> Iterator[None]:
+        if self._running:
+            raise RuntimeError("a target or the model called the HolisticCAM that is running: give it one of its own")
+        self._running = True
+        try:
+            with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
                 yield
-            finally:
-                self._running = False
+        finally:
+            self._running = False
 
-    def _checked(self, input_tensor: Tensor, targets: Targets | None) -> tuple[Tensor, list[list[Target]] | None]:
-        """The border: images on the model's device, and a list of targets for each of them, if there are any."""
+    def _explaining(self) -> uninterrupted[None]:
+        """The state of model and PyTorch during a call; a call from inside raises RuntimeError."""
+        return uninterrupted(self._running_once())
+
+    def _check_call(self, input_tensor: Tensor, targets: Targets | None) -> tuple[Tensor, list[list[Target]] | None]:
+        """Validate the arguments; returns images on the model's device and a list of targets for each of them."""
         self._check_parameters()
-        self._follow_attributes()
+        self._update_capture()
         check_mixed_precision(self.amp, self.model)
         images = check_images(input_tensor, self.device, volumes=True)
         if self.tiles and images.ndim == 5:
-            raise ValueError("tiles=True covers images; volumes need a model that takes any size, or num_scales=1")
-        return images, targets_of_images(targets, len(images))
+            raise ValueError("tiles=True takes images only: for volumes pass num_scales=1, or a model of any size")
+        return images, list_targets(targets, len(images))
 
     def _batches(self, images: int) -> Iterator[slice]:
-        """The images that are held together."""
         for first in range(0, images, self.batch_size):
             yield slice(first, first + self.batch_size)
 
-    def _kept(
-        self, keep: Callable[[Intermediates], Kept], input_tensor: Tensor, targets: Targets | None, eigen_smooth: bool
-    ) -> list[list[Kept]]:
-        """What is kept of every map, layer by layer."""
-        layers: list[list[Kept]] = [[] for _ in self.target_layers]
-        with self._alone():
-            for layer, step in self._steps(input_tensor, targets, eigen_smooth):
-                layers[layer].append(keep(step))
-        return layers
-
-    def _steps(
-        self, input_tensor: Tensor, targets: Targets | None, eigen_smooth: bool
-    ) -> Iterator[tuple[int, Intermediates]]:
-        """Every layer's maps with what they are made of, a batch at a time, in the order of the targets in each."""
-        images, chosen = self._checked(input_tensor, targets)
-        height, width = images.shape[-2:]
-        depth = images.shape[2] if images.ndim == 5 else None
-        sizes = pyramid_sizes(height, width, self.num_scales, self.max_size, self.sizes, depth, self.multiple_of)
-        outputs: list[Outputs] = []
-        for some in self._batches(len(images)):
-            with (
-                stage("model", images.device),
-                eval_mode(self.model),
-                torch.inference_mode(False),
-                torch.enable_grad(),
-            ):
-                output, stacks = pyramid_stacks(
-                    self._capture,
-                    images[some],
-                    None if chosen is None else chosen[some],
-                    sizes,
-                    self._weights,
-                    self.interpolation,
-                    self.progress,
-                    tiles=self.tiles,
-                )
-            outputs.append(output)
-            for layer, layer_stacks in enumerate(stacks):
-                for stack in layer_stacks:
-                    for step in self._maps(stack, tuple(images.shape[2:]), eigen_smooth):
-                        yield layer, step
-        self.outputs = joined(outputs)
-
-    def _weights(self, activations: Tensor, gradients: Tensor) -> Tensor:
-        """Element-wise weights at one scale, `(B, C, h, w)`."""
-        return weighting_by_name(self.weighting).weigh(activations, gradients, self.eps)
-
-    def _maps(self, stack: Stack, size: tuple[int, ...], eigen_smooth: bool) -> Iterator[Intermediates]:
-        """One map a target, `(H, W)` or `(D, H, W)`, of one image in one target layer."""
-        weighting = weighting_by_name(self.weighting)
-        device = stack.activations[0].device
-        for weights in stack.weights:
-            base = mask = None
-            with stage("fusing", device):
-                fused = _as_numpy(weighting.fuse(stack.activations, weights, size, eigen_smooth))
-                if self.fsd:
-                    base = _as_numpy(weighting.fuse(stack.activations[:1], weights[:1], size, False))
-            if base is not None:
-                with stage("mask", device):
-                    mask = self._mask(base, weighting)
-            saliency_map = min_max_normalize(fused if mask is None else fused.astype(np.float64) * mask)
-            yield Intermediates(stack.activations, weights, fused, base, mask, saliency_map)
-
-    def _mask(self, base: Maps, weighting: Weighting) -> NDArray[np.float64]:
-        """The mask that goes with the weighting, but for what the user chose."""
-        power = weighting.mask_power if self.mask_power is None else self.mask_power
-        return denoising_mask(base, self.blur_size, self.ksize, ksize_at_224=weighting.ksize_at_224, power=power)
-
-    def _follow_attributes(self) -> None:
-        """Explain what the attributes name, also where they were set after the construction."""
+    def _update_capture(self) -> None:
+        """Use the attributes as they are, also where they were set after the construction."""
         capture = self._capture
         pairs = (
             (capture.model, self.model),
@@ -419,25 +430,23 @@ class HolisticCAM(BaseCAM):
         )
         if all(used is named for used, named in pairs):
             return
-        self.model = unwrapped(self.model)
+        self.model = unwrap_model(self.model)
         check_target_layers(self.model, self.target_layers)
         self._capture = Capture(self.model, self.target_layers, self.reshape_transform, self.amp)
 
     def _check_parameters(self) -> None:
         check_pyramid(self.num_scales, self.max_size, self.sizes)
         check_eps(self.eps)
-        weighting_by_name(self.weighting)
+        find_weighting(self.weighting)
         check_switch("fsd", self.fsd)
         check_switch("tiles", self.tiles)
         check_kernels(self.blur_size, self.ksize)
-        check_power("mask_power", self.mask_power)
         check_multiples(self.multiple_of, self.tiles)
         check_interpolation(self.interpolation)
         check_positive_integer("batch_size", self.batch_size)
 
 
 def _single(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The one tensor of captum's inputs."""
     if not isinstance(inputs, tuple):
         return inputs
     if len(inputs) != 1:
@@ -445,17 +454,3 @@ def _single(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
             f"inputs must be one tensor, got a tuple of {len(inputs)}: the model is explained for one input"
         )
     return inputs[0]
-
-
-def _as_numpy(fused: Tensor) -> Maps:
-    array: Maps = torch.nan_to_num(fused).cpu().numpy()
-    return array
-
-
-def _renamed(weights: str) -> str:
-    warnings.warn(
-        f"weights= is now called weighting=, and goes with the next minor version: pass weighting={weights!r}",
-        DeprecationWarning,
-        stacklevel=3,
-    )
-    return weights

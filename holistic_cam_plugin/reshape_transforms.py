@@ -1,8 +1,8 @@
-"""Reshape transforms of vision transformers that follow the size of the image: tokens become maps.
+"""Reshape transforms of vision transformers for images of any size.
 
-They stand where the library's `vit_reshape_transform` and `swinT_reshape_transform` stand, which know one grid alone.
-`HolisticCAM` gives a reshape transform that has a parameter `image_size` the height and width in pixels of the image
-that goes through the model. The library's methods do not: with them a square image is assumed.
+They replace pytorch-grad-cam's `vit_reshape_transform` and `swinT_reshape_transform`, which assume a fixed grid.
+`HolisticCAM` passes the height and width of the image in pixels as `image_size`; pytorch-grad-cam's methods do not, so
+that a square image is assumed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from torch import Tensor
 
 __all__ = ["swin_reshape_transform", "vit_reshape_transform"]
 
-# Patch sizes in pixels of the models in use: tried first, since a grid of few patches fits others as well.
+# Common patch sizes in pixels, tried first: a grid of few patches is consistent with other sizes too.
 COMMON_PATCH_SIZES = (4, 8, 12, 14, 16, 18, 20, 28, 30, 32)
-# Class token, distillation token, registers: the most that models in use put before the grid. Were it more, the
-# grids of two patch sizes could be mistaken for one another.
-MOST_PREFIX_TOKENS = 9
+# Class token, distillation token, registers. With more tokens allowed, the grids of two patch sizes would be ambiguous.
+MAX_PREFIX_TOKENS = 9
 
 
 def vit_reshape_transform(
@@ -27,69 +26,77 @@ def vit_reshape_transform(
     patch_size: int | None = None,
     prefix_tokens: int | None = None,
 ) -> Tensor:
-    """Tokens of a ViT, without those before the grid, as maps.
+    """Reshape the tokens of a ViT to maps and drop the prefix tokens.
 
     Args:
-        tokens: `(B, N, C)`; the patches row by row, after class, distillation and register tokens if there are any.
-        image_size: height and width of the image in pixels; None: a square one.
-        patch_size: in pixels; None: the one that leaves room for all the tokens. Name it with `functools.partial` for
-            images of a few patches only.
-        prefix_tokens: tokens before the grid; None: what the grid leaves over.
+        tokens: `(B, N, C)`: class, distillation and register tokens if there are any, then the patches row by row.
+        image_size: height and width of the image in pixels. None: a square image.
+        patch_size: in pixels. None: inferred from the number of tokens; set it with `functools.partial` for images of a
+            few patches.
+        prefix_tokens: number of tokens before the patches. None: inferred.
 
     Returns:
         `(B, C, h, w)`.
 
     Raises:
-        ValueError: no grid of the image's aspect has that many patches.
+        ValueError: the number of tokens fits no grid of the image's aspect ratio.
+
+    Example:
+        >>> tokens = torch.rand(2, 1 + 14 * 20, 192)  # a class token and patches of 16 px
+        >>> vit_reshape_transform(tokens, image_size=(224, 320)).shape
+        torch.Size([2, 192, 14, 20])
     """
     if tokens.ndim != 3:
         raise ValueError(f"a ViT's tokens must be (B, N, C), got shape {tuple(tokens.shape)}: choose another layer")
-    for height, width in _patch_grids(tokens.shape[1], image_size, patch_size):
+    for height, width in _list_grids(tokens.shape[1], image_size, patch_size):
         prefix = tokens.shape[1] - height * width
-        if (0 <= prefix <= MOST_PREFIX_TOKENS) if prefix_tokens is None else prefix == prefix_tokens:
-            return _as_maps(tokens[:, prefix:], height, width)
+        if (0 <= prefix <= MAX_PREFIX_TOKENS) if prefix_tokens is None else prefix == prefix_tokens:
+            return _to_maps(tokens[:, prefix:], height, width)
     raise ValueError(
-        f"{tokens.shape[1]} tokens are no grid of an image of {_written(image_size)} px: give "
-        "functools.partial(vit_reshape_transform, patch_size=..., prefix_tokens=...) as reshape_transform"
+        f"{tokens.shape[1]} tokens fit no grid of {_describe(image_size)}: pass reshape_transform="
+        "functools.partial(vit_reshape_transform, patch_size=..., prefix_tokens=...)"
     )
 
 
 def swin_reshape_transform(
     tokens: Tensor, image_size: tuple[int, ...] | None = None, channels_last: bool = True
 ) -> Tensor:
-    """Features of a Swin transformer, or any other with the channels last, as maps.
+    """Reshape the features of a Swin transformer, or of any model with channels last, to maps.
 
     Args:
-        tokens: `(B, h, w, C)` as torchvision and timm have them, or `(B, N, C)` row by row.
-        image_size: height and width of the image in pixels, for the aspect of N tokens; None: a square one.
-        channels_last: False: what has four dimensions is `(B, C, h, w)` already, as in models whose first stages are
-            convolutions.
+        tokens: `(B, h, w, C)`, as in torchvision and timm, or `(B, N, C)` row by row.
+        image_size: height and width of the image in pixels, which determine the grid of N tokens. None: a square image.
+        channels_last: False if features with four dimensions are `(B, C, h, w)` already, as in models whose first
+            stages are convolutions.
 
     Returns:
         `(B, C, h, w)`.
 
     Raises:
-        ValueError: another number of dimensions, or N tokens that are no grid of the image's aspect.
+        ValueError: the number of dimensions is not 3 or 4, or N tokens fit no grid of the image's aspect ratio.
+
+    Example:
+        >>> swin_reshape_transform(torch.rand(2, 7, 7, 768)).shape
+        torch.Size([2, 768, 7, 7])
     """
     if tokens.ndim == 4:
         return tokens.permute(0, 3, 1, 2) if channels_last else tokens
     if tokens.ndim != 3:
         raise ValueError(
-            f"features with the channels last must be (B, h, w, C) or (B, N, C), got shape {tuple(tokens.shape)}"
+            f"features with channels last must be (B, h, w, C) or (B, N, C), got shape {tuple(tokens.shape)}"
         )
     count = tokens.shape[1]
-    aspect = 1.0 if image_size is None else image_size[-2] / image_size[-1]
-    height = round(math.sqrt(count * aspect))
-    # Rounding at every merging of patches moves a side by one or two.
-    near = sorted(range(max(1, height - 2), height + 3), key=lambda h: abs(h - math.sqrt(count * aspect)))
-    for height in near:
+    ideal = math.sqrt(count * (1.0 if image_size is None else image_size[-2] / image_size[-1]))
+    # Every merging of patches rounds the sides, so the height may be off by one or two.
+    rounded = round(ideal)
+    for height in sorted(range(max(1, rounded - 2), rounded + 3), key=lambda h: abs(h - ideal)):
         if count % height == 0:
-            return _as_maps(tokens, height, count // height)
-    raise ValueError(f"{count} tokens are no grid of an image of {_written(image_size)} px")
+            return _to_maps(tokens, height, count // height)
+    raise ValueError(f"{count} tokens fit no grid of {_describe(image_size)}")
 
 
-def _patch_grids(count: int, image_size: tuple[int, ...] | None, patch_size: int | None) -> Iterator[tuple[int, int]]:
-    """Grids that so many tokens may be, the likely ones first: patches that end at the border are cut off or padded."""
+def _list_grids(count: int, image_size: tuple[int, ...] | None, patch_size: int | None) -> Iterator[tuple[int, int]]:
+    """Yield possible grids of patches, likely ones first; patches at the border may be padded or cut off."""
     if image_size is None:
         side = math.isqrt(count)
         yield side, side
@@ -102,9 +109,9 @@ def _patch_grids(count: int, image_size: tuple[int, ...] | None, patch_size: int
         yield height // size, width // size
 
 
-def _as_maps(tokens: Tensor, height: int, width: int) -> Tensor:
+def _to_maps(tokens: Tensor, height: int, width: int) -> Tensor:
     return tokens.reshape(len(tokens), height, width, -1).permute(0, 3, 1, 2)
 
 
-def _written(image_size: tuple[int, ...] | None) -> str:
-    return "any" if image_size is None else "x".join(map(str, image_size))
+def _describe(image_size: tuple[int, ...] | None) -> str:
+    return "a square image" if image_size is None else f"an image of {'x'.join(map(str, image_size))} px"

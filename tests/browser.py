@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-__all__ = ["PATIENCE", "browser", "errors", "screen"]
+from tests.processes import PATIENCE
 
-# Of a page or a script, in seconds: generous, for a machine that other programs use.
-PATIENCE = 120
+__all__ = ["browser", "errors", "screen"]
 
 _OPTIONS = (
     "--headless=new",

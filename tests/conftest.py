@@ -186,8 +186,7 @@ def reference_maps(
             mean_a, mean_w = (np.mean([scale[layer][i] for scale in scales], axis=0) for i in (0, 1))
             primary = np.maximum((mean_w * mean_a).sum(axis=0), 0)
             base = np.maximum((scales[0][layer][1] * scales[0][layer][0]).sum(axis=0), 0)
-            box, power = (31, 4) if weights == "gated" else (91, 1)
-            maps.append(min_max(primary * literal_wrap(base, shorter, box) ** power if fsd else primary))
+            maps.append(min_max(primary * literal_wrap(base, shorter) if fsd else primary))
         results.append(min_max(np.mean(maps, axis=0)))
     return np.stack(results)
 
@@ -214,22 +213,9 @@ def literal_pge(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
     return alpha * gradients.relu()
 
 
-def literal_gate(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
-    positive = gradients.relu() ** 2
-    constant = energy = 0.0
-    for channel in gradients[0]:
-        values = channel[channel != 0]
-        if len(values):
-            constant += float(values.mean() ** 2 * len(values))
-            energy += float((values**2).sum())
-    variation = 1 - constant / energy
-    return variation * positive * gradients.abs().sum() / positive.sum() + (1 - variation) * gradients
-
-
 LITERAL_WEIGHTS = {
     "pge": literal_pge,
     "positive": lambda activations, gradients, eps: gradients.relu(),
-    "gated": literal_gate,
     "gradient": lambda activations, gradients, eps: gradients,
 }
 
@@ -238,9 +224,9 @@ def to_canvas(x: Tensor, size: tuple[int, int]) -> np.ndarray:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)[0].numpy()
 
 
-def literal_wrap(base: np.ndarray, shorter: int, box: int) -> np.ndarray:
+def literal_wrap(base: np.ndarray, shorter: int) -> np.ndarray:
     odd = range(3, 255, 2)
-    blur_size, ksize = (min(odd, key=lambda n: (abs(n - full * shorter / 224), -n)) for full in (51, box))
+    blur_size, ksize = (min(odd, key=lambda n: (abs(n - full * shorter / 224), -n)) for full in (51, 91))
     low, middle = base.min(), (base.max() + base.min()) / 2
     if middle == low:
         return np.ones_like(base)

@@ -94,7 +94,6 @@ options = st.fixed_dictionaries(
     optional={
         "eps": st.sampled_from([0, 1e-5, 1.0]),
         "interpolation": st.sampled_from(["bilinear", "bicubic"]),
-        "mask_power": st.sampled_from([1, 2.5]),
         "blur_size": st.sampled_from([1, 3, 255]),
         "ksize": st.sampled_from([1, 3, 255]),
     },

@@ -1,4 +1,4 @@
-"""Real architectures of torchvision and timm, with random weights, in every task of the library's tutorials."""
+"""Real architectures of torchvision and timm, with random weights, in every task of pytorch-grad-cam's tutorials."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def checked(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Output(nn.Module):
-    """The wrapper of the library's segmentation tutorial."""
+    """The wrapper of pytorch-grad-cam's segmentation tutorial."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def test_a_scale_that_loses_the_object_counts_as_zero():
     model, image = Spot(largest=80).eval(), spot_image()
     target = FasterRCNNBoxScoreTarget([1], torch.tensor([[36.0, 12.0, 52.0, 28.0]]))
     cam = HolisticCAM(model, [model.features], sizes=[64, 96, 128], fsd=False)
-    with pytest.warns(UserWarning, match="find nothing in the images of 128x128, 96x96 px: these scales count as zero"):
+    with pytest.warns(UserWarning, match="find nothing in the images of 96x96, 128x128 px: these scales count as zero"):
         maps = cam(image, [target])
     checked(maps, (1, 64, 64))
     blind = FasterRCNNBoxScoreTarget([1], torch.tensor([[0.0, 0.0, 5.0, 5.0]]))
@@ -292,7 +292,7 @@ def test_transformers_that_take_any_size(name, shape):
 def test_the_librarys_fixed_transform_is_told_of_ours():
     model = seeded(lambda: timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True))
     cam = HolisticCAM(model, [model.blocks[-1].norm1], library_vit_reshape_transform, sizes=[224, 256])
-    with pytest.raises(ValueError, match=r"not at the pyramid's 256x256 px .*holistic_cam_plugin\.vit_reshape_trans"):
+    with pytest.raises(ValueError, match=r"not the pyramid's 256x256 px .*holistic_cam_plugin\.vit_reshape_trans"):
         cam(picture(224, 224))
 
 
@@ -301,7 +301,7 @@ def test_a_vit_of_fixed_size_has_its_tiles():
     del model.encoder.layers[2:]  # two blocks will do
     layer = model.encoder.layers[-1].ln_1
     image = picture(224, 224)
-    with pytest.raises(ValueError, match=r"not at the pyramid's 1081x1081 px .*needs tiles=True"):
+    with pytest.raises(ValueError, match=r"not the pyramid's 1081x1081 px .*Pass tiles=True"):
         HolisticCAM(model, [layer], vit_reshape_transform)(image)
     cam = HolisticCAM(model, [layer], vit_reshape_transform, tiles=True, sizes=[224, 366], weighting="gradient")
     checked(cam(image), (1, 224, 224))
@@ -342,11 +342,11 @@ def test_gray_and_multi_channel_images(channels):
     checked(HolisticCAM(model, [model.layer3], sizes=[64, 96])(image, [ClassifierOutputTarget(3)]), (1, 64, 64))
 
 
-@pytest.mark.parametrize("eigen_smooth", [False, True])
-@pytest.mark.parametrize("fsd", [False, True])
+@pytest.mark.campaign
+@pytest.mark.parametrize(("fsd", "eigen_smooth"), [(True, False), (False, True)])
 def test_videos(fsd, eigen_smooth):
     model, clip = seeded(video.r3d_18, weights=None), picture(8, 48, 56)
-    cam = HolisticCAM(model, [model.layer2], sizes=[48, 64], fsd=fsd)
+    cam = HolisticCAM(model, [model.layer2], sizes=[48, 64], fsd=not eigen_smooth)
     target = [ClassifierOutputTarget(3)]
     maps = checked(cam(clip, target, eigen_smooth=eigen_smooth), (1, 8, 48, 56))
     assert maps.shape == GradCAM(model, [model.layer2])(clip, target).shape
@@ -391,7 +391,7 @@ def test_every_weight_takes_volumes(weights):
 
 def test_volumes_are_not_enlarged_bicubically():
     model = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), Score()).eval()
-    with pytest.raises(ValueError, match="volumes are enlarged trilinearly: interpolation must be 'bilinear'"):
+    with pytest.raises(ValueError, match="interpolation must be 'bilinear' for volumes"):
         HolisticCAM(model, [model[0]], sizes=[16, 20], interpolation="bicubic")(picture(6, 16, 18, channels=1))
 
 

@@ -153,7 +153,7 @@ def test_a_tuple_gives_a_tuple(net, images):
     [
         (torch.zeros(2, 3, 8, 8), [1, 2, 3], ValueError, "got 3 targets for 2 images"),
         (torch.zeros(2, 3, 8, 8), "cat", TypeError, "a target must be a class index"),
-        (torch.zeros(2, 3, 8, 8), 6, ValueError, r"target \(6,\) is no entry of an image's output of shape \(6,\)"),
+        (torch.zeros(2, 3, 8, 8), 6, ValueError, r"target \(6,\) is no entry of an output of shape \(6,\)"),
         (torch.zeros(3, 8, 8), 1, ValueError, r"must be a batch \(B, C, H, W\)"),
         (np.zeros((2, 3, 8, 8)), 1, TypeError, "must be a floating-point tensor .* got a ndarray"),
     ],

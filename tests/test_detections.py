@@ -15,9 +15,9 @@ CLASSES = 3
 
 
 class Cells(nn.Module):
-    """A detector of one box a cell of 8 px, an eighth of the image wide; it sees brightness, and what lies 32 px about.
+    """A detector of one box per cell of 8 px; its scores depend on the brightness of the cell and its surroundings.
 
-    Class 1 is bright, class 2 is dark, class 0 never. Refuses sides that are no multiples of 32, as YOLOs do.
+    Class 1 is bright, class 2 is dark, class 0 never occurs. As in YOLO, sides must be multiples of 32.
     """
 
     def __init__(self, form: str = "yolo") -> None:
@@ -48,7 +48,7 @@ class Cells(nn.Module):
 
 
 def two_spots() -> Tensor:
-    """One bright spot above on the left, one dark spot below on the right."""
+    """A bright spot at the upper left and a dark spot at the lower right."""
     y, x = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
     spot = [torch.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 60) for cy, cx in ((28, 36), (68, 92))]
     return (spot[0] - spot[1]).expand(1, 3, 96, 128)
@@ -65,7 +65,7 @@ OPTIONS = {"sizes": [96, 150, 200], "multiple_of": 32, "weighting": "positive"}
 
 
 def picked(model: nn.Module, label: int) -> Tensor:
-    """What a user does: suppress what is not the best, and take the box of the class."""
+    """Apply non-maximum suppression and return the best box of the class, as a user would."""
     with torch.no_grad():
         (found,) = model(two_spots())
     kept = batched_nms(found["boxes"], found["scores"], found["labels"], 0.3)
@@ -94,7 +94,7 @@ def test_all_forms_of_the_same_detections_give_the_same_map():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_box_is_followed_through_the_scales(form):
+def test_a_box_is_identified_at_every_scale(form):
     model, layer = detector(form)
     box, seen = picked(model, 1), []
 
@@ -112,13 +112,13 @@ def test_the_box_is_followed_through_the_scales(form):
         assert score > 0.5
 
 
-def test_without_multiples_such_a_model_refuses_the_pyramid():
+def test_models_of_multiples_need_multiple_of():
     model, layer = detector("yolo")
-    with pytest.raises(ValueError, match=r"passes at 96x128 px but not at the pyramid's 200x266 px"):
+    with pytest.raises(ValueError, match=r"takes images of 96x128 px but not the pyramid's 200x266 px"):
         HolisticCAM(model, [layer], sizes=[96, 200])(two_spots(), [BoxScoreTarget([picked(model, 1)], [1])])
-    with pytest.raises(ValueError, match="97x128 px are no multiples of multiple_of=32: crop or pad it"):
+    with pytest.raises(ValueError, match="97x128 px, which are no multiples of multiple_of=32: crop or pad it"):
         HolisticCAM(model, [layer], multiple_of=32)(torch.rand(1, 3, 97, 128))
-    with pytest.raises(ValueError, match="multiple_of=32 and tiles=True exclude one another"):
+    with pytest.raises(ValueError, match="multiple_of=32 excludes tiles=True"):
         HolisticCAM(model, [layer], multiple_of=32, tiles=True)
 
 
@@ -205,7 +205,7 @@ def test_transformers_detectors(make_images, build, step):
     boxes = [BoxScoreTarget(one["boxes"][:2], one["labels"][:2], iou_threshold=0.1) for one in found]
     base = HolisticCAM(model, [stage], num_scales=1, weighting="gradient")(images, boxes)
     assert (base.max(axis=(1, 2)) == 1).all()
-    # Detections of a random net don't last through the scales.
+    # The detections of a random model differ from scale to scale.
     cam = HolisticCAM(model, [stage], sizes=[64, 96], multiple_of=step, weighting="gradient")
     maps = cam(images, [lambda found: found["scores"].max()] * 2)
     assert maps.shape == (2, 64, 96)
@@ -217,7 +217,7 @@ def found(boxes, labels, scores):
     return {"boxes": torch.as_tensor(boxes), "labels": torch.tensor(labels), "scores": torch.tensor(scores)}
 
 
-def test_the_target_takes_the_likely_one_of_those_that_overlap():
+def test_the_target_selects_the_best_overlapping_detection():
     box = [10.0, 10.0, 30.0, 30.0]
     near, far = [11.0, 10.0, 31.0, 30.0], [40.0, 10.0, 60.0, 30.0]
     detections = found([box, near, box, far], [1, 1, 2, 1], [0.1, 0.8, 0.9, 0.95])
@@ -229,25 +229,25 @@ def test_the_target_takes_the_likely_one_of_those_that_overlap():
     assert float(BoxScoreTarget([box], [1])(found(np.zeros((0, 4), np.float32), [], []))) == 0
 
 
-def test_a_clear_detection_has_the_score_that_the_librarys_target_adds_the_overlap_to():
+def test_a_clear_detection_agrees_with_faster_rcnn_box_score_target():
     box = [10.0, 10.0, 30.0, 30.0]
     detections = found([box, [40.0, 10.0, 60.0, 30.0]], [1, 2], [0.7, 0.9])
-    library = FasterRCNNBoxScoreTarget([1], torch.tensor([box]))(detections)
-    assert float(BoxScoreTarget([box], [1])(detections)) == pytest.approx(float(library) - 1)
+    reference = FasterRCNNBoxScoreTarget([1], torch.tensor([box]))(detections)
+    assert float(BoxScoreTarget([box], [1])(detections)) == pytest.approx(float(reference) - 1)
 
 
-def test_wrong_arguments_are_refused():
+def test_invalid_arguments():
     with pytest.raises(ValueError, match=r"boxes must be \(n, 4\), at least one, got shape \(0, 4\)"):
         BoxScoreTarget(torch.zeros(0, 4), [])
     with pytest.raises(ValueError, match=r"boxes must be \(n, 4\), at least one, got shape \(4,\)"):
         BoxScoreTarget([1.0, 2.0, 3.0, 4.0], [1])
-    with pytest.raises(ValueError, match="got 1 boxes and 2 labels"):
+    with pytest.raises(ValueError, match="same length, got 1 and 2"):
         BoxScoreTarget([[1.0, 2.0, 3.0, 4.0]], [1, 2])
     with pytest.raises(ValueError, match="box_format must be one of xyxy, xywh, cxcywh, got 'yolo'"):
         BoxScoreTarget([[1.0, 2.0, 3.0, 4.0]], [1], "yolo")
     with pytest.raises(ValueError, match="activation must be one of softmax, sigmoid, got 'relu'"):
         DETRDetections(nn.Identity(), "relu")
-    with pytest.raises(ValueError, match=r'the model has no config\.num_labels: name its activation="softmax" or'):
+    with pytest.raises(ValueError, match=r'the model has no config\.num_labels: pass activation="softmax" or'):
         DETRDetections(nn.Identity())
     for outputs in (torch.zeros(1, 25200, 85), torch.zeros(1, 85), {}):
         with pytest.raises(ValueError, match=r"a YOLO must return \(B, 4 \+ classes, N\), boxes before classes, got"):

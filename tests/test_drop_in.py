@@ -1,4 +1,4 @@
-"""What the library and its users expect of a CAM class: signatures, attributes, meta-methods, metrics."""
+"""What pytorch-grad-cam and its users expect of a CAM class: signatures, attributes, meta-methods, metrics."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_progress_wraps_the_iteration_over_the_scales(net, images):
 
     plain = HolisticCAM(net, [net.layer2], batch_size=2, **SIZES)(images)
     assert np.array_equal(HolisticCAM(net, [net.layer2], batch_size=2, progress=progress, **SIZES)(images), plain)
-    assert given == [[(64, 64), (96, 96), (80, 80)]]  # the base scale, then the largest first
+    assert given == [[(96, 96), (80, 80), (64, 64)]]  # the largest first
 
 
 def test_the_librarys_recorder_can_be_swapped_in(net, images):
@@ -272,7 +272,7 @@ def test_the_object_inside_gives_the_unnormalised_maps_of_finer_cam(net, images)
         np.testing.assert_allclose(one, min_max_normalize(step.masked), atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # the library's ROAD with numpy 2
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # pytorch-grad-cam's ROAD with numpy 2
 @pytest.mark.parametrize("method", [HolisticCAM, CAMERAS])
 def test_metrics_and_a_live_object_beside_them(net, make_images, method):
     images = make_images(2, 32, 32)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
-from holistic_cam_plugin.errors import UsageError, check_file, near_matches, reason
+from holistic_cam_plugin.errors import UsageError, check_file, describe_error, near_matches, out_of_memory
 
 
 def test_a_message_is_one_line():
@@ -36,14 +37,14 @@ def test_files(tmp_path):
         check_file(tmp_path / "none" / "photo.jpg")
     with pytest.raises(UsageError, match="is a folder, not a file"):
         check_file(tmp_path)
-    with pytest.raises(UsageError, match=r"nnn\.jpg can't be read: File name too long"):
+    with pytest.raises(UsageError, match=r"nnn\.jpg cannot be read: File name too long"):
         check_file(tmp_path / ("n" * 300 + ".jpg"))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(UsageError, match=r"pipe\.jpg is no regular file"):
+    with pytest.raises(UsageError, match=r"pipe\.jpg is not a regular file"):
         check_file(tmp_path / "pipe.jpg")
 
 
@@ -53,8 +54,24 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         (ValueError("short"), "short"),
         (ValueError("first\nsecond"), "first"),
         (MemoryError(), "MemoryError"),
-        (ValueError("x" * 500), "x" * 199 + "…"),
+        (OSError(13, "Permission denied", "/home/me/x"), "Permission denied"),
+        (OSError("truncated"), "truncated"),
+        (ValueError("x" * 501), "x" * 499 + "…"),
     ],
 )
 def test_what_other_libraries_say_is_kept_short(error, said):
-    assert reason(error) == said
+    assert describe_error(error) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("full"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 12 bytes"), True),
+        (UsageError("Grad-CAM cannot explain layer4: MemoryError"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_errors_of_memory(error, expected):
+    assert out_of_memory(error) is expected

@@ -11,7 +11,7 @@ Write the comment and the header; the rest comes by `python -m benchmarks.report
     <!-- table: benchmarks/results/squeezenet1_0/road/table1.csv layer=features.7 minus=Holistic-CAM -->
 
     Several files joined, several layers side by side; all methods as rows, which is what `rows=` has if it is left out:
-    <!-- table: benchmarks/results/digits/table1/table1.csv benchmarks/results/digits/gated/table1.csv
+    <!-- table: benchmarks/results/digits/table1/table1.csv benchmarks/results/digits/uniform/table1.csv
          columns=layer1:over_all,layer1:epg,layer4:over_all,layer4:epg -->
 
     Methods as columns, layers and metrics as rows, means without intervals:
@@ -44,7 +44,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.report import made_anew
+from benchmarks.report import rewrite_page
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "benchmarks").rglob("README.md"))]
@@ -54,7 +54,7 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relativ
 @pages
 def test_tables_are_those_of_their_files(page):
     text = page.read_text(encoding="utf-8")
-    again = made_anew(text)
+    again = rewrite_page(text)
     changed = [line for line in text.splitlines() if line not in again.splitlines()]
     assert again == text, f"python -m benchmarks.report --rewrite {page.relative_to(ROOT)} changes {changed[:5]}"
 

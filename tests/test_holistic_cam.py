@@ -59,7 +59,7 @@ def test_any_shape(any_net, make_images, reference, shape, fsd):
 
 
 @pytest.mark.parametrize("fsd", [False, True])
-@pytest.mark.parametrize("weights", ["pge", "positive", "gated", "gradient"])
+@pytest.mark.parametrize("weights", ["pge", "positive", "gradient"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -108,7 +108,7 @@ def test_every_argument_of_cameras_can_be_given(net, images):
     assert np.array_equal(cam(images), HolisticCAM(net, [net.layer2], sizes=[64, 80])(images))
 
 
-def test_explicit_kernels_reach_the_wrap(net, images):
+def test_explicit_kernels_reach_the_mask(net, images):
     default = HolisticCAM(net, [net.layer2], **SMALL)(images)
     same = HolisticCAM(net, [net.layer2], blur_size=15, ksize=27, **SMALL)(images)  # 51 and 91 at 64 px
     other = HolisticCAM(net, [net.layer2], blur_size=3, ksize=5, **SMALL)(images)
@@ -116,17 +116,7 @@ def test_explicit_kernels_reach_the_wrap(net, images):
     assert np.abs(default - other).max() > 0.01
 
 
-def test_the_mask_that_goes_with_the_weights_can_be_replaced(net, images):
-    given = {"blur_size": 15, "ksize": 27, "mask_power": 1.0}  # the paper's at 64 px
-    paper = HolisticCAM(net, [net.layer2], **SMALL)(images)
-    assert np.array_equal(HolisticCAM(net, [net.layer2], **given, **SMALL)(images), paper)
-    gated = HolisticCAM(net, [net.layer2], weighting="gated", **SMALL)(images)
-    tight = {"ksize": 9, "mask_power": 4}  # 31 at 224 px
-    assert np.array_equal(HolisticCAM(net, [net.layer2], weighting="gated", **tight, **SMALL)(images), gated)
-    assert np.abs(HolisticCAM(net, [net.layer2], weighting="gated", **given, **SMALL)(images) - gated).max() > 0.05
-
-
-def test_the_class_is_decided_once_on_the_untouched_image(net, images, reference):
+def test_the_class_is_decided_once_on_the_original_image(net, images, reference):
     """The net sees its best class change with the scale: every scale must still explain the first."""
     predicted = net(images).argmax(dim=1).tolist()
 
@@ -138,7 +128,7 @@ def test_the_class_is_decided_once_on_the_untouched_image(net, images, reference
     assert np.array_equal(cam(images), cam(images, classes(*predicted)))
 
 
-def test_outputs_are_those_of_the_untouched_images(net, images):
+def test_outputs_are_those_of_the_original_images(net, images):
     for sizes in ([64, 80], [80, 96]):
         cam = HolisticCAM(net, [net.layer2], sizes=sizes, batch_size=1)
         cam(images)
@@ -160,10 +150,8 @@ def test_outputs_are_those_of_the_untouched_images(net, images):
         (
             {"weighting": "raw"},
             ValueError,
-            "weighting must be one of 'pge', 'positive', 'gradient', 'gated', got 'raw'",
+            "weighting must be one of 'pge', 'positive', 'gradient', got 'raw'",
         ),
-        ({"mask_power": 0}, ValueError, "mask_power must be a finite number above 0 or None, got 0"),
-        ({"mask_power": True}, ValueError, "mask_power must be a finite number above 0 or None, got True"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"batch_size": None}, TypeError, "batch_size must be an integer"),
     ],
@@ -185,24 +173,6 @@ def test_unknown_parameters_are_refused_and_ours_are_keywords_only(net):
         HolisticCAM(net, [net.layer2], num_scale=3)
     with pytest.raises(TypeError, match="positional arguments"):
         HolisticCAM(net, [net.layer2], None, False, True, None, True, 7)
-
-
-def test_weights_is_the_former_name_of_weighting(net, images):
-    with pytest.warns(
-        DeprecationWarning, match=r"weights= is now called weighting=.*pass weighting='gradient'"
-    ) as caught:
-        cam = HolisticCAM(net, [net.layer2], weights="gradient", **SMALL)
-    assert caught[0].filename == __file__
-    expected = HolisticCAM(net, [net.layer2], weighting="gradient", **SMALL)(images)
-    assert np.array_equal(cam(images), expected)
-    with pytest.warns(DeprecationWarning, match="weights="):
-        cam.weights = "pge"
-    assert cam.weights == cam.weighting == "pge"
-
-
-def test_the_gate_is_deprecated(net):
-    with pytest.warns(DeprecationWarning, match='weighting="positive" shows the object'):
-        HolisticCAM(net, [net.layer2], weighting="gated")
 
 
 @pytest.mark.parametrize("weighting", ["pge", "positive", "gradient"])
@@ -253,3 +223,17 @@ def test_a_copy_made_inside_the_with_block(net, images, copied):
     del twin
     gc.collect()
     assert net.training
+
+
+def test_the_repr_is_short_and_names_what_is_not_the_default(net):
+    cam = HolisticCAM(net, [net.layer1, net.layer3[0]], weighting="positive", sizes=[64, 80])
+    assert repr(cam) == "HolisticCAM(Staged, [layer1, layer3.0], sizes=[64, 80], weighting='positive')"
+    assert repr(HolisticCAM(net, [net.layer2])) == "HolisticCAM(Staged, [layer2])"
+    assert repr(CAMERAS(net, [net.layer2])).startswith("CAMERAS(Staged, [layer2], sizes=range(224, 1000, 100), ")
+
+
+def test_the_repr_of_the_intermediate_results_gives_shapes(net, images):
+    ((results, _),) = HolisticCAM(net, [net.layer2], **SMALL).intermediates(images)
+    assert len(repr(results)) < 300
+    assert repr(results).startswith("Intermediates(activations=[(8, 16, 16), ")
+    assert "saliency_map=(64, 64)" in repr(results)

@@ -107,12 +107,12 @@ def test_what_it_can_not_do_is_told_before_any_pass(net, images, seen_passes):
     with pytest.raises(TypeError, match="amp must be True or False, got 'bfloat16'"):
         HolisticCAM(net, [net.layer2], amp="bfloat16")
     meta = nn.Sequential(nn.Conv2d(3, 4, 3)).to("meta")
-    with pytest.raises(ValueError, match="amp=True needs a device that computes in bfloat16, and meta does not"):
+    with pytest.raises(ValueError, match="amp=True needs a device with bfloat16, got a model on meta: leave amp out"):
         HolisticCAM(meta, [meta[0]], amp=True)
     cam = HolisticCAM(net, [net.layer2], amp=True, **SIZES)
     for dtype in (torch.float16, torch.bfloat16):
         net.to(dtype)
-        told = f"amp=True is for a model in float32, and this one holds {dtype} already: leave it out"
+        told = f"amp=True needs a float32 model, got parameters of {dtype}: leave amp out"
         for explain in (lambda: HolisticCAM(net, [net.layer2], amp=True), lambda: cam(images)):
             with pytest.raises(ValueError, match=told):
                 explain()

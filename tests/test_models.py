@@ -159,7 +159,7 @@ def test_a_reshape_transform_of_fixed_grid_is_refused_at_another_size(vit, make_
     cam = HolisticCAM(vit, [vit.norm], vit_reshape_transform)
     with pytest.raises(
         ValueError,
-        match=r"passes at 224x224 px but not at the pyramid's 1081x1081 px \(.*swin_reshape_transform, which follow",
+        match=r"takes images of 224x224 px but not the pyramid's 1081x1081 px \(.*swin_reshape_transform, which follow",
     ):
         cam(images)
     cam.num_scales = 1
@@ -180,7 +180,7 @@ def test_a_fixed_size_model_names_the_size_and_the_remedy(images):
     model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=8), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 8, 3)).eval()
     cam = HolisticCAM(model, [model[0]])
     with pytest.raises(
-        ValueError, match=r"64x64 px but not at the pyramid's 921x921 px \(.*needs tiles=True, or num_scales=1 without"
+        ValueError, match=r"64x64 px but not the pyramid's 921x921 px \(.*Pass tiles=True .* or num_scales=1 without"
     ):
         cam(images)
     cam.sizes = [64]

@@ -31,7 +31,7 @@ def test_nan_and_infinite_activations_count_as_zero_with_one_warning(net, images
     net.layer3.append(Spoils(0.0))
     expected = HolisticCAM(net, [net.layer3], **SIZES)(images, targets, **options)
     net.layer3[-1].value = value
-    with pytest.warns(UserWarning, match="NaN or infinite activations or gradients; they count as zero") as caught:
+    with pytest.warns(UserWarning, match="NaN or infinite activations or gradients: they count as zero") as caught:
         maps = HolisticCAM(net, [net.layer3], batch_size=2, **SIZES)(images, targets, **options)
     assert len(caught) == 1
     np.testing.assert_allclose(maps, expected, atol=1e-5)  # the head is linear: its gradients stay finite
@@ -41,7 +41,7 @@ def test_nan_and_infinite_activations_count_as_zero_with_one_warning(net, images
 def test_no_evidence_gives_zeros_with_a_warning(net, images, fsd):
     nn.init.constant_(net.head[2].weight, -1)
     cam = HolisticCAM(net, [net.layer3], fsd=fsd, **SIZES)
-    with pytest.warns(UserWarning, match="a saliency map is constant and comes out as zero: no evidence"):
+    with pytest.warns(UserWarning, match="a saliency map is constant and becomes zero: this layer has no evidence"):
         maps = cam(images)
     assert maps.dtype == np.float32
     assert np.array_equal(maps, np.zeros((2, 64, 64)))
@@ -61,7 +61,7 @@ def test_a_hot_spot_too_small_for_the_wrap_gives_the_unmasked_map(seen):
     images = -torch.ones(1, 3, 64, 64)
     images[:, :, 20:23, 40:43] = 5
     plain = HolisticCAM(model, [model[1]], fsd=False, **SIZES)(images)
-    with pytest.warns(UserWarning, match="the low-pass wrap is zero everywhere"):
+    with pytest.warns(UserWarning, match="the mask is zero everywhere"):
         maps = HolisticCAM(model, [model[1]], **SIZES)(images)
     np.testing.assert_allclose(maps, plain, atol=1e-6)
     assert np.unravel_index(maps[0].argmax(), (64, 64)) == (21, 41)

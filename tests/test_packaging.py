@@ -26,7 +26,7 @@ DATA = {
     f"{PACKAGE}/{path}"
     for path in (
         *("py.typed", "app/page.css", "demo/demo.png", "demo/digits_resnet.pt"),
-        *("batch/templates/report.css", "batch/templates/report.html", "batch/templates/report.js"),
+        *("report/templates/report.css", "report/templates/report.html", "report/templates/report.js"),
     )
 }
 
@@ -38,7 +38,7 @@ def built(tmp_path_factory):
     left_out = shutil.ignore_patterns(".git", ".*_cache", ".hypothesis", "__pycache__", "build", "*.egg-info", "output")
     shutil.copytree(ROOT, folder / "source", ignore=left_out)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(folder / "source")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return folder
 
@@ -115,6 +115,10 @@ def test_the_opencv_wheel_is_the_one_that_grad_cam_declares():
 def test_every_public_name_exists_and_is_documented():
     for name in holistic_cam_plugin.__all__:
         assert getattr(holistic_cam_plugin, name).__doc__
+
+
+def test_the_version_is_that_of_the_metadata():
+    assert holistic_cam_plugin.__version__ == CONFIG["metadata"]["version"]
 
 
 def bounds(section, option):

@@ -13,7 +13,7 @@ import holistic_cam_plugin
 from holistic_cam_plugin import metrics
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST
-from holistic_cam_plugin.batch.store import map_bytes
+from holistic_cam_plugin.batch.store import encode_maps
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -28,7 +28,7 @@ PROMISED = promised()
 
 
 def arrays():
-    data = map_bytes(np.zeros((1, 1, 1, 2, 2), np.float16), ["gradcam"], ["layer4"], [0], [1.0])
+    data = encode_maps(np.zeros((1, 1, 1, 2, 2), np.float16), ["gradcam"], ["layer4"], [0], [1.0])
     return np.load(io.BytesIO(data)).files
 
 

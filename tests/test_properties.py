@@ -22,7 +22,7 @@ names = st.sampled_from(["plain", "residual", "signed"])
 # A random target may have no evidence, or a hot spot too small for the wrap; the map must be sound all the same.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:a saliency map is constant"),
-    pytest.mark.filterwarnings("ignore:the low-pass wrap is zero everywhere"),
+    pytest.mark.filterwarnings("ignore:the mask is zero everywhere"),
 ]
 
 

@@ -93,8 +93,8 @@ def test_every_kind_of_model_has_its_snippet():
     assert all(any(word in snippet for snippet in snippets(TUTORIALS)) for word in MODELS)
 
 
-ROOMS = ROOT / "benchmarks", ROOT / "holistic_cam_plugin"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(page for room in ROOMS for page in room.rglob("*.md"))]
+FOLDERS = ROOT / "benchmarks", ROOT / "holistic_cam_plugin"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(page for folder in FOLDERS for page in folder.rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -111,10 +111,10 @@ def test_links_to_headings_lead_to_one(page):
         assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
 
 
-def test_stages_that_the_readme_names_are_exported():
+def test_the_function_that_the_readme_names_is_exported():
     text = README.read_text(encoding="utf-8")
-    stages = text[text.index("Each stage is a pure function") :].split("\n\n")[0]
-    for name in re.findall(r"`(\w+)`", stages):
+    function = text[text.index("are one pure function") :].split("\n")[0]
+    for name in re.findall(r"`(\w+)`", function):
         assert hasattr(holistic_cam_plugin, name), name
 
 

@@ -4,13 +4,13 @@ from functools import partial
 
 import pytest
 import torch
-from pytorch_grad_cam.utils import reshape_transforms as library
+from pytorch_grad_cam.utils import reshape_transforms as fixed
 
 from holistic_cam_plugin import swin_reshape_transform, vit_reshape_transform
 
 
 def tokens(height: int, width: int, prefix: int = 0, channels: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens of a known map, and the map."""
+    """Return the tokens of a random map, and the map."""
     maps = torch.rand(2, channels, height, width)
     before = torch.full((2, prefix, channels), 9.0)
     return torch.cat([before, maps.flatten(2).transpose(1, 2)], dim=1), maps
@@ -33,10 +33,10 @@ def test_vit_tokens_of_any_size_and_prefix(size, patch, prefix, padded):
 def test_without_the_images_size_the_grid_is_square():
     given, maps = tokens(14, 14, 1)
     assert torch.equal(vit_reshape_transform(given), maps)
-    assert torch.equal(vit_reshape_transform(given), library.vit_reshape_transform(given))
+    assert torch.equal(vit_reshape_transform(given), fixed.vit_reshape_transform(given))
     given, maps = tokens(7, 7)
     assert torch.equal(swin_reshape_transform(given), maps)
-    assert torch.equal(swin_reshape_transform(given), library.swinT_reshape_transform(given))
+    assert torch.equal(swin_reshape_transform(given), fixed.swinT_reshape_transform(given))
 
 
 def test_few_patches_with_many_tokens_before_them_need_the_patch_size():
@@ -57,16 +57,16 @@ def test_swin_features_of_any_size(size):
     ("transform", "given", "match"),
     [
         (vit_reshape_transform, torch.zeros(1, 5, 6, 7), r"tokens must be \(B, N, C\), got shape \(1, 5, 6, 7\)"),
-        (vit_reshape_transform, torch.zeros(1, 165, 7), "165 tokens are no grid of an image of 224x224 px: give"),
+        (vit_reshape_transform, torch.zeros(1, 165, 7), "165 tokens fit no grid of an image of 224x224 px: pass"),
         (swin_reshape_transform, torch.zeros(1, 7), r"\(B, h, w, C\) or \(B, N, C\), got shape \(1, 7\)"),
-        (swin_reshape_transform, torch.zeros(1, 53, 7), "53 tokens are no grid of an image of 224x224 px"),
+        (swin_reshape_transform, torch.zeros(1, 53, 7), "53 tokens fit no grid of an image of 224x224 px"),
     ],
 )
-def test_what_is_no_grid_is_refused(transform, given, match):
+def test_tokens_that_fit_no_grid(transform, given, match):
     with pytest.raises(ValueError, match=match):
         transform(given, image_size=(224, 224))
 
 
-def test_tokens_that_are_no_square_are_refused_where_the_size_is_unknown():
-    with pytest.raises(ValueError, match="no grid of an image of any px"):
+def test_tokens_that_fit_no_square_grid():
+    with pytest.raises(ValueError, match="fit no grid of a square image"):
         vit_reshape_transform(torch.zeros(1, 60, 3))

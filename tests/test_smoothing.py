@@ -1,4 +1,4 @@
-"""The library's two smoothing options: test-time augmentation and the first principal component."""
+"""pytorch-grad-cam's two smoothing options: test-time augmentation and the first principal component."""
 
 from __future__ import annotations
 

@@ -1,4 +1,1 @@
-"""What the experiments share: arguments, data, models, methods, candidates, measures, the resumable run, tables.
-
-It imports no experiment.
-"""
+"""Shared by the experiments: arguments, data, models, methods, metrics, resumable runs and tables."""

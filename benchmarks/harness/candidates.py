@@ -1,9 +1,8 @@
-"""Variants of the method made of one pyramid: other weights, another fusion, another mask."""
+"""Variants of the method with other weights, another fusion or another mask, all computed from the same passes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,150 +13,126 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from benchmarks.harness.methods import MapsByMethod
-from holistic_cam_plugin import fuse, kernel_size, min_max_normalize, pyramid_sizes, resize_image
-from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin import HolisticCAM, fuse, kernel_size, min_max_normalize
 from holistic_cam_plugin.method.intermediates import Intermediates
-from holistic_cam_plugin.method.low_pass_wrap import (
-    BLUR_SIZE_AT_224,
-    KSIZE_AT_224,
-    LARGEST_KERNEL,
-    denoising_mask,
-)
-from holistic_cam_plugin.method.variation import gradient_variation
+from holistic_cam_plugin.method.low_pass_wrap import BLUR_SIZE_AT_224, KSIZE_AT_224, LARGEST_KERNEL, denoising_mask
 
-__all__ = ["Candidate", "Mask", "Pyramid", "candidate_maps", "mean_of_maps", "raw_gradients", "scale_probabilities"]
+__all__ = ["Candidate", "Mask", "Pyramid", "explain_candidates"]
 
 Map = NDArray[np.float32]
 Size = tuple[int, int]
-# W of one scale's A and G, `(1, C, h, w)` all, and eps.
-Weigh = Callable[[Tensor, Tensor, float], Tensor]
-# The map of A_t and W_t of all the scales, `(C, h_t, w_t)` each, on the canvas: `fuse` and its like.
+# Computes W of one scale from its A and G, all `(1, C, h, w)`.
+Weigh = Callable[[Tensor, Tensor], Tensor]
+# Computes the map `(H, W)` from A_t and W_t of the scales, `(C, h_t, w_t)` each: `fuse` or a variant.
 Fusion = Callable[[Sequence[Tensor], Sequence[Tensor], Size], Tensor]
-
 
 NUM_SCALES = 7
 
 
 class Mask(NamedTuple):
-    """A low-pass wrap; kernels in pixels at 224 px.
+    """Settings of a mask.
 
     Attributes:
-        blur, box: of the median and the box filter; a median of 1 changes nothing.
-        power: of the mask.
-        own: it is made of the fused map itself instead of the base scale's.
-        floor: what is left of the map where the mask is 0, of a mask in units of its maximum; 0 leaves its units.
-        fades: its power is the variation of the base scale's gradient, so that there is none in deep layers.
+        blur: side of the median filter in pixels of a 224 px map; 1 for no median filter.
+        box: side of the box filter likewise.
+        power: exponent of the mask, a number or a function of the pyramid.
+        floor: smallest value of the mask, in units of its maximum.
+        own: computed from the fused map instead of the base scale's map.
     """
 
     blur: int = BLUR_SIZE_AT_224
     box: int = KSIZE_AT_224
-    power: float = 1.0
-    own: bool = False
+    power: float | Callable[[Pyramid], float] = 1.0
     floor: float = 0.0
-    fades: bool = False
+    own: bool = False
 
-    def of(self, base_map: Map) -> NDArray[np.float64]:
-        """What the fused map is multiplied with, in the base map's shape."""
-        # The method's own blur has a way beyond OpenCV's largest kernel; another one stops there.
-        blur = 1 if self.blur == 1 else min(LARGEST_KERNEL, kernel_size(min(base_map.shape), self.blur))
-        size = None if self.blur == BLUR_SIZE_AT_224 else blur
-        return denoising_mask(base_map, size, ksize_at_224=self.box, power=self.power)
+    def of(self, base_map: Map, pyramid: Pyramid) -> NDArray[np.float64]:
+        """The factor of the fused map, in the shape of `base_map`."""
+        shorter = min(base_map.shape)
+        # None, as the default has a way around OpenCV's largest kernel.
+        blur = None if self.blur == BLUR_SIZE_AT_224 else min(LARGEST_KERNEL, kernel_size(shorter, self.blur))
+        mask = denoising_mask(base_map, 1 if self.blur == 1 else blur, kernel_size(shorter, self.box))
+        power = self.power(pyramid) if callable(self.power) else self.power
+        if (power, self.floor) == (1, 0) or not mask.any():
+            return mask
+        return np.asarray(self.floor + (1 - self.floor) * (mask / mask.max()) ** power, dtype=np.float64)
 
 
 class Candidate(NamedTuple):
-    """One setting; the defaults are the paper's.
+    """Settings of a variant; the defaults are the paper's, without split signs.
 
     Attributes:
-        weigh: weights of one scale.
-        mask: None for none.
-        base: weights of the base map that the mask is made of; None: `weigh`.
-        fusion: how activations and weights of all the scales become one map.
-        shares: the weight of each scale, up to a factor; None: all alike.
-        scales: so many of the pyramid's, the smallest.
-        split: every channel is taken as two, `relu(A)` with G and `relu(-A)` with -G.
-        against: by how much the evidence against the class counts, in the way that `outweighed` says; or a function
-            that tells it of the pyramid.
-        outweighed: makes a map of the evidence for the class, that against it (the same of -G), and `against`.
-        eps: for weights that have one.
+        weigh: computes the weights of one scale.
+        mask: None for no mask.
+        fusion: computes one map from the activations and weights of the scales.
+        scales: indices of the scales that are fused, the smallest scale first.
+        shares: weights of all scales of a pyramid, up to a factor; None: equal weights.
+        split: split each channel in two, `relu(A)` with G and `relu(-A)` with -G.
+        combine: combines the map of the evidence for the class with that of the evidence against it, which is computed
+            from -G; its last argument is `against`.
+        against: a number, or a function of the pyramid.
     """
 
     weigh: Weigh
     mask: Mask | None = Mask()
-    base: Weigh | None = None
     fusion: Fusion = fuse
+    scales: Sequence[int] = range(NUM_SCALES)
     shares: Callable[[Pyramid], Sequence[float]] | None = None
-    scales: int = NUM_SCALES
     split: bool = False
+    combine: Callable[[Map, Map, float], Map] | None = None
     against: float | Callable[[Pyramid], float] = 0.0
-    outweighed: Callable[[Map, Map, float], Map] | None = None
-    eps: float = 1e-5
 
 
 class Pyramid:
-    """One image in one layer: what candidates are made of. What they share is computed once.
+    """Activations and gradients of one image in one layer, from which the candidates' maps are computed.
 
     Attributes:
-        activations: A_t, one `(C, h_t, w_t)` a scale.
+        activations: A_t, `(C, h_t, w_t)` for each scale.
         gradients: G_t in the same shapes.
-        size: height and width of the canvas in pixels.
-        probabilities: gives the target class's probability at each scale.
+        size: height and width of the map in pixels.
     """
 
-    def __init__(self, record: Intermediates, probabilities: Callable[[], list[float]]) -> None:
+    def __init__(self, record: Intermediates) -> None:
         self.activations, self.gradients = record.activations, record.weights
         self.size: Size = (record.fused.shape[0], record.fused.shape[1])
-        self.probabilities = probabilities
-        self._evidences: dict[tuple[Candidate, int], Map] = {}  # by what is fused, and its sign
+        self._evidence: dict[tuple[Candidate, int], Map] = {}
 
-    def map(self, candidate: Candidate) -> Map:
+    def explain(self, candidate: Candidate) -> Map:
         """The candidate's map, `(H, W)` in [0, 1]."""
-        unmasked = candidate._replace(mask=None, base=None)
-        fused = self._fused(unmasked)
+        fused = self._combine(candidate)
         if candidate.mask is None:
             return min_max_normalize(fused)
-        if candidate.mask.own:
-            return min_max_normalize(fused.astype(np.float64) * candidate.mask.of(fused))
-        weigh = candidate.base or candidate.weigh
-        base = self._fused(unmasked._replace(weigh=weigh, fusion=fuse, shares=None, scales=1))
-        return min_max_normalize(fused.astype(np.float64) * self._mask(candidate.mask, base))
+        base = candidate._replace(fusion=fuse, scales=(0,), shares=None)
+        mask = candidate.mask.of(fused if candidate.mask.own else self._combine(base), self)
+        return min_max_normalize(fused.astype(np.float64) * mask)
 
-    def _mask(self, setting: Mask, base: Map) -> NDArray[np.float64]:
-        mask = setting.of(base)
-        if not (setting.floor or setting.fades) or not mask.any():
-            return mask
-        power = float(gradient_variation(self.gradients[0][None])) if setting.fades else 1.0
-        return np.asarray(setting.floor + (1 - setting.floor) * (mask / mask.max()) ** power, dtype=np.float64)
-
-    def _fused(self, candidate: Candidate) -> Map:
-        alone = candidate._replace(against=0.0, outweighed=None)
-        evidence = self._evidence(alone, 1)
-        if candidate.outweighed is None:
-            return evidence
+    def _combine(self, candidate: Candidate) -> Map:
+        alone = candidate._replace(mask=None, combine=None, against=0.0)
+        if candidate.combine is None:
+            return self._fuse(alone, 1)
         against = candidate.against(self) if callable(candidate.against) else candidate.against
-        return candidate.outweighed(evidence, self._evidence(alone, -1), against)
-
-    def _evidence(self, candidate: Candidate, sign: int) -> Map:
-        """The fused map; with sign -1 that of the evidence against the class."""
-        if (candidate, sign) not in self._evidences:
-            self._evidences[candidate, sign] = self._fuse(candidate, sign)
-        return self._evidences[candidate, sign]
+        return candidate.combine(self._fuse(alone, 1), self._fuse(alone, -1), against)
 
     def _fuse(self, candidate: Candidate, sign: int) -> Map:
-        activations, gradients = self.activations[: candidate.scales], self.gradients[: candidate.scales]
-        gradients = [sign * g for g in gradients]
+        """The fused map of the gradients times `sign`, computed once."""
+        if (candidate, sign) in self._evidence:
+            return self._evidence[candidate, sign]
+        activations = [self.activations[scale] for scale in candidate.scales]
+        gradients = [sign * self.gradients[scale] for scale in candidate.scales]
         if candidate.split:
             activations = [torch.cat([a.clamp(min=0), (-a).clamp(min=0)]) for a in activations]
             gradients = [torch.cat([g, -g]) for g in gradients]
-        pairs = zip(activations, gradients, strict=True)
-        weights = [candidate.weigh(a[None], g[None], candidate.eps)[0] for a, g in pairs]
+        weights = [candidate.weigh(a[None], g[None])[0] for a, g in zip(activations, gradients, strict=True)]
         if candidate.shares is not None:
-            shares = candidate.shares(self)[: len(weights)]
+            shares = candidate.shares(self)
+            shares = [shares[scale] for scale in candidate.scales]
             weights = [w * (share / max(shares)) for w, share in zip(weights, shares, strict=True)]
         fused: Map = torch.nan_to_num(candidate.fusion(activations, weights, self.size)).cpu().numpy()
+        self._evidence[candidate, sign] = fused
         return fused
 
 
-def candidate_maps(
+def explain_candidates(
     model: nn.Module,
     layers: Sequence[str],
     candidates: Mapping[str, Candidate],
@@ -165,40 +140,19 @@ def candidate_maps(
     target: ClassifierOutputTarget,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> MapsByMethod:
-    """The maps of all the candidates in every layer, of one pyramid.
+    """Compute the maps of all candidates in each layer.
 
     Args:
         layers: names of modules of `model`.
         image: `(1, 3, H, W)`, on the model's device.
-        options: as `Explainable.options` tells.
+        options: see `Explainable.options`.
     """
-    num_scales = max(candidate.scales for candidate in candidates.values())
-    if num_scales > 1:  # the first of fewer scales would have other sizes
-        num_scales = NUM_SCALES
+    # The sizes of the scales depend on their number.
+    num_scales = 1 if all(tuple(candidate.scales) == (0,) for candidate in candidates.values()) else NUM_SCALES
     modules = [model.get_submodule(name) for name in layers]
     cam = HolisticCAM(model, modules, weighting="gradient", fsd=False, num_scales=num_scales, **options)
-    probabilities = cache(partial(scale_probabilities, model, image, target.category))
-    found: MapsByMethod = {}
+    maps: MapsByMethod = {}
     for layer, (record,) in zip(layers, cam.intermediates(image, [target]), strict=True):
-        pyramid = Pyramid(record, probabilities)
-        found |= {(layer, name): pyramid.map(candidate) for name, candidate in candidates.items()}
-    return found
-
-
-def raw_gradients(activations: Tensor, gradients: Tensor, eps: float) -> Tensor:
-    """The gradients as they are."""
-    return gradients
-
-
-def mean_of_maps(activations: Sequence[Tensor], weights: Sequence[Tensor], size: Size) -> Tensor:
-    """Instead of the paper's product of means: every scale's own map, scaled to [0, 1], averaged; `(H, W)`."""
-    maps = [fuse([a], [w], size) for a, w in zip(activations, weights, strict=True)]
-    tiny = torch.finfo(maps[0].dtype).tiny
-    return torch.stack([(m - m.min()) / (m.max() - m.min()).clamp(min=tiny) for m in maps]).mean(dim=0)
-
-
-@torch.inference_mode()
-def scale_probabilities(model: nn.Module, image: Tensor, category: int) -> list[float]:
-    """The class's probability in the image `(1, 3, H, W)` at every scale of the pyramid (paper, Fig. 3)."""
-    sizes = pyramid_sizes(image.shape[-2], image.shape[-1])
-    return [float(model(resize_image(image, size)).softmax(dim=1)[0, category]) for size in sizes]
+        pyramid = Pyramid(record)
+        maps |= {(layer, name): pyramid.explain(candidate) for name, candidate in candidates.items()}
+    return maps

@@ -1,8 +1,7 @@
-"""Localisation without boxes: 2x2 grids of images of different classes, in which the target's quarter is the box.
+"""Localisation without boxes: 2x2 grids of images of different classes, where the target's quarter is the box.
 
-The form of Boehle et al., "Convolutional Dynamic Alignment Networks for Interpretable Classifications", CVPR 2021: the
-tiles keep the size at which the model knows them, so that a grid of 224 px images is 448 px wide and none of the
-images loses the confidence that it was chosen for.
+As in Boehle et al., "Convolutional Dynamic Alignment Networks for Interpretable Classifications", CVPR 2021, tiles keep
+their size: a grid of 224 px images is 448 px wide, and images keep the confidence that they were chosen for.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ import numpy as np
 import torch
 
 from benchmarks.harness.data import Box, Loaded, Sample, load
-from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.models.classifier import Classifier
 
-__all__ = ["Grid", "compose", "load_grid"]
+__all__ = ["Grid", "compose_grids", "load_grid"]
 
 
 class Grid(NamedTuple):
-    """Four samples of different classes, row by row; the one at `quarter` is the target."""
+    """Four samples of different classes, row by row; the target is at index `quarter`."""
 
     tiles: tuple[Sample, ...]
     quarter: int
 
 
-def compose(samples: Sequence[Sample], seed: int) -> list[Grid]:
-    """One grid a sample, in which it is the target; the others and the places are random.
+def compose_grids(samples: Sequence[Sample], seed: int) -> list[Grid]:
+    """Compose one grid per sample, in which it is the target; the other tiles and the places are random.
 
     Raises:
         UsageError: fewer than four classes.
@@ -50,7 +49,7 @@ def compose(samples: Sequence[Sample], seed: int) -> list[Grid]:
 
 
 def load_grid(grid: Grid, classifier: Classifier) -> Loaded:
-    """The grid as one input of twice the sides, and the target's quarter as its box."""
+    """Load the grid as one input with twice the sides, and the target's quarter as its box."""
     first, second, third, fourth = (load(tile, classifier).image for tile in grid.tiles)
     image = torch.cat([torch.cat([first, second], dim=3), torch.cat([third, fourth], dim=3)], dim=2)
     height, width = first.shape[-2:]

@@ -1,4 +1,4 @@
-"""How far the mean of a sample of images may be off."""
+"""Bootstrap intervals of means over images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scipy import stats
 __all__ = ["Interval", "bootstrap"]
 
 RESAMPLES = 10_000
-ELEMENTS = 2**22  # of the resamples that are held at once, 32 MB
+ELEMENTS = 2**22  # of the resamples in memory, 32 MB
 
 
 class Interval(NamedTuple):
-    """A mean, and where it would fall in 95 % of the samples like this one."""
+    """A mean and its 95 % interval."""
 
     mean: float
     low: float
@@ -24,10 +24,10 @@ class Interval(NamedTuple):
 
 
 def bootstrap(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -> Interval:
-    """The mean and its 95 % percentile interval over 10,000 resamples of the images."""
+    """Compute the mean and its 95 % percentile interval over 10,000 resamples of the images."""
     sample = np.asarray(values, dtype=np.float64)
     mean = float(sample.mean())
-    if len(sample) == 1:  # nothing to resample: SciPy refuses it
+    if len(sample) == 1:  # SciPy rejects a single value
         return Interval(mean, mean, mean)
     result = stats.bootstrap(
         (sample,),

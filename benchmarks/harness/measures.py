@@ -1,4 +1,4 @@
-"""The metrics of Table 1 for all the maps of one image at once, so that their perturbed copies fill the batches."""
+"""The metrics of Table 1, for all maps of one image at once, so that perturbed copies fill the batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from benchmarks.harness.methods import MapsByMethod
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task
 from holistic_cam_plugin.batch.journal import Row
-from holistic_cam_plugin.classifiers.models import Classifier
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import (
     OverAll,
@@ -27,17 +26,18 @@ from holistic_cam_plugin.metrics import (
     best_iou,
     energy_pointing_game,
     lucidity,
-    region_mask,
+    rasterize_region,
     tied_pixels,
 )
+from holistic_cam_plugin.models.classifier import Classifier
 
-__all__ = ["COLUMNS", "METRICS", "Explain", "check_metrics", "evaluation", "measured"]
+__all__ = ["COLUMNS", "METRICS", "Explain", "check_metrics", "make_evaluate", "measure"]
 
 FIDELITY = ("ins", "del", "road")
 LOCALISATION = ("ap", "iou", "lucidity", "epg")
 METRICS = (*FIDELITY, *LOCALISATION)
-# Shares in [0, 1] but for road, the paper's relative form. road_halved is the library's form, epg_top100 looks at the
-# map's 100 highest pixels alone, tied is the share of pixels whose value another one has too.
+# Shares in [0, 1] except road, which is the paper's relative form. road_halved is pytorch-grad-cam's form, epg_top100
+# counts only the 100 highest pixels, tied is the share of pixels with a value that another pixel has too.
 VALUES = ("ins", "del", "over_all", "road", "road_halved", *LOCALISATION, "epg_top100", "tied")
 COLUMNS = ("image", "class_index", "probability", "layer", "method", *VALUES)
 
@@ -48,24 +48,23 @@ Values = dict[str, NDArray[np.float64]]
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Raise UsageError for a name that is no metric."""
+    """Raise UsageError for an unknown metric."""
     for name in names:
         if name not in METRICS:
             raise UsageError(f"no metric {name!r}; known: {', '.join(METRICS)}")
 
 
-def measured(task: Task, classifier: Classifier, explain: Explain, arguments: argparse.Namespace) -> list[Row]:
-    """One row a layer and method.
+def measure(task: Task, classifier: Classifier, explain: Explain, arguments: argparse.Namespace) -> list[Row]:
+    """Evaluate one image: one row per layer and method.
 
-    Fidelity is measured on the image, localisation on its grid where there is one, else on the image with its mask or
-    boxes.
+    Fidelity is measured on the image, localisation on its grid if there is one, else on the image.
 
     Args:
-        explain: the maps of an image for a target.
-        arguments: `metrics`, `seed`, `step` and `batch_size` count.
+        explain: computes the maps of an image for a target.
+        arguments: `metrics`, `seed`, `step` and `batch_size` are used.
 
     Raises:
-        UsageError: the image can't be read.
+        UsageError: the image cannot be read.
     """
     target = ClassifierOutputTarget(task.sample.label)
     loaded = load(task.sample, classifier)
@@ -76,13 +75,13 @@ def measured(task: Task, classifier: Classifier, explain: Explain, arguments: ar
     values: Values = {}
     if task.grid is None or metrics & set(FIDELITY):
         maps = explain(loaded.image, target)
-        values = _fidelity(loaded, maps, target, classifier, arguments)
-        values["tied"] = tied_pixels(_stacked(maps))
+        values = _measure_fidelity(loaded, maps, target, classifier, arguments)
+        values["tied"] = tied_pixels(_stack(maps))
     if task.grid is not None and metrics & set(LOCALISATION):
         loaded = load_grid(task.grid, classifier)
         maps = explain(loaded.image, target)
-        values.setdefault("tied", tied_pixels(_stacked(maps)))
-    values |= _localisation(loaded, _stacked(maps), metrics)
+        values.setdefault("tied", tied_pixels(_stack(maps)))
+    values |= _measure_localisation(loaded, _stack(maps), metrics)
     known = {"image": task.sample.name, "class_index": task.sample.label, "probability": probability}
     return [
         known | {"layer": layer, "method": method} | {name: float(value[place]) for name, value in values.items()}
@@ -90,19 +89,19 @@ def measured(task: Task, classifier: Classifier, explain: Explain, arguments: ar
     ]
 
 
-def evaluation(arguments: argparse.Namespace, explain: Callable[..., MapsByMethod], *settings: object) -> Evaluate:
-    """The evaluation of one image, with the model loaded.
+def make_evaluate(arguments: argparse.Namespace, explain: Callable[..., MapsByMethod], *settings: object) -> Evaluate:
+    """Load the model, and build the function that evaluates one image.
 
     Args:
-        explain: the maps of `model, layers, *settings, image, target, options=...`.
+        explain: computes maps, called with `model, layers, *settings, image, target, options=...`.
     """
     classifier = load_model(arguments)
-    options = classifier.found.at(arguments.layers).options
+    options = classifier.at(arguments.layers).options
     explained = partial(explain, classifier.model, arguments.layers, *settings, options=options)
-    return lambda task: measured(task, classifier, explained, arguments)
+    return lambda task: measure(task, classifier, explained, arguments)
 
 
-def _fidelity(
+def _measure_fidelity(
     loaded: Loaded,
     maps: MapsByMethod,
     target: ClassifierOutputTarget,
@@ -110,7 +109,7 @@ def _fidelity(
     arguments: argparse.Namespace,
 ) -> Values:
     metrics, seed, batch_size = arguments.metrics, arguments.seed, arguments.batch_size
-    cams, targets = _stacked(maps), [target] * len(maps)
+    cams, targets = _stack(maps), [target] * len(maps)
     images = loaded.image.expand(len(maps), -1, -1, -1)
     values: Values = {}
     if "ins" in metrics or "del" in metrics:
@@ -118,17 +117,17 @@ def _fidelity(
         values |= {"ins": curves.insertion.area(), "del": curves.deletion.area(), "over_all": curves.area()}
     if "road" in metrics:
         road = RelativeROAD(seed=seed, batch_size=batch_size).scores(images, cams, targets, classifier.model)
-        values |= {"road": road.relative(), "road_halved": road.halved()}
+        values |= {"road": road.relative(), "road_halved": road.absolute()}
     return values
 
 
-def _localisation(loaded: Loaded, cams: NDArray[np.float32], metrics: Set[str]) -> Values:
-    """How the maps agree with the object's mask or boxes; the pointing game, the paper's, prefers the boxes."""
+def _measure_localisation(loaded: Loaded, cams: NDArray[np.float32], metrics: Set[str]) -> Values:
+    """Compare the maps with the object's mask or boxes; the pointing game prefers boxes, as in the paper."""
     boxes = np.array(loaded.boxes) if loaded.boxes else None
     values: Values = {}
     if (mask := boxes if loaded.mask is None else loaded.mask) is not None:
         regions = [mask] * len(cams)
-        if not region_mask(mask, *cams.shape[1:]).all():  # where the object is everywhere every order is right
+        if not rasterize_region(mask, *cams.shape[1:]).all():  # otherwise any order is right
             values |= {"ap": average_precision(cams, regions)} if "ap" in metrics else {}
             values |= {"iou": best_iou(cams, regions)} if "iou" in metrics else {}
         values |= {"lucidity": lucidity(cams, regions)} if "lucidity" in metrics else {}
@@ -139,5 +138,5 @@ def _localisation(loaded: Loaded, cams: NDArray[np.float32], metrics: Set[str]) 
     return values
 
 
-def _stacked(maps: MapsByMethod) -> NDArray[np.float32]:
+def _stack(maps: MapsByMethod) -> NDArray[np.float32]:
     return np.stack(list(maps.values()))

@@ -1,4 +1,4 @@
-"""What `latency` times: the floor, Holistic-CAM and the methods that it is compared with, on the same sizes."""
+"""Procedures timed by `latency`: forward passes alone (the floor), Holistic-CAM and competing methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytorch_grad_cam as library
+import pytorch_grad_cam
 import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -27,7 +27,7 @@ __all__ = [
     "Fused",
     "Setting",
     "autocast",
-    "holistic",
+    "run_holistic",
     "synchronize",
 ]
 
@@ -35,13 +35,13 @@ TARGETS = 4
 
 
 class Setting(NamedTuple):
-    """What one procedure runs on."""
+    """Input of a procedure."""
 
     model: nn.Module
     layer: str
     images: Tensor  # (B, 3, H, W)
     sizes: list[int]  # the pyramid's shorter sides in pixels
-    classes: list[int]  # to explain, the best-scoring one first
+    classes: list[int]  # classes to explain, the best-scoring one first
 
     @property
     def module(self) -> nn.Module:
@@ -50,11 +50,11 @@ class Setting(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """What Holistic-CAM tells of itself.
+    """Result of Holistic-CAM.
 
     Attributes:
         maps: `(B, H, W)`.
-        fusion_seconds: from the last scale's pass through the model to the maps: fusion and wrap.
+        fusion_seconds: time from the last scale's pass to the maps: fusion and mask.
     """
 
     maps: NDArray[np.float32]
@@ -62,29 +62,29 @@ class Fused(NamedTuple):
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the GPU, if it is one."""
+    """Wait for the device, if it is a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _floor(memory_format: torch.memory_format, setting: Setting) -> None:
+def _run_floor(memory_format: torch.memory_format, setting: Setting) -> None:
     with torch.inference_mode():
         for size in setting.sizes:
             scaled = F.interpolate(setting.images, size=(size, size), mode="bilinear", align_corners=False)
             setting.model(scaled.contiguous(memory_format=memory_format))
 
 
-def _passes(setting: Setting) -> None:
-    """What no method with gradients of this layer can do without: the floor, and the backward passes to the layer.
+def _run_passes(setting: Setting) -> None:
+    """Forward passes, and backward passes to the layer: the lower bound of methods that use the layer's gradients.
 
-    Bare PyTorch, channels last: no graph below the layer, and nothing is done with the gradients.
+    Plain PyTorch with channels last, no graph below the layer, and the gradients are not used.
     """
     found: dict[str, Tensor] = {}
 
     def begin(_: nn.Module, __: object, output: Tensor) -> Tensor:
         torch.set_grad_enabled(True)
         found["activations"] = output.detach().requires_grad_()
-        return found["activations"].clone()  # the next layer may work in place
+        return found["activations"].clone()  # the next layer may be in-place
 
     with setting.module.register_forward_hook(begin):
         for size in setting.sizes:
@@ -94,39 +94,39 @@ def _passes(setting: Setting) -> None:
             torch.autograd.grad(output[:, setting.classes[0]].sum(), found["activations"])
 
 
-def holistic(setting: Setting, scales: int | None = None, targets: int = 1) -> Fused:
-    """Holistic-CAM of the first classes over the first scales; None: all."""
-    moments: list[float] = []  # of the passes' end, then of the maps', image by image
+def run_holistic(setting: Setting, scales: int | None = None, targets: int = 1) -> Fused:
+    """Explain the first `targets` classes with the first `scales` scales; None: all."""
+    moments: list[float] = []  # for each image the end of the passes and of the map
 
-    def watched(sizes: Iterable[Any]) -> Iterator[Any]:
+    def watch(sizes: Iterable[Any]) -> Iterator[Any]:
         if moments:
-            moments.append(_now(setting.images.device))
+            moments.append(_read_clock(setting.images.device))
         yield from sizes
-        moments.append(_now(setting.images.device))
+        moments.append(_read_clock(setting.images.device))
 
-    cam = HolisticCAM(setting.model, [setting.module], sizes=setting.sizes[:scales], progress=watched)
+    cam = HolisticCAM(setting.model, [setting.module], sizes=setting.sizes[:scales], progress=watch)
     chosen = [ClassifierOutputTarget(category) for category in setting.classes[:targets]]
     maps = cam(setting.images, [chosen] * len(setting.images))
-    moments.append(_now(setting.images.device))
+    moments.append(_read_clock(setting.images.device))
     ends = zip(moments[::2], moments[1::2], strict=True)
     return Fused(maps, sum(made - passed for passed, made in ends))
 
 
-def _now(device: torch.device) -> float:
+def _read_clock(device: torch.device) -> float:
     synchronize(device)
     return time.perf_counter()
 
 
-def _cameras(setting: Setting) -> list[Tensor]:
-    """CAMERAS as its authors publish it, on the pyramid's sizes.
+def _run_cameras(setting: Setting) -> list[Tensor]:
+    """CAMERAS as published by its authors, on the pyramid's sizes.
 
-    Every scale is a backward pass through the whole model, parameters included; activations and gradients of each
-    scale are resized to the image's size as they are, channel by channel, and summed.
+    Each scale has a backward pass through the whole model, including parameters; activations and gradients of each
+    scale are resized to the image's size and summed.
     """
-    return [_cameras_map(setting, image[None]) for image in setting.images]
+    return [_explain_cameras(setting, image[None]) for image in setting.images]
 
 
-def _cameras_map(setting: Setting, image: Tensor) -> Tensor:
+def _explain_cameras(setting: Setting, image: Tensor) -> Tensor:
     found: dict[str, Tensor] = {}
 
     def record(_: nn.Module, __: object, output: Tensor) -> None:
@@ -147,21 +147,21 @@ def _cameras_map(setting: Setting, image: Tensor) -> Tensor:
     return (activations * gradients).sum(dim=1).relu()
 
 
-def _library(cam_class: Callable[..., Any], setting: Setting) -> None:
+def _run_cam(cam_class: Callable[..., Any], setting: Setting) -> None:
     with cam_class(setting.model, [setting.module]) as cam:
         cam(setting.images, [ClassifierOutputTarget(setting.classes[0])] * len(setting.images))
     setting.model.zero_grad()
 
 
-def _sess(setting: Setting) -> None:
-    cam = library.SESS(setting.model, [setting.module], base_method=library.LayerCAM)
+def _run_sess(setting: Setting) -> None:
+    cam = pytorch_grad_cam.SESS(setting.model, [setting.module], base_method=pytorch_grad_cam.LayerCAM)
     cam(setting.images, [ClassifierOutputTarget(setting.classes[0])] * len(setting.images))
     cam.base_cam.activations_and_grads.release()
     setting.model.zero_grad()
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The precision of the model's passes: float32, tf32 (a GPU's) or bfloat16."""
+    """Run the model in float32, tf32 (on a GPU) or bfloat16."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
@@ -169,17 +169,17 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 PASSES = "floor with backward passes"
 FLOORS = ("floor, NCHW", "floor, channels last")
 PROCEDURES: dict[str, Callable[[Setting], Any]] = {
-    FLOORS[0]: partial(_floor, torch.contiguous_format),
-    FLOORS[1]: partial(_floor, torch.channels_last),
-    PASSES: _passes,
-    "Holistic-CAM": holistic,
-    f"Holistic-CAM, {TARGETS} targets": partial(holistic, targets=TARGETS),
-    "Holistic-CAM, 4 scales": partial(holistic, scales=4),
-    "Holistic-CAM, first image": lambda setting: holistic(setting._replace(images=setting.images[:1])),
-    "CAMERAS procedure": _cameras,
-    "Grad-CAM": partial(_library, library.GradCAM),
-    "Layer-CAM": partial(_library, library.LayerCAM),
-    "SESS": _sess,
+    FLOORS[0]: partial(_run_floor, torch.contiguous_format),
+    FLOORS[1]: partial(_run_floor, torch.channels_last),
+    PASSES: _run_passes,
+    "Holistic-CAM": run_holistic,
+    f"Holistic-CAM, {TARGETS} targets": partial(run_holistic, targets=TARGETS),
+    "Holistic-CAM, 4 scales": partial(run_holistic, scales=4),
+    "Holistic-CAM, first image": lambda setting: run_holistic(setting._replace(images=setting.images[:1])),
+    "CAMERAS procedure": _run_cameras,
+    "Grad-CAM": partial(_run_cam, pytorch_grad_cam.GradCAM),
+    "Layer-CAM": partial(_run_cam, pytorch_grad_cam.LayerCAM),
+    "SESS": _run_sess,
 }
-# What runs in bfloat16: the library's methods do not, since NumPy lacks it.
+# Procedures that run in bfloat16; pytorch-grad-cam's methods do not, as NumPy lacks it.
 BFLOAT16 = (*FLOORS, "Holistic-CAM")

@@ -1,4 +1,4 @@
-"""Candidates by their mean rank over layers and measures: the rule of a study."""
+"""Mean ranks of candidates over layers and metrics."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from benchmarks.harness.markdown import table_text
+from benchmarks.harness.markdown import format_table
 from benchmarks.harness.report import read_values
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["mean_ranks", "rank_table"]
+__all__ = ["compute_mean_ranks", "make_rank_table"]
 
 RANKED = ("over_all", "ap", "iou", "grid_ap")
 HEADER = ("candidate", "mean rank", "Over-all", "AP", "IoU", "AP in grids", "Lucidity, lowest layer")
 
-Means = dict[tuple[str, str], dict[str, float]]  # by layer and measure, then by candidate
+Means = dict[tuple[str, str], dict[str, float]]  # by layer and metric, then by candidate
 
 
-def mean_ranks(means: Means, names: Sequence[str]) -> dict[str, float]:
-    """The mean rank of each candidate over all layers and measures, 1 the best, ties by their mean rank."""
-    cells = [values for (_, measure), values in means.items() if measure in RANKED]
+def compute_mean_ranks(means: Means, names: Sequence[str]) -> dict[str, float]:
+    """Compute each candidate's mean rank over all layers and metrics; 1 is the best, ties share their mean rank."""
+    cells = [values for (_, metric), values in means.items() if metric in RANKED]
     ranks = np.array([rankdata([-values[name] for name in names]) for values in cells])
     return dict(zip(names, ranks.mean(axis=0).tolist(), strict=True))
 
 
-def rank_table(paths: Sequence[Path], unranked: str) -> str:
-    """Candidates in the order of their rank, with their means over the layers in percent, as Markdown.
+def make_rank_table(paths: Sequence[Path], unranked: str) -> str:
+    """Make a table of candidates by mean rank, with means over the layers in percent, in Markdown.
 
     Args:
-        paths: tables of several networks, whose layers have different names. Those without over-all are of grids.
-        unranked: candidates whose names begin with this are shown without a rank, last.
+        paths: tables of networks with different layer names. Tables without over-all are of grids.
+        unranked: candidates whose names start with this get no rank and come last.
 
     Raises:
-        UsageError: a candidate that some layer or measure lacks.
+        UsageError: a layer or metric lacks a candidate.
     """
     means: Means = {}
     lucid: dict[str, list[float]] = {}
@@ -52,15 +52,15 @@ def rank_table(paths: Sequence[Path], unranked: str) -> str:
     for key, found_means in means.items():
         if missing := [name for name in names if name not in found_means]:
             raise UsageError(f"{missing[0]!r} has no {key[1]} at {key[0]}")
-    ranks = mean_ranks(means, [name for name in names if not name.startswith(unranked)])
+    ranks = compute_mean_ranks(means, [name for name in names if not name.startswith(unranked)])
     ordered = sorted(names, key=lambda name: ranks.get(name, np.inf))
-    rows = [_row(name, ranks.get(name), means, lucid[name]) for name in ordered]
-    return table_text(HEADER, rows)
+    rows = [_make_row(name, ranks.get(name), means, lucid[name]) for name in ordered]
+    return format_table(HEADER, rows)
 
 
-def _row(name: str, rank: float | None, means: Means, lucid: Sequence[float]) -> list[str]:
+def _make_row(name: str, rank: float | None, means: Means, lucid: Sequence[float]) -> list[str]:
     over_layers = [
-        np.mean([values[name] for (_, measure), values in means.items() if measure == ranked]) for ranked in RANKED
+        np.mean([values[name] for (_, metric), values in means.items() if metric == ranked]) for ranked in RANKED
     ]
     return [
         name,

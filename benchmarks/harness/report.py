@@ -1,4 +1,4 @@
-"""Tables of means with 95 % bootstrap intervals, of the CSVs that the experiments write."""
+"""Tables of means with 95 % bootstrap intervals, from the CSV files that the experiments write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from benchmarks.harness.intervals import Interval, bootstrap
 from benchmarks.harness.methods import NO_LAYER
 from holistic_cam_plugin.batch.journal import read_rows
 
-__all__ = ["HEADINGS", "Values", "cell", "difference", "means", "print_report", "read_values", "restricted"]
+__all__ = [
+    "HEADINGS",
+    "Values",
+    "format_difference",
+    "format_mean",
+    "print_report",
+    "read_means",
+    "read_values",
+    "restrict",
+]
 
 HEADINGS = {
     "ins": "Ins ↑",
@@ -29,37 +38,37 @@ HEADINGS = {
     "tied": "tied",
 }
 
-# By metric, one value an image, by the image's name.
+# By metric and image name.
 Found = dict[str, dict[str, float]]
 Methods = Mapping[str, Found]  # by method
 Values = dict[tuple[str, str], Found]  # by layer and method
 
 
 def print_report(paths: Sequence[Path], model: str, reference: str, common: bool = False) -> None:
-    """Print the means, the paper's figures beside them, and the differences to `reference`, as Markdown.
+    """Print the means beside the paper's figures, and the differences to `reference`, in Markdown.
 
     Args:
         paths: tables of the same model.
-        model: its name, for the headings and the paper's figures.
-        reference: a method.
-        common: leave out images for which the reference has no value.
+        model: name of the model, for the headings and the paper's figures.
+        reference: name of a method.
+        common: use only images for which the reference has a value.
     """
     values = read_values(paths)
     if common:
-        values = restricted(values, reference)
-    paper = _paper(model)
+        values = restrict(values, reference)
+    paper = _read_paper(model)
     for layer in dict.fromkeys(layer for layer, _ in values):
         methods = {method: found for (where, method), found in values.items() if where == layer}
-        print(f"\n**{model}, {layer}** ({_count(methods)})\n")
-        print(_means(methods, paper.get(layer, {})))
+        print(f"\n**{model}, {layer}** ({_count_images(methods)})\n")
+        print(_make_means(methods, paper.get(layer, {})))
         if reference in methods:
             compared = methods | {method: found for (where, method), found in values.items() if where == NO_LAYER}
             print(f"\n{reference} minus the other, on the same images:\n")
-            print(_differences(compared, reference))
+            print(_make_differences(compared, reference))
 
 
-def means(path: Path) -> dict[tuple[str, str, str], float]:
-    """The mean of every layer, method and metric of one table."""
+def read_means(path: Path) -> dict[tuple[str, str, str], float]:
+    """Compute the mean of every layer, method and metric of one table."""
     values = read_values([path])
     return {
         (*key, metric): float(np.mean(list(found[metric].values())))
@@ -69,7 +78,7 @@ def means(path: Path) -> dict[tuple[str, str, str], float]:
 
 
 def read_values(paths: Sequence[Path]) -> Values:
-    """All the values of several tables of the same model; the first table that has one wins."""
+    """Read several tables of the same model; of several values the first table's counts."""
     values: Values = {}
     for path in paths:
         for row in read_rows(path):
@@ -80,8 +89,8 @@ def read_values(paths: Sequence[Path]) -> Values:
     return values
 
 
-def restricted(values: Values, reference: str) -> Values:
-    """Every method's values of the images of which the reference has the same metric in some layer."""
+def restrict(values: Values, reference: str) -> Values:
+    """Keep only values of images for which the reference has the same metric in some layer."""
     known: dict[str, set[str]] = defaultdict(set)
     for (_, method), found in values.items():
         if method == reference:
@@ -96,25 +105,25 @@ def restricted(values: Values, reference: str) -> Values:
     return kept
 
 
-def cell(found: Found, metric: str, intervals: bool = True) -> str:
-    """A mean in percent with its interval; empty where there are no values."""
+def format_mean(found: Found, metric: str, intervals: bool = True) -> str:
+    """Format a mean in percent with its interval; empty without values."""
     if metric not in found:
         return ""
     sample = list(found[metric].values())
-    return _cell(bootstrap(sample)) if intervals else f"{100 * np.mean(sample):.1f}"
+    return _format_interval(bootstrap(sample)) if intervals else f"{100 * np.mean(sample):.1f}"
 
 
-def difference(own: Found, other: Found, metric: str, intervals: bool = True) -> str:
-    """The mean of the first minus the second on the same images, likewise, with its sign."""
+def format_difference(own: Found, other: Found, metric: str, intervals: bool = True) -> str:
+    """Format the mean difference of two methods on the same images, with its sign."""
     shared = [image for image in own.get(metric, {}) if image in other.get(metric, {})]
     if not shared:
         return ""
     gaps = [own[metric][image] - other[metric][image] for image in shared]
-    return _cell(bootstrap(gaps), sign="+") if intervals else f"{100 * np.mean(gaps):+.1f}"
+    return _format_interval(bootstrap(gaps), sign="+") if intervals else f"{100 * np.mean(gaps):+.1f}"
 
 
-def _paper(model: str) -> dict[str, dict[str, dict[str, str]]]:
-    """The paper's figures of this model by layer and method, in percent; empty for other models."""
+def _read_paper(model: str) -> dict[str, dict[str, dict[str, str]]]:
+    """Read the paper's figures of this model, in percent, by layer and method; empty for other models."""
     figures: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     with (Path(__file__).parent / "paper.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -123,36 +132,36 @@ def _paper(model: str) -> dict[str, dict[str, dict[str, str]]]:
     return figures
 
 
-def _count(methods: Methods) -> str:
+def _count_images(methods: Methods) -> str:
     counts = {metric: {len(found[metric]) for found in methods.values() if metric in found} for metric in HEADINGS}
     texts = [f"{metric} {'-'.join(map(str, sorted(sizes)))}" for metric, sizes in counts.items() if sizes]
     return "images: " + ", ".join(texts)
 
 
-def _means(methods: Methods, paper: Mapping[str, Mapping[str, str]]) -> str:
+def _make_means(methods: Methods, paper: Mapping[str, Mapping[str, str]]) -> str:
     metrics = [metric for metric in HEADINGS if any(metric in found for found in methods.values())]
     lines = ["| method | " + " | ".join(HEADINGS[m] for m in metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
     for method, found in methods.items():
         cells = []
         for metric in metrics:
             published = paper.get(method, {}).get(metric, "")
-            own = cell(found, metric)
+            own = format_mean(found, metric)
             cells.append(f"{own} (paper {published})" if published else own)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _differences(methods: Methods, reference: str) -> str:
+def _make_differences(methods: Methods, reference: str) -> str:
     own = methods[reference]
     metrics = [metric for metric in HEADINGS if metric in own and metric != "tied"]
     lines = ["| method | " + " | ".join(HEADINGS[m][:-2] for m in metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
     for method, found in methods.items():
         if method != reference:
-            cells = [difference(own, found, metric) for metric in metrics]
+            cells = [format_difference(own, found, metric) for metric in metrics]
             lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(interval: Interval, sign: str = "") -> str:
+def _format_interval(interval: Interval, sign: str = "") -> str:
     mean, low, high = (100 * value for value in interval)
     return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -1,1 +1,1 @@
-"""Segmentation, detection and a vision transformer, trained on scenes of digits and explained: executed recipes."""
+"""Segmentation, detection and a vision transformer, trained on scenes of digits and explained."""

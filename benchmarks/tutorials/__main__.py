@@ -1,9 +1,8 @@
-"""Semantic segmentation, object detection and a vision transformer, each explained in two layers: one figure.
+"""Semantic segmentation, object detection and a vision transformer, each explained in two layers.
 
-`python -m benchmarks.tutorials` trains the three networks of `benchmarks.tutorials.models` on scenes of two digits,
-prints how good they are on held-out scenes, and draws `tutorials.png`. The scene of each is the first held-out one
-whose two digits the network finds; its first digit is explained. What a single scene shows may be chance: the share of
-the maps that lies in the explained digit's box is printed for more of them.
+Train the three networks of `benchmarks.tutorials.models` on scenes of two digits, print their accuracy on held-out
+scenes, and draw `tutorials.png`. For each network, it shows the first held-out scene in which the network finds both
+digits, and explains its first digit. The share of the maps in the explained digit's box is printed for more scenes.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transfo
 from torch import Tensor, nn
 
 from benchmarks.tutorials.models import TASKS, Samples, draw_samples, train
-from benchmarks.tutorials.quality import digits_found, mean_iou
+from benchmarks.tutorials.quality import find_digits, mean_iou
 from holistic_cam_plugin import HolisticCAM, vit_reshape_transform
 from holistic_cam_plugin.demo import SCENE_SIZE, Box
 from holistic_cam_plugin.metrics import energy_pointing_game
@@ -40,15 +39,15 @@ from holistic_cam_plugin.metrics import energy_pointing_game
 __all__ = ["Case", "Explanation", "Layer", "draw", "explain", "main"]
 
 Maps = NDArray[np.float32]
-# The bundled classifier recognises little in larger images: they would only add noise, and miss the objects.
+# The bundled classifier recognises little in larger images.
 SIZES = (224, 280, 336, 392, 448)
 
-BASELINES = {"Grad-CAM": GradCAM, "Eigen-CAM": EigenCAM}
+COMPETING = {"Grad-CAM": GradCAM, "Eigen-CAM": EigenCAM}
 OURS = {"HolisticCAM": "pge", "HolisticCAM, positive": "positive"}
 
 
 class Output(nn.Module):
-    """The tensor out of a segmentation network's dict: the wrapper of the library's tutorial."""
+    """Returns the tensor in a segmentation network's dict, as in pytorch-grad-cam's tutorial."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -61,25 +60,25 @@ class Output(nn.Module):
 
 
 class Layer(NamedTuple):
-    """A target layer, what makes its output maps, and the library's method to compare with."""
+    """A target layer, its reshape transform, and the method of pytorch-grad-cam to compare with."""
 
     name: str
     module: nn.Module
     reshape_transform: Callable[..., Tensor] | None = None
-    baseline: str = "Grad-CAM"
+    competing: str = "Grad-CAM"
 
 
 class Case(NamedTuple):
-    """What is explained: a model that the library's methods take, a target, and a shallow and a deep layer."""
+    """A model that pytorch-grad-cam accepts, a target, and a shallow and a deep layer."""
 
     model: nn.Module
     target: Callable[[Any], Tensor]
     layers: Sequence[Layer]
-    draw: Callable[[Axes], None]  # the prediction, on the picture
+    draw: Callable[[Axes], None]  # draws the prediction on the picture
 
 
-def segmentation_case(model: Any, image: Tensor, label: int) -> Case:
-    """The pixels that are given the class."""
+def build_segmentation_case(model: Any, image: Tensor, label: int) -> Case:
+    """Explain the pixels of the predicted class."""
     with torch.no_grad():
         classes = model(image)["out"][0].argmax(dim=0).numpy()
     mask = (classes == label + 1).astype(np.float32)
@@ -89,66 +88,66 @@ def segmentation_case(model: Any, image: Tensor, label: int) -> Case:
     def draw(axes: Axes) -> None:
         for found in np.unique(classes[classes > 0]):
             share = classes == found
-            if share.sum() > 100:  # px; specks would only clutter
-                colour = _colour(found == label + 1)
+            if share.sum() > 100:  # pixels; omit specks
+                colour = _choose_colour(found == label + 1)
                 axes.contour(share, [0.5], colors=[colour], linewidths=1)
                 y, x = np.nonzero(share)
-                _note(axes, x.min(), max(y.min(), 14), f"{found - 1}", colour)
+                _draw_note(axes, x.min(), max(y.min(), 14), f"{found - 1}", colour)
 
     return Case(Output(model).eval(), SemanticSegmentationTarget(label + 1, mask), layers, draw)
 
 
-def detection_case(model: Any, image: Tensor, label: int) -> Case:
-    """The best box of the class."""
+def build_detection_case(model: Any, image: Tensor, label: int) -> Case:
+    """Explain the best box of the class."""
     with torch.no_grad():
         found = {name: values.clone() for name, values in model(image)[0].items()}
     best = int((found["scores"] * (found["labels"] == label + 1)).argmax())
     target = FasterRCNNBoxScoreTarget(found["labels"][best : best + 1], found["boxes"][best : best + 1])
     layers = (
         Layer("body.layer2", model.backbone.body.layer2),
-        # The library's recorder takes no gradient of a dict; its tutorial of Faster R-CNN has Eigen-CAM here.
+        # pytorch-grad-cam records no gradients of a dict; its tutorial of Faster R-CNN uses Eigen-CAM here.
         Layer("backbone", model.backbone, fasterrcnn_reshape_transform, "Eigen-CAM"),
     )
 
     def draw(axes: Axes) -> None:
         for box, what, score in zip(found["boxes"], found["labels"], found["scores"], strict=True):
             if score > 0.5:
-                colour = _colour(bool(what == label + 1))
-                _box(axes, box.tolist(), colour)
-                _note(axes, box[0].item(), max(box[1].item(), 14), f"{what - 1}: {score:.2f}", colour)
+                colour = _choose_colour(bool(what == label + 1))
+                _draw_box(axes, box.tolist(), colour)
+                _draw_note(axes, box[0].item(), max(box[1].item(), 14), f"{what - 1}: {score:.2f}", colour)
 
     return Case(model, target, layers, draw)
 
 
-def transformer_case(model: Any, image: Tensor, label: int) -> Case:
-    """The score of the class."""
+def build_transformer_case(model: Any, image: Tensor, label: int) -> Case:
+    """Explain the score of the class."""
     with torch.no_grad():
         present = model(image)[0].sigmoid()
     layers = tuple(Layer(f"blocks[{k}].norm1", model.blocks[k].norm1, vit_reshape_transform) for k in (0, -1))
 
     def draw(axes: Axes) -> None:
         for row, k in enumerate(present.topk(2).indices.tolist()):
-            _note(axes, 5, 18 + 20 * row, f"{k}: {present[k]:.2f}", _colour(k == label))
+            _draw_note(axes, 5, 18 + 20 * row, f"{k}: {present[k]:.2f}", _choose_colour(k == label))
 
     return Case(model, ClassifierOutputTarget(label), layers, draw)
 
 
-CASES = {"segmentation": segmentation_case, "detection": detection_case, "ViT": transformer_case}
+CASES = {"segmentation": build_segmentation_case, "detection": build_detection_case, "ViT": build_transformer_case}
 
 
 def explain(case: Case, image: Tensor, sizes: Sequence[int] | None = None) -> dict[tuple[str, str], Maps]:
-    """The map `(H, W)` of every method in every layer, by the layer's name and the method's."""
+    """Compute the map `(H, W)` of every method in every layer, by names of layer and method."""
     maps = {}
     for layer in case.layers:
         where = case.model, [layer.module], layer.reshape_transform
-        maps[layer.name, layer.baseline] = BASELINES[layer.baseline](*where)(image, [case.target])[0]
+        maps[layer.name, layer.competing] = COMPETING[layer.competing](*where)(image, [case.target])[0]
         for name, weighting in OURS.items():
             maps[layer.name, name] = HolisticCAM(*where, sizes=sizes, weighting=weighting)(image, [case.target])[0]
     return maps
 
 
 class Explanation(NamedTuple):
-    """What a row of the figure shows: the box is that of the explained digit, the picture `(H, W, 3)` in [0, 1]."""
+    """A row of the figure: a case, the picture `(H, W, 3)` in [0, 1], the explained digit's box, and maps."""
 
     case: Case
     picture: Maps
@@ -156,7 +155,7 @@ class Explanation(NamedTuple):
     maps: dict[tuple[str, str], Maps]
 
 
-def _explanation(task: str, model: nn.Module, samples: Samples, index: Tensor, sizes: Sequence[int]) -> Explanation:
+def _explain_scene(task: str, model: nn.Module, samples: Samples, index: Tensor, sizes: Sequence[int]) -> Explanation:
     image, scene = samples.batch(index[None])
     x0, y0, x1, y1 = scene.boxes[0, 0].int().tolist()
     case = CASES[task](model, image, int(scene.labels[0, 0]))
@@ -165,7 +164,7 @@ def _explanation(task: str, model: nn.Module, samples: Samples, index: Tensor, s
 
 
 def draw(path: Path, explanations: Mapping[str, Explanation]) -> None:
-    """Write the figure: a row a task; the prediction, and every method's map of the shallow and of the deep layer."""
+    """Write the figure, with a row per task: the prediction, and all maps in the shallow and in the deep layer."""
     widths = [1, 0.03, 1, 1, 1, 0.03, 1, 1, 1]
     figure = Figure(
         figsize=(11, 1.72 * len(explanations)),
@@ -183,44 +182,44 @@ def draw(path: Path, explanations: Mapping[str, Explanation]) -> None:
         case.draw(axes_row[0])
         for axes, ((layer, method), cam) in zip(axes_row[[2, 3, 4, 6, 7, 8]], maps.items(), strict=True):
             axes.imshow(show_cam_on_image(picture, cam, use_rgb=True))
-            _box(axes, box, "white", linestyle=":")
+            _draw_box(axes, box, "white", linestyle=":")
             where = layer if method in ("Grad-CAM", *OURS) else f"{method}, {layer}"
-            axes.set_xlabel(f"{where}, {energy_in_box(cam, box):.0%}", fontsize=7, labelpad=2)
+            axes.set_xlabel(f"{where}, {measure_energy(cam, box):.0%}", fontsize=7, labelpad=2)
             if axes in grid[0]:
                 axes.set_title(method, fontsize=7, pad=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
-def energy_in_box(saliency_map: Maps, box: Box) -> float:
-    """Share of the map's sum that lies inside the box, in [0, 1]."""
+def measure_energy(saliency_map: Maps, box: Box) -> float:
+    """Share of the map's sum inside the box, in [0, 1]."""
     return float(energy_pointing_game(saliency_map[None], [box])[0])
 
 
-def _note(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
+def _draw_note(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
     box = {"facecolor": colour, "pad": 1, "linewidth": 0}
     axes.text(x, y, text, fontsize=6.5, va="bottom", color="black", bbox=box)
 
 
-def _box(axes: Axes, box: Sequence[float], colour: str, linestyle: str = "-") -> None:
+def _draw_box(axes: Axes, box: Sequence[float], colour: str, linestyle: str = "-") -> None:
     x0, y0, x1, y1 = box
     outline = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linestyle=linestyle)
     axes.add_patch(outline)
 
 
-def _colour(explained: bool) -> str:
+def _choose_colour(explained: bool) -> str:
     return "#ffd400" if explained else "white"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tutorials", description=__doc__)
-    parser.add_argument("--scenes", type=int, default=1200, help="training scenes")
-    parser.add_argument("--held-out", type=int, default=150, help="held-out scenes")
-    parser.add_argument("--explained", type=int, default=20, help="of these, whose maps are measured")
-    parser.add_argument("--size", type=int, default=SCENE_SIZE, help="side of the scenes in pixels")
-    parser.add_argument("--steps", type=int, help="training steps of every network; default: as many as each needs")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="of the pyramid, in pixels")
+    parser.add_argument("--scenes", type=int, default=1200, help="number of training scenes (1200)")
+    parser.add_argument("--held-out", type=int, default=150, help="number of held-out scenes (150)")
+    parser.add_argument("--explained", type=int, default=20, help="number of held-out scenes to explain (20)")
+    parser.add_argument("--size", type=int, default=SCENE_SIZE, help="side of the scenes in pixels (%(default)s)")
+    parser.add_argument("--steps", type=int, help="training steps of every network (chosen per network)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="sizes of the pyramid in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("output"))
     options = parser.parse_args(arguments)
@@ -231,16 +230,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = time.perf_counter()
         model = train(task, samples, options.steps, options.seed)
         print(f"{task}: trained for {time.perf_counter() - start:.0f} s")
-        found = digits_found(model, held_out)
+        found = find_digits(model, held_out)
         iou = f", mean IoU of the pixels {mean_iou(model, held_out):.1%}" if task == "segmentation" else ""
         print(f"{task}: finds {found.float().mean():.1%} of the digits of {len(found)} held-out scenes{iou}")
-        # The scenes with most digits found come first, in their order: the first of them is drawn.
+        # Scenes with most digits found come first, in a stable order; the first one is drawn.
         order = found.sum(dim=1).argsort(descending=True, stable=True)[: options.explained]
-        explained = [_explanation(task, model, held_out, index, options.sizes) for index in order]
+        explained = [_explain_scene(task, model, held_out, index, options.sizes) for index in order]
         drawn[task] = explained[0]
         print(f"{task}: mean share of the map in the digit's box, {len(explained)} scenes")
         for layer, method in explained[0].maps:
-            shares = [energy_in_box(one.maps[layer, method], one.box) for one in explained]
+            shares = [measure_energy(one.maps[layer, method], one.box) for one in explained]
             print(f"    {layer:16} {method:30} {np.mean(shares):.1%}")
     path = options.output / "tutorials.png"
     draw(path, drawn)

@@ -1,7 +1,6 @@
 """A segmentation network, a detector and a vision transformer of torchvision and timm, trained in minutes.
 
-All three stand on the bundled classifier of digits, which is not trained any further, and learn from scenes of two
-digits.
+All three use the frozen trunk of the bundled classifier of digits and are trained on scenes of two digits.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ from holistic_cam_plugin.demo import (
 
 __all__ = ["TASKS", "Samples", "draw_samples", "train"]
 
-BACKGROUND = 0  # digit d is class d + 1 of the segmentation and the detector
+BACKGROUND = 0  # digit d is class d + 1 in segmentation and detection
 _BATCH = 16
 _DECAY = 0.05
-# Of the background in the segmentation's loss: it has 15 times the pixels of the digits.
+# Weight in the segmentation loss: the background has 15 times the pixels of the digits.
 _BACKGROUND_WEIGHT = 0.3
-_BOX_SCORE = 0.05  # boxes below it are dropped
+_BOX_SCORE = 0.05  # minimum score of boxes
 _FPN_WIDTH, _ROI, _HIDDEN = 64, 6, 128
-_ANCHORS = ((32, 48), (64, 80), (96, 112))  # px, of the three maps of the pyramid; digits are 32 to 94 px high
+_ANCHORS = ((32, 48), (64, 80), (96, 112))  # px, for three maps of the pyramid; digits are 32 to 94 px high
 _ASPECTS = (1.0, 1.6)  # height over width
 
 
@@ -58,7 +57,7 @@ class Samples(NamedTuple):
 
     Attributes:
         images: `(N, 3, H, W)`, uint8.
-        masks: `(N, H, W)`, int64: 0 where no digit is, else its class + 1.
+        masks: `(N, H, W)`, int64, class of the digit + 1, 0 for the background.
         labels: `(N, 2)`, int64, classes of the digits.
         boxes: `(N, 2, 4)`, float32, x0, y0, x1, y1 in pixels.
     """
@@ -69,25 +68,25 @@ class Samples(NamedTuple):
     boxes: Tensor
 
     def batch(self, chosen: Tensor) -> tuple[Tensor, Samples]:
-        """The models' input, `(B, 3, H, W)`, float32, and the chosen samples."""
+        """Return the models' input, `(B, 3, H, W)`, float32, and the chosen samples."""
         some = Samples(*(values[chosen] for values in self))
         return preprocess((some.images / 255).numpy()), some
 
 
 def draw_samples(split: Split, count: int, size: int = SCENE_SIZE) -> Samples:
-    """The first `count` scenes of the split."""
+    """Draw the first `count` scenes of the split."""
     scenes = [
         make_scene([1, n], split, size, digits=2) for n in tqdm(range(count), split, disable=not sys.stderr.isatty())
     ]
     return Samples(
         torch.from_numpy(np.stack([(scene.image * 255).round().astype(np.uint8) for scene in scenes])),
-        torch.from_numpy(np.stack([_mask(scene) for scene in scenes])),
+        torch.from_numpy(np.stack([_make_mask(scene) for scene in scenes])),
         torch.tensor([scene.labels for scene in scenes]),
         torch.tensor([scene.boxes for scene in scenes], dtype=torch.float32),
     )
 
 
-def _mask(scene: Scene) -> NDArray[np.int64]:
+def _make_mask(scene: Scene) -> NDArray[np.int64]:
     inked = (scene.image != scene.backdrop).any(axis=0)
     mask = np.full(inked.shape, BACKGROUND, np.int64)
     for label, (x0, y0, x1, y1) in zip(scene.labels, scene.boxes, strict=True):
@@ -95,14 +94,14 @@ def _mask(scene: Scene) -> NDArray[np.int64]:
     return mask
 
 
-def _widths(trunk: DigitsResNet) -> list[int]:
-    """Channels of the four stages."""
+def _count_channels(trunk: DigitsResNet) -> list[int]:
+    """Count the channels of the four stages."""
     stages = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
     return [cast(BasicBlock, stage[0]).conv2.out_channels for stage in stages]
 
 
 class _Hypercolumns(nn.Module):
-    """All four stages side by side at the first one's stride of 4, under the name that the heads ask for."""
+    """Concatenates all four stages at a stride of 4, under the name that torchvision's heads use."""
 
     def __init__(self, trunk: DigitsResNet) -> None:
         super().__init__()
@@ -114,16 +113,16 @@ class _Hypercolumns(nn.Module):
         return {"out": torch.cat([F.interpolate(maps, size, mode="bilinear") for maps in stages], dim=1)}
 
 
-def segmenter(trunk: DigitsResNet) -> nn.Module:
-    """An FCN of stride 4: `(B, 3, H, W)` to `{"out": (B, 11, H, W)}`."""
-    model: nn.Module = _SimpleSegmentationModel(_Hypercolumns(trunk), FCNHead(sum(_widths(trunk)), CLASSES + 1))
+def build_segmenter(trunk: DigitsResNet) -> nn.Module:
+    """Build an FCN of stride 4: `(B, 3, H, W)` to `{"out": (B, 11, H, W)}`."""
+    model: nn.Module = _SimpleSegmentationModel(_Hypercolumns(trunk), FCNHead(sum(_count_channels(trunk)), CLASSES + 1))
     return model
 
 
-def detector(trunk: DigitsResNet) -> FasterRCNN:
-    """A Faster R-CNN with a feature pyramid of strides 8 to 64: list of images to a list of dicts."""
+def build_detector(trunk: DigitsResNet) -> FasterRCNN:
+    """Build a Faster R-CNN with a feature pyramid of strides 8 to 64: list of images to list of dicts."""
     names = {f"layer{n}": str(k) for k, n in enumerate((2, 3, 4))}
-    backbone = BackboneWithFPN(trunk, names, _widths(trunk)[1:], _FPN_WIDTH)
+    backbone = BackboneWithFPN(trunk, names, _count_channels(trunk)[1:], _FPN_WIDTH)
     model = FasterRCNN(
         backbone,
         rpn_anchor_generator=AnchorGenerator((*_ANCHORS, (128, 160)), (_ASPECTS,) * 4),
@@ -141,15 +140,15 @@ def detector(trunk: DigitsResNet) -> FasterRCNN:
         box_detections_per_img=20,
         box_score_thresh=_BOX_SCORE,
         image_mean=[0.0] * 3,
-        image_std=[1.0] * 3,  # preprocess() has done it
+        image_std=[1.0] * 3,  # done by preprocess()
     )
-    # Its own transform would bring every scale of the pyramid back to one size; `_skip_resize` acts in training alone.
+    # Its transform would resize all scales of the pyramid to one size; `_skip_resize` has an effect only in training.
     model.transform.resize = lambda image, target: (image, target)
     return model
 
 
-def transformer(trunk: DigitsResNet) -> VisionTransformer:
-    """A ViT over patches of 16 px, embedded by the trunk's first three stages: `(B, 3, H, W)` to `(B, 10)`."""
+def build_transformer(trunk: DigitsResNet) -> VisionTransformer:
+    """Build a ViT on patches of 16 px, embedded by the trunk's first three stages: `(B, 3, H, W)` to `(B, 10)`."""
     stages = nn.Sequential(*list(trunk.children())[:7])
     return VisionTransformer(
         img_size=SCENE_SIZE,
@@ -164,12 +163,12 @@ def transformer(trunk: DigitsResNet) -> VisionTransformer:
     )
 
 
-def _segmentation_loss(model: Any, images: Tensor, samples: Samples) -> Tensor:
+def _compute_segmentation_loss(model: Any, images: Tensor, samples: Samples) -> Tensor:
     weights = torch.tensor([_BACKGROUND_WEIGHT, *[1.0] * CLASSES])
     return F.cross_entropy(model(images)["out"], samples.masks, weight=weights)
 
 
-def _detection_loss(model: Any, images: Tensor, samples: Samples) -> Tensor:
+def _compute_detection_loss(model: Any, images: Tensor, samples: Samples) -> Tensor:
     truth = [
         {"boxes": boxes, "labels": digits + 1} for boxes, digits in zip(samples.boxes, samples.labels, strict=True)
     ]
@@ -177,7 +176,7 @@ def _detection_loss(model: Any, images: Tensor, samples: Samples) -> Tensor:
     return torch.stack(list(losses.values())).sum()
 
 
-def _presence_loss(model: Any, images: Tensor, samples: Samples) -> Tensor:
+def _compute_presence_loss(model: Any, images: Tensor, samples: Samples) -> Tensor:
     present = torch.zeros(len(images), CLASSES).scatter_(1, samples.labels, 1.0)
     return F.binary_cross_entropy_with_logits(model(images), present)
 
@@ -190,23 +189,23 @@ class _Task(NamedTuple):
 
 
 TASKS = {
-    "segmentation": _Task(segmenter, _segmentation_loss, 150, 1e-2),
-    "detection": _Task(detector, _detection_loss, 200, 3e-3),
-    "ViT": _Task(transformer, _presence_loss, 250, 2e-3),
+    "segmentation": _Task(build_segmenter, _compute_segmentation_loss, 150, 1e-2),
+    "detection": _Task(build_detector, _compute_detection_loss, 200, 3e-3),
+    "ViT": _Task(build_transformer, _compute_presence_loss, 250, 2e-3),
 }
 
 
 def train(name: str, samples: Samples, steps: int | None = None, seed: int = 0) -> nn.Module:
-    """The task's network, trained for `steps` batches of the samples, in evaluation mode.
+    """Train the task's network for `steps` batches, and return it in evaluation mode.
 
-    The same seed gives the same weights on the same machine.
+    On the same machine, the same seed gives the same weights.
     """
     torch.manual_seed(seed)
     task = TASKS[name]
     steps = steps or task.steps
     trunk = load_demo_model().requires_grad_(False)
     model = task.build(trunk).train()
-    for module in trunk.modules():  # some networks hold its stages alone
+    for module in trunk.modules():  # some networks contain only its stages
         module.eval()
     heads = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(heads, weight_decay=_DECAY)
@@ -219,5 +218,5 @@ def train(name: str, samples: Samples, steps: int | None = None, seed: int = 0) 
         nn.utils.clip_grad_norm_(heads, 1.0)
         optimizer.step()
         schedule.step()
-    # The library's methods read gradients off the trunk's layers.
+    # pytorch-grad-cam records gradients in the trunk's layers.
     return model.requires_grad_().eval()

@@ -1,6 +1,6 @@
-"""The explorer: a local page in the browser. A picture goes in, its classes and maps come out.
+"""The explorer: a local page in the browser that takes a picture and shows its classes and maps.
 
-    choices -> explaining -> rendering, files, snippet -> handlers -> page -> server
+    choices, examples, rendering, downloads, snippet -> handlers -> page -> server
 
-Only the last three know Gradio, and nothing but the command imports them: the package does without it.
+Only the last three modules import Gradio, and only `holistic-cam app` imports them.
 """

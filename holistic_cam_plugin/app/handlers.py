@@ -1,6 +1,6 @@
-"""What happens when somebody does something on the page.
+"""Event handlers of the page.
 
-A person's pictures and maps are values that Gradio keeps for each browser tab; the classifier is shared by all.
+Gradio keeps each browser tab's picture and maps; the classifier is shared.
 """
 
 from __future__ import annotations
@@ -12,101 +12,112 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
-from holistic_cam_plugin.app.choices import chosen, class_names, columns
-from holistic_cam_plugin.app.examples import photographs, scenes
-from holistic_cam_plugin.app.explaining import Explained, Seen, Stopped, explain, look
-from holistic_cam_plugin.app.files import save_arrays, save_page_figure
-from holistic_cam_plugin.app.rendering import Colours, grid, map_names, one_map, place
-from holistic_cam_plugin.app.snippet import Source, snippet
-from holistic_cam_plugin.classifiers.images import read_image
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.app.choices import check_choice, name_classes, select_methods
+from holistic_cam_plugin.app.downloads import save_arrays, save_page_figure
+from holistic_cam_plugin.app.examples import load_examples
+from holistic_cam_plugin.app.rendering import Colours, Result, locate_map, name_maps, render_map, render_table
+from holistic_cam_plugin.app.snippet import Source, write_snippet
+from holistic_cam_plugin.errors import Stopped, UsageError
+from holistic_cam_plugin.explain import Explanation, Prediction, Request, explain, predict
+from holistic_cam_plugin.models.images import preprocess_image, read_image
 
-__all__ = ["Handlers"]
+__all__ = ["BEST", "Handlers"]
 
 BEST = 5
 
 _progress = gr.Progress()
 
 
+class Seen(NamedTuple):
+    """A picture as the model sees it, `(H, W, 3)`, RGB, float32, in [0, 1], and the model's prediction."""
+
+    picture: NDArray[np.float32]
+    prediction: Prediction
+
+
 class Handlers:
-    """The page's functions.
+    """The functions that the page calls.
 
     Args:
-        source: the classifier; it is loaded here.
-        folder: for the files that are downloaded.
+        source: the classifier to load.
+        folder: for the files to download.
 
     Attributes:
-        classes: a name of its own for each class.
-        layers: those that give maps.
-        stages: the default ones among them.
+        classes: unique names of the classes.
+        layers: the layers that can be explained.
+        stages: names of the default layers.
         examples: pictures to begin with.
-        closing: set it to stop whatever is being computed.
+        closing: set it to stop all computations.
 
     Raises:
-        UsageError: the classifier can't be loaded or has no layer to explain.
+        UsageError: the classifier cannot be loaded, or has no layer to explain.
     """
 
     def __init__(self, source: Source, folder: Path) -> None:
         self.classifier = source.load()
-        self.classes = class_names(self.classifier.classes)
-        self.layers = self.classifier.found.single
-        self.stages = self.classifier.stages
-        self.examples = scenes() if source.model is None else photographs()
+        self.classes = name_classes(self.classifier.classes)
+        self.layers = self.classifier.explainable.layers_called_once
+        self.stages = self.classifier.default_layers
+        self.examples = load_examples(source.model)
         self.closing = threading.Event()
         self._source = source._replace(device=str(self.classifier.device))
         self._folder = folder
-        self._model = threading.Lock()  # a tab that is closed leaves its last pass behind
-        self._stops: dict[str, threading.Event] = {}  # of the tabs that compute or wait for their turn
+        self._model = threading.Lock()  # the last pass for a closed tab may still run
+        self._stops: dict[str, threading.Event] = {}  # of the tabs that compute, or wait for the model
 
     def look(self, path: str) -> tuple[Any, ...]:
-        """An upload: what is seen, its picture, the best classes, and the best one as the choice."""
-        with _told():
+        """Handle an upload; returns the state, the picture, the best classes, and the best one as the choice."""
+        with _show_errors():
             try:
                 image = read_image(Path(path))
-            except UsageError as error:  # the person knows neither the path nor the name on this machine
+            except UsageError as error:  # the path is the server's
                 raise UsageError(str(error).replace(path, "the picture")) from error
-        return self._looked(image)
+        return self._look_at(image)
 
     def look_at_example(self, choice: gr.SelectData) -> tuple[Any, ...]:
-        """The same for an example."""
-        return self._looked(self.examples[int(choice.index)])
+        """Handle a click on an example, as `look`."""
+        return self._look_at(self.examples[int(choice.index)])
 
     def first_example(self) -> tuple[Any, ...]:
-        """The same for the first one."""
-        return self._looked(self.examples[0])
+        """Show the first example, as `look`."""
+        return self._look_at(self.examples[0])
 
-    def _looked(self, image: Image.Image) -> tuple[Any, ...]:
-        with self._model, _told():
-            seen = look(image, self.classifier)
-        best = np.argsort(-seen.probabilities)[:BEST]
+    def _look_at(self, image: Image.Image) -> tuple[Any, ...]:
+        with self._model, _show_errors():
+            prediction = predict(self.classifier, preprocess_image(image, self.classifier))
+            seen = Seen(self.classifier.preprocessing.denormalize(prediction.images), prediction)
+        probabilities = prediction.probabilities[0]
+        best = np.argsort(-probabilities)[:BEST]
         picture = Image.fromarray((255 * seen.picture).astype(np.uint8))
-        return seen, picture, {self.classes[n]: float(seen.probabilities[n]) for n in best}, [int(best[0])]
+        return seen, picture, {self.classes[n]: float(probabilities[n]) for n in best}, [int(best[0])]
 
     def add_class(self, targets: Sequence[int], choice: gr.SelectData) -> list[int]:
-        """One of the best classes, clicked: it joins the choice."""
+        """Add one of the best classes to the choice."""
         target = self.classes.index(choice.value)
         return [*targets, *[target] * (target not in targets)]
 
     def begin(self, request: gr.Request) -> tuple[Any, ...]:
-        """Before the turn comes: the buttons, and a word."""
-        self._stops[_tab(request)] = threading.Event()
+        """Set the buttons and the status while the tab waits for the model."""
+        self._stops[_identify_tab(request)] = threading.Event()
         return gr.update(interactive=False), gr.update(interactive=True), "Waiting for the model"
 
     def stop(self, request: gr.Request) -> str:
-        """Asked for by the person."""
-        if stop := self._stops.get(_tab(request)):
+        """Stop the tab's computation at the next pass through the model; returns the status."""
+        if stop := self._stops.get(_identify_tab(request)):
             stop.set()
         return "Stopping"
 
     def leave(self, request: gr.Request) -> None:
-        """The tab is closed."""
-        if stop := self._stops.pop(_tab(request), None):
+        """Stop the computation of a tab that is closed."""
+        if stop := self._stops.pop(_identify_tab(request), None):
             stop.set()
 
     def explain(
@@ -122,98 +133,118 @@ class Handlers:
         scale: str,
         colormap: str,
         opacity: float,
-        request: gr.Request,
+        tab: gr.Request,
         progress: gr.Progress = _progress,
     ) -> Iterator[tuple[Any, ...]]:
-        """The maps, their table and a word, after each method."""
-        with _told():
+        """Yield the result, its table and the status after each method."""
+        with _show_errors():
             if seen is None:
                 raise UsageError("choose a picture first")
-            choice = chosen(targets, layers, columns(methods, weightings, num_scales, sizes, fsd, self._source.amp))
-            colours = Colours(scale, colormap, opacity)
-            start, result = time.perf_counter(), None
+            columns = select_methods(methods, weightings, num_scales, sizes, fsd, self._source.amp)
+            check_choice(targets, layers, columns)
+            request = Request(self.classifier, self.classifier.at(layers), columns)
+            stopped = self._find_stop(tab)
             steps = explain(
-                self.classifier, seen, choice, lambda what, some: progress.tqdm(some, desc=what), self._stopped(request)
-            )
+                request, seen.prediction, [targets],
+                lambda column, loop: progress.tqdm(
+                    loop, desc=f"{columns.index(column) + 1} of {len(columns)}: {column.name}"
+                ),
+            )  # fmt: skip
+            start, done, status = time.perf_counter(), 0, ""
             try:
-                while (step := self._next(steps)) is not None:
-                    result = step
-                    ready = len(result.maps) == len(choice.columns)
-                    word = f"{choice.number} maps in {time.perf_counter() - start:.1f} s" if ready else ""
-                    yield result, grid(result, self.classes, colours), word
+                while (explanation := self._compute_next(steps, stopped)) is not None:
+                    done, result = done + 1, Result(seen.picture, explanation)
+                    if done == len(columns):
+                        number = done * len(targets) * len(layers)
+                        status = f"{number} maps in {time.perf_counter() - start:.1f} s"
+                    yield result, render_table(result, self.classes, Colours(scale, colormap, opacity)), status
             except Stopped:
-                done = 0 if result is None else len(result.maps)
-                yield gr.skip(), gr.skip(), f"Stopped after {done} of {len(choice.columns)} columns"
+                yield gr.skip(), gr.skip(), f"Stopped after {done} of {len(columns)} columns"
 
     def end(
-        self, explained: Explained | None, scale: str, colormap: str, opacity: float, request: gr.Request
+        self, result: Result | None, scale: str, colormap: str, opacity: float, request: gr.Request
     ) -> tuple[Any, ...]:
-        """Afterwards: the buttons, and what is made of the maps: two to compare, and the Python of one."""
-        self._stops.pop(_tab(request), None)
+        """Reset the buttons, and update the choices of maps, the comparison and the script."""
+        self._stops.pop(_identify_tab(request), None)
         buttons = gr.update(interactive=True), gr.update(interactive=False)
-        if explained is None:
+        if result is None:
             return *buttons, *[gr.skip()] * 5
-        names = [(name, index) for index, name in enumerate(map_names(explained, self.classes))]
-        last = len(names) - 1
-        per_column = last // len(explained.maps)
-        first = 0 if len(explained.maps) == 1 else per_column
+        names = [(name, index) for index, name in enumerate(name_maps(result.explanation, self.classes))]
+        last, methods = len(names) - 1, len(result.explanation.maps)
+        first = 0 if methods == 1 else last // methods  # the last map of the first method
         left, right = (gr.update(choices=names, value=index) for index in (first, last))
         of_maps = gr.update(choices=names[1:], value=last)
-        pair = self.compare(explained, first, last, scale, colormap, opacity)
-        return *buttons, left, right, pair, of_maps, self.python(explained, last)
+        pair = self.compare(result, first, last, scale, colormap, opacity)
+        return *buttons, left, right, pair, of_maps, self.python(result, last)
 
     def colour(
-        self, explained: Explained | None, left: int, right: int, scale: str, colormap: str, opacity: float
+        self, result: Result | None, left: int, right: int, scale: str, colormap: str, opacity: float
     ) -> tuple[Any, ...]:
-        """The same maps in other colours: the table, and the two that are compared."""
-        if explained is None:
+        """Draw the table and the comparison in other colours."""
+        if result is None:
             return gr.skip(), gr.skip()
-        table = grid(explained, self.classes, Colours(scale, colormap, opacity))
-        return table, self.compare(explained, left, right, scale, colormap, opacity)
+        table = render_table(result, self.classes, Colours(scale, colormap, opacity))
+        return table, self.compare(result, left, right, scale, colormap, opacity)
 
-    def compare(
-        self, explained: Explained | None, left: int, right: int, scale: str, colormap: str, opacity: float
-    ) -> Any:
-        """Two maps, or the picture and a map, one over the other."""
-        if explained is None:
+    def compare(self, result: Result | None, left: int, right: int, scale: str, colormap: str, opacity: float) -> Any:
+        """Draw two maps, or the picture and a map."""
+        if result is None:
             return gr.skip()
-        return tuple(one_map(explained, index, Colours(scale, colormap, opacity)) for index in (left, right))
+        return tuple(render_map(result, index, Colours(scale, colormap, opacity)) for index in (left, right))
 
-    def python(self, explained: Explained | None, index: int) -> Any:
-        """The lines that give one of the maps."""
-        if explained is None:
+    def python(self, result: Result | None, index: int) -> Any:
+        """Write the script that computes one of the maps."""
+        if result is None:
             return gr.skip()
-        column, layer, target = place(explained, index)
-        choice = explained.choice
-        number = choice.targets[target]
-        return snippet(self._source, choice.columns[column], choice.layers[layer], number, self.classes[number])
+        explanation = result.explanation
+        method, layer, target = locate_map(explanation, index)
+        number = explanation.targets[target]
+        return write_snippet(
+            self._source, explanation.methods[method], explanation.layers[layer], number, self.classes[number]
+        )
 
-    def files(self, explained: Explained | None, scale: str, colormap: str, opacity: float) -> tuple[Any, ...]:
-        """The figure and the arrays, ready to be downloaded."""
-        if explained is None:
+    def files(self, result: Result | None, scale: str, colormap: str, opacity: float) -> tuple[Any, ...]:
+        """Write the figure and the arrays, ready for the download."""
+        if result is None:
             return gr.skip(), gr.skip()
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        figure = save_page_figure(folder, explained, self.classes, Colours(scale, colormap, opacity))
-        arrays = save_arrays(folder, explained, self.classes)
+        figure = save_page_figure(folder, result, self.classes, Colours(scale, colormap, opacity))
+        arrays = save_arrays(folder, result.explanation, self.classes)
         return tuple(gr.update(value=str(path), interactive=True) for path in (figure, arrays))
 
-    def _next(self, steps: Iterator[Explained]) -> Explained | None:
-        with self._model:
-            return next(steps, None)
+    def _compute_next(self, steps: Iterator[list[Explanation]], stopped: Callable[[], bool]) -> Explanation | None:
+        """The picture's explanation after one more method, or None after the last one."""
+        with self._model, _check_passes(self.classifier.model, stopped):
+            return next(steps, [None])[0]
 
-    def _stopped(self, request: gr.Request) -> Callable[[], bool]:
-        stop = self._stops.get(_tab(request), threading.Event())
+    def _find_stop(self, request: gr.Request) -> Callable[[], bool]:
+        stop = self._stops.get(_identify_tab(request), threading.Event())
         return lambda: stop.is_set() or self.closing.is_set()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What a person can correct is told on the page, in the line that the command line would print."""
+def _check_passes(model: nn.Module, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Raise Stopped at the next pass through the model once `stopped` returns True."""
+
+    def check(*_: object) -> None:
+        if stopped():
+            raise Stopped
+
+    handle = model.register_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _show_errors() -> Iterator[None]:
+    """Show a UsageError on the page, in the line that the command line would print."""
     try:
         yield
     except UsageError as error:
         raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
 
-def _tab(request: gr.Request) -> str:
+def _identify_tab(request: gr.Request) -> str:
     return str(request.session_hash)

@@ -1,4 +1,4 @@
-"""The page: what is where, and which function a click calls."""
+"""The page: its layout, and the handlers of its events."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from holistic_cam_plugin.app.choices import DEFAULT_SCALES, HOLISTIC_CAM, METHOD
 from holistic_cam_plugin.app.handlers import BEST, Handlers
 from holistic_cam_plugin.display import COLORMAPS, SCALES
 
-__all__ = ["CSS", "page"]
+__all__ = ["CSS", "build_page"]
 
 CSS = Path(__file__).with_name("page.css")
 
 _DEFAULT_METHODS = ["gradcam", HOLISTIC_CAM]
 _EMPTY = '<p class="hint">Choose a picture and what to explain of it, then press <b>Explain</b>.</p>'
 
-# Seconds: how often old files are looked for, and how old they are then.
+# Seconds between two removals of old files, and the age of an old file.
 _DELETE_CACHE = (600, 3600)
 
 
@@ -47,7 +47,7 @@ class _Colours(NamedTuple):
     opacity: Any
 
 
-class _Results(NamedTuple):
+class _Outputs(NamedTuple):
     table: Any
     left: Any
     right: Any
@@ -58,32 +58,32 @@ class _Results(NamedTuple):
     arrays: Any
 
 
-def page(handlers: Handlers) -> gr.Blocks:
-    """The page of a classifier."""
+def build_page(handlers: Handlers) -> gr.Blocks:
+    """Build the page of a classifier."""
     blocks = gr.Blocks(title="Holistic-CAM", analytics_enabled=False, delete_cache=_DELETE_CACHE, fill_width=True)
     with blocks:
-        seen, explained = gr.State(None), gr.State(None)
+        seen, result = gr.State(None), gr.State(None)
         gr.Markdown(f"# Holistic-CAM\nWhat **{handlers.classifier.name}** looks at.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                picture = _picture(handlers)
-                choices = _choices(handlers)
+                picture = _add_picture(handlers)
+                choices = _add_choices(handlers)
             with gr.Column(scale=5, min_width=320):
                 with gr.Row(elem_id="run"):
                     start = gr.Button("Explain", variant="primary", min_width=120, elem_id="explain")
                     stop = gr.Button("Stop", variant="stop", min_width=80, interactive=False, elem_id="stop")
                 status = gr.Markdown("", elem_id="status", min_height=28)
-                colours = _colours()
-                results = _results()
+                colours = _add_colours()
+                outputs = _add_outputs()
         _wire_picture(blocks, handlers, picture, [seen, picture.picture, picture.best, choices.targets])
         picture.best.select(handlers.add_class, choices.targets, choices.targets, queue=False, api_visibility="private")
-        _wire_run(handlers, seen, explained, choices, colours, results, (start, stop, status))
-        _wire_results(handlers, explained, colours, results)
+        _wire_run(handlers, seen, result, choices, colours, outputs, (start, stop, status))
+        _wire_outputs(handlers, result, colours, outputs)
         blocks.unload(handlers.leave)
     return blocks
 
 
-def _picture(handlers: Handlers) -> _Picture:
+def _add_picture(handlers: Handlers) -> _Picture:
     upload = gr.File(label="Picture", height=125, elem_id="upload")
     examples = gr.Gallery(
         handlers.examples, label="Examples", show_label=False, columns=6, fit_columns=False, height=60,
@@ -94,23 +94,23 @@ def _picture(handlers: Handlers) -> _Picture:
             label="Seen by the model", interactive=False, buttons=[], height=190, min_width=150, elem_id="picture"
         )
         best = gr.Label(label="Best classes", num_top_classes=BEST, show_heading=False, min_width=150, elem_id="best")
-    _uploads_alone(upload)
+    _refuse_urls(upload)
     return _Picture(upload, examples, picture, best)
 
 
-def _uploads_alone(upload: Any) -> None:
-    """A file that is named by its address is refused; Gradio would download it."""
-    moved = upload.async_move_resource_to_block_cache
+def _refuse_urls(upload: Any) -> None:
+    """Refuse a file that is given by its URL; Gradio would download it."""
+    move = upload.async_move_resource_to_block_cache
 
-    async def here(path: Any) -> Any:
+    async def move_upload(path: Any) -> Any:
         if "://" in str(path):
-            raise gr.Error("only uploads are taken, no addresses", print_exception=False)
-        return await moved(path)
+            raise gr.Error("URLs are refused: upload a file", print_exception=False)
+        return await move(path)
 
-    upload.async_move_resource_to_block_cache = here
+    upload.async_move_resource_to_block_cache = move_upload
 
 
-def _choices(handlers: Handlers) -> _Choices:
+def _add_choices(handlers: Handlers) -> _Choices:
     targets = gr.Dropdown(
         [(name, index) for index, name in enumerate(handlers.classes)], label="Classes", multiselect=True,
         elem_id="classes", info="Click one of the best, or type a name.",
@@ -133,11 +133,11 @@ def _choices(handlers: Handlers) -> _Choices:
             "fast", label="Or its sizes, px", placeholder="224 366 509", max_length=80, elem_id="sizes",
             info="fast: 3 of the 7 scales, in a fraction of the time. Empty: as many as above.",
         )  # fmt: skip
-        fsd = gr.Checkbox(True, label="Mask (low-pass wrap)")
+        fsd = gr.Checkbox(True, label="Mask")
     return _Choices(targets, layers, methods, weightings, num_scales, sizes, fsd)
 
 
-def _colours() -> _Colours:
+def _add_colours() -> _Colours:
     with gr.Row(elem_id="colours"):
         scale = gr.Radio(list(SCALES), value="linear", label="Scale", scale=2, min_width=260, elem_id="scale")
         colormap = gr.Dropdown(list(COLORMAPS), value="jet", label="Colours", min_width=120, elem_id="colormap")
@@ -145,7 +145,7 @@ def _colours() -> _Colours:
     return _Colours(scale, colormap, opacity)
 
 
-def _results() -> _Results:
+def _add_outputs() -> _Outputs:
     with gr.Tab("Maps"):
         table = gr.HTML(_EMPTY, elem_id="table")
         with gr.Row():
@@ -162,7 +162,7 @@ def _results() -> _Results:
     with gr.Tab("Python"):
         which = gr.Dropdown([], label="Map", elem_id="which")
         code = gr.Code(language="python", label="The same map", interactive=False, buttons=["copy"], elem_id="code")
-    return _Results(table, left, right, pair, which, code, figure, arrays)
+    return _Outputs(table, left, right, pair, which, code, figure, arrays)
 
 
 def _wire_picture(blocks: gr.Blocks, handlers: Handlers, picture: _Picture, outputs: list[Any]) -> None:
@@ -175,37 +175,37 @@ def _wire_picture(blocks: gr.Blocks, handlers: Handlers, picture: _Picture, outp
 def _wire_run(
     handlers: Handlers,
     seen: Any,
-    explained: Any,
+    result: Any,
     choices: _Choices,
     colours: _Colours,
-    results: _Results,
+    outputs: _Outputs,
     run: tuple[Any, Any, Any],
 ) -> None:
     start, stop, status = run
     start.click(
         handlers.begin, None, [start, stop, status], queue=False, show_progress="hidden", api_visibility="private"
     ).then(
-        handlers.explain, [seen, *choices, *colours], [explained, results.table, status], show_progress_on=status,
+        handlers.explain, [seen, *choices, *colours], [result, outputs.table, status], show_progress_on=status,
         concurrency_id="model", concurrency_limit=1, api_visibility="private",
     ).then(
-        handlers.end, [explained, *colours],
-        [start, stop, results.left, results.right, results.pair, results.which, results.code],
+        handlers.end, [result, *colours],
+        [start, stop, outputs.left, outputs.right, outputs.pair, outputs.which, outputs.code],
         show_progress="hidden", api_visibility="private",
     ).then(
-        handlers.files, [explained, *colours], [results.figure, results.arrays], show_progress="hidden",
+        handlers.files, [result, *colours], [outputs.figure, outputs.arrays], show_progress="hidden",
         api_visibility="private",
     )  # fmt: skip
     stop.click(handlers.stop, None, status, queue=False, show_progress="hidden", api_visibility="private")
 
 
-def _wire_results(handlers: Handlers, explained: Any, colours: _Colours, results: _Results) -> None:
+def _wire_outputs(handlers: Handlers, result: Any, colours: _Colours, outputs: _Outputs) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    pair = [results.left, results.right]
+    pair = [outputs.left, outputs.right]
     for event in (colours.scale.input, colours.colormap.input, colours.opacity.release):
         event(
-            handlers.colour, [explained, *pair, *colours], [results.table, results.pair], trigger_mode="always_last",
+            handlers.colour, [result, *pair, *colours], [outputs.table, outputs.pair], trigger_mode="always_last",
             **quiet,
-        ).then(handlers.files, [explained, *colours], [results.figure, results.arrays], **quiet)  # fmt: skip
+        ).then(handlers.files, [result, *colours], [outputs.figure, outputs.arrays], **quiet)  # fmt: skip
     for dropdown in pair:
-        dropdown.input(handlers.compare, [explained, *pair, *colours], results.pair, **quiet)
-    results.which.input(handlers.python, [explained, results.which], results.code, **quiet)
+        dropdown.input(handlers.compare, [result, *pair, *colours], outputs.pair, **quiet)
+    outputs.which.input(handlers.python, [result, outputs.which], outputs.code, **quiet)

@@ -1,4 +1,4 @@
-"""Maps for the page: a table of them, and one alone, in the colours that were chosen."""
+"""Rendering of maps for the page: a table of all, and single ones."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from holistic_cam_plugin.app.explaining import Explained
-from holistic_cam_plugin.display import coverage, overlaid, percent
-from holistic_cam_plugin.display.figure import figure_rows
+from holistic_cam_plugin.app.choices import label_method
+from holistic_cam_plugin.display import coverage, format_percent, overlay_map
+from holistic_cam_plugin.display.figure import build_rows
+from holistic_cam_plugin.explain import Explanation
 
-__all__ = ["Colours", "grid", "map_names", "one_map", "place", "rows"]
+__all__ = ["Colours", "Result", "list_rows", "locate_map", "name_maps", "render_map", "render_table"]
 
 Pixels = NDArray[np.uint8]
 
 PICTURE = "picture"
 
 _QUALITY = 92
-# For the comparison, which is shown large: enlarged smoothly here, a browser would do it each in its own way.
-_LARGE = 640
+# The comparison is shown large, and every browser would enlarge the pictures differently.
+_LARGE = 640  # pixels
 
-_GRID = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
+_TABLE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
 <div class="maps" tabindex="0" role="region" aria-label="Maps">
 <table style="--columns: {{ columns | length + 1 }}; --lines: {{ lines }}">
 <thead><tr><td></td><th scope="col">picture</th>
@@ -48,11 +49,18 @@ _GRID = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True
 
 
 class Colours(NamedTuple):
-    """How maps are shown: `scale`, `colormap` and `opacity` of `display.overlaid`."""
+    """`scale`, `colormap` and `opacity` of `display.overlay_map`."""
 
     scale: str = "linear"
     colormap: str = "jet"
     opacity: float = 0.5
+
+
+class Result(NamedTuple):
+    """An explanation and its picture, `(H, W, 3)`, RGB, float32, in [0, 1]."""
+
+    picture: NDArray[np.float32]
+    explanation: Explanation
 
 
 class _Cell(NamedTuple):
@@ -61,62 +69,62 @@ class _Cell(NamedTuple):
     share: str
 
 
-def rows(explained: Explained, classes: list[str]) -> list[tuple[str, list[NDArray[np.float32]]]]:
-    """For every class every layer: its label, and its maps `(H, W)`, one a column that is done."""
-    names = [classes[target] for target in explained.choice.targets]
-    return figure_rows(explained.choice.layers, names, explained.maps)
+def list_rows(explanation: Explanation, classes: list[str]) -> list[tuple[str, list[NDArray[np.float32]]]]:
+    """For every class every layer: its label, and its maps `(H, W)`, one per method that is done."""
+    names = [classes[target] for target in explanation.targets]
+    return build_rows(explanation.layers, names, explanation.maps)
 
 
-def grid(explained: Explained, classes: list[str], colours: Colours) -> str:
-    """The maps as HTML: layers down, methods across, the untouched picture first."""
-    names = [column.label for column in explained.choice.columns]
+def render_table(result: Result, classes: list[str], colours: Colours) -> str:
+    """The maps as HTML: layers down, methods across, the original image first."""
+    names = [label_method(method) for method in result.explanation.methods]
     table = []
-    for label, maps in rows(explained, classes):
+    for label, maps in list_rows(result.explanation, classes):
         cells: list[_Cell | None] = [
             _Cell(
-                _source(overlaid(explained.picture, saliency_map, *colours)),
+                _encode(overlay_map(result.picture, saliency_map, *colours)),
                 " ".join(f"{name} {label}".split()),
-                percent(coverage(saliency_map)),
+                format_percent(coverage(saliency_map)),
             )
             for name, saliency_map in zip(names, maps, strict=False)
         ]
         table.append((label, cells + [None] * (len(names) - len(maps))))
-    picture = _source((255 * explained.picture).astype(np.uint8))
-    return _GRID.render(columns=names, rows=table, picture=picture, lines=table[0][0].count("\n") + 1)
+    picture = _encode((255 * result.picture).astype(np.uint8))
+    return _TABLE.render(columns=names, rows=table, picture=picture, lines=table[0][0].count("\n") + 1)
 
 
-def map_names(explained: Explained, classes: list[str]) -> list[str]:
-    """The picture, and every map that is there; `place` and `one_map` take their indices."""
-    several = len(explained.choice.targets) > 1
+def name_maps(explanation: Explanation, classes: list[str]) -> list[str]:
+    """The picture and every finished map; `locate_map` and `render_map` take their indices."""
+    several = len(explanation.targets) > 1
     return [PICTURE] + [
-        ", ".join([" ".join(column.label.split()), layer] + [classes[target]] * several)
-        for column, _ in zip(explained.choice.columns, explained.maps, strict=False)
-        for layer in explained.choice.layers
-        for target in explained.choice.targets
+        ", ".join([" ".join(label_method(method).split()), layer] + [classes[target]] * several)
+        for method, _ in zip(explanation.methods, explanation.maps, strict=False)
+        for layer in explanation.layers
+        for target in explanation.targets
     ]
 
 
-def place(explained: Explained, index: int) -> tuple[int, int, int]:
-    """Column, layer and class, as indices, of a map's name; the picture's are those of the last column's last map."""
-    shape = (len(explained.maps), len(explained.choice.layers), len(explained.choice.targets))
-    column, layer, target = np.unravel_index(index - 1 if index else np.prod(shape) - 1, shape)
-    return int(column), int(layer), int(target)
+def locate_map(explanation: Explanation, index: int) -> tuple[int, int, int]:
+    """The indices of a map's method, layer and target; for the picture, those of the last map."""
+    shape = (len(explanation.maps), len(explanation.layers), len(explanation.targets))
+    method, layer, target = np.unravel_index(index - 1 if index else np.prod(shape) - 1, shape)
+    return int(method), int(layer), int(target)
 
 
-def one_map(explained: Explained, index: int, colours: Colours) -> Image.Image:
+def render_map(result: Result, index: int, colours: Colours) -> Image.Image:
     """The picture (0) or a map over it, enlarged."""
     if index == 0:
-        pixels = (255 * explained.picture).astype(np.uint8)
+        pixels = (255 * result.picture).astype(np.uint8)
     else:
-        column, layer, target = place(explained, index)
-        pixels = overlaid(explained.picture, explained.maps[column][layer][target], *colours)
+        method, layer, target = locate_map(result.explanation, index)
+        pixels = overlay_map(result.picture, result.explanation.maps[method][layer, target], *colours)
     image = Image.fromarray(pixels)
     factor = max(1, _LARGE / max(image.size))
     return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
 
 
-def _source(pixels: Pixels) -> Markup:
-    """The picture in the page itself."""
+def _encode(pixels: Pixels) -> Markup:
+    """The picture as a data URL."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return Markup("data:image/jpeg;base64,") + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Serves the page on this machine until it is told to stop."""
+"""Serves the page on this machine until an exception ends it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 
 from holistic_cam_plugin.app.handlers import Handlers
-from holistic_cam_plugin.app.page import CSS, page
+from holistic_cam_plugin.app.page import CSS, build_page
 from holistic_cam_plugin.app.snippet import Source
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.errors import UsageError, describe_error
 
 __all__ = ["LOCAL", "serve"]
 
 LOCAL = "127.0.0.1"
 
-# As large as a camera's pictures get.
+# A camera's pictures are at most this large.
 _UPLOAD = "64mb"
 
-# The browser asks nobody but this server, whatever the page's libraries would like to load.
+# The browser loads nothing from other servers, whatever Gradio's page contains.
 _POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 )
 
-
-# What the page needs of Gradio's interface. The rest would fetch addresses, take videos, and more.
+# The part of Gradio's interface that the page needs. The rest would fetch URLs, take videos, and more.
 _PREFIX = "/gradio_api"
 _NEEDED = re.compile(
     _PREFIX + r"/(queue/(join|data)|run/predict|upload|upload_progress|heartbeat/[^/]+|startup-events"
@@ -44,7 +43,7 @@ _NEEDED = re.compile(
 
 
 class _Guard:
-    """ASGI: only what the page needs is answered, and every answer says what the browser may load."""
+    """ASGI middleware: answers only what the page needs, and adds the policy to every answer."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -62,21 +61,21 @@ class _Guard:
 
 
 def serve(source: Source, host: str, port: int | None, folder: Path, started: Callable[[str], None]) -> None:
-    """Serve until an exception ends it, such as that of a signal.
+    """Serve the page until an exception ends it, such as that of a signal.
 
     Args:
         source: the classifier.
-        host: the address to listen at.
-        port: None for the first free one from 7860 on.
-        folder: for uploads and downloads, the one that the environment names to Gradio as GRADIO_TEMP_DIR.
-        started: told of the page's address.
+        host: the address to listen on.
+        port: None for the first free one from 7860.
+        folder: for uploads and downloads; the environment variable GRADIO_TEMP_DIR must name it.
+        started: called with the page's URL.
 
     Raises:
-        UsageError: the classifier can't be loaded, or nothing can listen there.
+        UsageError: the classifier cannot be loaded, or the address is not free.
     """
     _check_free(host, port)
     handlers = Handlers(source, folder)
-    blocks = page(handlers).queue(api_open=False)
+    blocks = build_page(handlers).queue(api_open=False)
     try:
         _launch(blocks, host, port)
         started(blocks.local_url)
@@ -87,7 +86,7 @@ def serve(source: Source, host: str, port: int | None, folder: Path, started: Ca
 
 
 def _launch(blocks: gr.Blocks, host: str, port: int | None) -> None:
-    # Names that another site could point at this machine are refused, unless the page is meant for others.
+    # Host names that another site could point at this machine are refused, unless the page is meant for others.
     hosts = [LOCAL, "localhost", host] if host in (LOCAL, "localhost", "::1") else ["*"]
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Guard)]
     try:
@@ -99,20 +98,20 @@ def _launch(blocks: gr.Blocks, host: str, port: int | None) -> None:
             app_kwargs={"middleware": middleware},
         )  # fmt: skip
     except OSError as error:
-        raise UsageError(_taken(host, port, error)) from error
+        raise UsageError(_describe_failure(host, port, error)) from error
 
 
 def _check_free(host: str, port: int | None) -> None:
-    """Before the model is loaded."""
+    """Raise UsageError if the address is not free, before the model is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port or 0), family=family).close()
     except OSError as error:
-        raise UsageError(_taken(host, port, error)) from error
+        raise UsageError(_describe_failure(host, port, error)) from error
 
 
-def _taken(host: str, port: int | None, error: OSError) -> str:
+def _describe_failure(host: str, port: int | None, error: OSError) -> str:
     where = f"port {port} of {host}" if port else host
-    # The error's own text names the address once more; that of an unknown host has a number below 0.
-    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
-    return f"{where} can't be listened at: {reason}; name another with --host or --port"
+    # The error's own text repeats the address; that of an unknown host has a number below 0.
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else describe_error(error)
+    return f"cannot listen on {where}: {reason}; choose another --host or --port"

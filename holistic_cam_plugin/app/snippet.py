@@ -1,4 +1,4 @@
-"""The lines of Python that give one of the page's maps."""
+"""The Python script that computes one of the page's maps."""
 
 from __future__ import annotations
 
@@ -8,64 +8,54 @@ from typing import NamedTuple
 
 import pytorch_grad_cam
 
-from holistic_cam_plugin.app.choices import Column
-from holistic_cam_plugin.baselines.by_name import METHODS
-from holistic_cam_plugin.baselines.perturbation import Perturbation
-from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier, load_classifier
 from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.methods import METHODS, Method
+from holistic_cam_plugin.models.build import DIGITS
+from holistic_cam_plugin.models.classifier import Classifier, load_classifier
 
-__all__ = ["PHOTO", "Source", "snippet"]
+__all__ = ["PHOTO", "Source", "write_snippet"]
 
 PHOTO = "photo.jpg"
 
 
 class Source(NamedTuple):
-    """What the person at the shell named: a model as `load_classifier` takes it, and its files; None: the bundled."""
+    """The arguments of `load_classifier`, and whether Holistic-CAM's model runs in bfloat16."""
 
-    model: str | None
+    model: str = DIGITS
     weights: Path | None = None
     labels: Path | None = None
     device: str | None = None
-    amp: bool = False  # Holistic-CAM's model in bfloat16
+    amp: bool = False
 
     def load(self) -> Classifier:
-        """The classifier; UsageError if it can't be loaded."""
-        if self.model is None:
-            return demo_classifier(self.device)
-        return load_classifier(self.model, self.weights, self.labels, self.device)
-
-    @property
-    def code(self) -> tuple[str, str]:
-        """The name to import, and the call that loads the classifier."""
-        device = _quoted(self.device)
-        if self.model is None:
-            return "demo_classifier", f"demo_classifier({device})"
-        files = ", ".join("None" if path is None else f"Path({_quoted(path)})" for path in (self.weights, self.labels))
-        return "load_classifier", f"load_classifier({_quoted(self.model)}, {files}, {device})"
+        """Load the classifier; raises UsageError if that fails."""
+        return load_classifier(*self[:4])
 
 
-def snippet(source: Source, column: Column, layer: str, target: int, name: str) -> str:
-    """A script that leaves the map `(H, W)` of `PHOTO` in `saliency_map`."""
-    function, call = source.code
-    cam = METHODS[column.method]
-    # Methods that only look at outputs take no layer.
-    layers = "[]" if issubclass(cam, Perturbation) else "found.target_layers"
+def write_snippet(source: Source, method: Method, layer: str, target: int, name: str) -> str:
+    """A script that computes `saliency_map`, the map `(H, W)` of `PHOTO`.
+
+    Args:
+        name: of the target.
+    """
+    cam = METHODS[method.key]
+    files = ", ".join("None" if path is None else f"Path({_quote(path)})" for path in (source.weights, source.labels))
     needed = ", **found.options" if cam is HolisticCAM else ", found.reshape_transform"
     options = "".join(
-        f", {key}={_quoted(value) if isinstance(value, str) else value}" for key, value in column.options.items()
+        f", {key}={_quote(value) if isinstance(value, str) else value}" for key, value in method.options.items()
     )
     lines = [
         "from pathlib import Path",
         "",
         _import(cam),
-        "from holistic_cam_plugin.classifiers.images import preprocessed, read_image",
-        f"from holistic_cam_plugin.classifiers.models import {function}",
+        "from holistic_cam_plugin.models.classifier import load_classifier",
+        "from holistic_cam_plugin.models.images import preprocess_image, read_image",
         "from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget",
         "",
-        f"classifier = {call}",
-        f"images = preprocessed(read_image(Path({_quoted(PHOTO)})), classifier)",
-        f"found = classifier.found.at([{_quoted(layer)}])",
-        f"cam = {cam.__name__}(found.model, {layers}{needed}{options})",
+        f"classifier = load_classifier({_quote(source.model)}, {files}, {_quote(source.device)})",
+        f"images = preprocess_image(read_image(Path({_quote(PHOTO)})), classifier)",
+        f"found = classifier.at([{_quote(layer)}])",
+        f"cam = {cam.__name__}(found.model, found.target_layers{needed}{options})",
         f"saliency_map = cam(images, [ClassifierOutputTarget({target})])[0]  # {name}",
     ]
     return "\n".join(lines) + "\n"
@@ -78,6 +68,6 @@ def _import(cam: type) -> str:
     return f"from {module} import {cam.__name__}"
 
 
-def _quoted(text: object) -> str:
-    """A string of Python in double quotes; None as it is."""
+def _quote(text: object) -> str:
+    """A Python string in double quotes, or None."""
     return "None" if text is None else json.dumps(str(text), ensure_ascii=False)

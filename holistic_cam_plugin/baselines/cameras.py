@@ -1,4 +1,4 @@
-"""CAMERAS, the method that Holistic-CAM builds on, as a setting of it.
+"""CAMERAS, the method that Holistic-CAM extends, as a configuration of `HolisticCAM`.
 
 Paper: Jalwana et al., "CAMERAS: Enhanced Resolution And Sanity preserving Class Activation Mapping for image saliency",
 CVPR 2021.
@@ -17,9 +17,17 @@ __all__ = ["CAMERAS"]
 
 
 class CAMERAS(HolisticCAM):
-    """CAMERAS (Jalwana et al., CVPR 2021): the same pyramid with raw gradients and no mask, at its own sizes.
+    """CAMERAS (Jalwana et al., CVPR 2021): a pyramid of images with raw gradients and without a mask.
 
-    Sizes 224, 324 ... 924 px and bicubic enlargement by default; every argument of `HolisticCAM` can be given.
+    Args:
+        model, target_layers, *args, **kwargs: as in `HolisticCAM`, with other defaults: sizes of 224, 324 ... 924 px
+            and bicubic interpolation.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> with CAMERAS(model, target_layers=[model[0]], sizes=[32, 48]) as cam:
+        ...     cam(torch.rand(2, 3, 32, 32)).shape
+        (2, 32, 32)
     """
 
     def __init__(self, model: nn.Module, target_layers: Sequence[nn.Module], *args: Any, **kwargs: Any) -> None:

@@ -1,11 +1,11 @@
-r"""RefineCAM of a layer: its Grad-CAM++ map times those of the deeper stages, which denoise it.
+r"""RefineCAM of one layer: the product of its Grad-CAM++ map and those of the later stages.
 
 $$M = \prod_{l \in \{k\} \cup \text{stages after } k} M^l$$
 
-where $k$ is the explained layer and $M^l$ the Grad-CAM++ map of layer $l$, scaled to [0, 1], as the product is.
+where $k$ is the target layer and $M^l$ the Grad-CAM++ map of layer $l$, scaled to [0, 1]; so is the product.
 
-Paper: arXiv 2605.14641. Maps and product are the library's `RefineCAM`, which multiplies what it is given: of one layer
-alone it is its base method.
+Paper: arXiv 2605.14641. The maps and the product are those of pytorch-grad-cam's `RefineCAM`, which multiplies the maps
+of the layers that it is given.
 """
 
 from __future__ import annotations
@@ -14,32 +14,31 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam import GradCAMPlusPlus, RefineCAM
 from torch import Tensor, nn
 
-from holistic_cam_plugin.classifiers.explainable import stages_of
-from holistic_cam_plugin.classifiers.probe import untouched
-from holistic_cam_plugin.passes.modes import eval_mode
+from holistic_cam_plugin.models.probe import preserve_model
+from holistic_cam_plugin.models.stages import find_layers
+from holistic_cam_plugin.passes.model_state import eval_mode
 from holistic_cam_plugin.passes.outputs import check_outputs
 from holistic_cam_plugin.passes.targets import Target
 
-__all__ = ["StageRefineCAM", "refining_layers"]
+__all__ = ["StageRefineCAM", "find_refining_layers"]
 
 
 class StageRefineCAM:
-    """The library's RefineCAM of one layer and the last layers of the stages after it, over Grad-CAM++.
+    """RefineCAM of one layer and the last layer of each later stage, based on Grad-CAM++.
 
-    The deepest stage has none after it: there the map is Grad-CAM++'s. No hook is left on the model.
+    For the last stage, the map is that of Grad-CAM++. No hooks are left on the model.
 
     Args:
         model: a classifier of images `(B, 3, H, W)`.
-        target_layers: the one layer to explain, in a list.
-        reshape_transform: as in the library.
+        target_layers: a list of one layer.
+        reshape_transform: as in pytorch-grad-cam.
 
     Raises:
-        ValueError: more or less than one layer.
+        ValueError: `target_layers` does not contain exactly one layer.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class StageRefineCAM:
         reshape_transform: Callable[..., Any] | None = None,
     ) -> None:
         if len(target_layers) != 1:
-            raise ValueError(f"one layer at a time is refined with those after it, got {len(target_layers)}")
+            raise ValueError(f"RefineCAM takes one target layer at a time, got {len(target_layers)}")
         self.model = model
         self.target_layers = target_layers
         self.reshape_transform = reshape_transform
@@ -57,9 +56,9 @@ class StageRefineCAM:
     def __call__(
         self, input_tensor: Tensor, targets: Sequence[Target] | None = None, eigen_smooth: bool = False
     ) -> NDArray[np.float32]:
-        """Maps of the images as of the library's RefineCAM: `(B, H, W)`, float32, in [0, 1]."""
-        with eval_mode(self.model):  # the library leaves it in evaluation mode
-            layers = refining_layers(self.model, self.target_layers[0], input_tensor)
+        """Compute the maps of images: `(B, H, W)`, float32, in [0, 1]."""
+        with eval_mode(self.model):  # RefineCAM does not restore the training flags
+            layers = find_refining_layers(self.model, self.target_layers[0], input_tensor)
             cam = RefineCAM(self.model, layers, self.reshape_transform, base_method=_GradCAMPlusPlus)
             try:
                 return np.asarray(cam(input_tensor, targets, eigen_smooth), dtype=np.float32)
@@ -68,29 +67,26 @@ class StageRefineCAM:
                     base.activations_and_grads.release()
 
 
-def refining_layers(model: nn.Module, layer: nn.Module, images: Tensor) -> list[nn.Module]:
-    """The layer, and the last layer of each stage that finishes after it, in the order in which they run.
-
-    A layer that runs several times has no place in this order and comes alone.
+def find_refining_layers(model: nn.Module, layer: nn.Module, images: Tensor) -> list[nn.Module]:
+    """Find the last layer of each stage that ends after `layer`, in order of execution; `layer` itself comes first.
 
     Args:
         model: in evaluation mode.
-        layer: a module of it.
-        images: `(B, C, H, W)`; a square of the first one goes through the model to see the order.
+        layer: a module of the model; returned alone if it runs several times.
+        images: `(B, C, H, W)`; a square crop of the first one passes through the model.
     """
     side = min(images.shape[-2:])
     square = images[:1, :, :side, :side]
-    with untouched(model):
-        with torch.inference_mode():
-            classes = check_outputs(model(square), 1).shape[1:2].numel()
-        maps, stages = stages_of(model, square, classes)
-    run = [one.returned.module for one in maps if one.returned.calls == 1]
+    with preserve_model(model):
+        classes = check_outputs(model(square), 1).shape[1:2].numel()
+        layers, targets = find_layers(model, square, classes)
+    run = [one.module for one in layers if one.calls == 1]
     later = run[run.index(layer) + 1 :] if layer in run else []
-    return [layer, *(one.returned.module for one in stages if one.returned.module in later)]
+    return [layer, *(one.module for one in targets if one.module in later)]
 
 
 class _GradCAMPlusPlus(GradCAMPlusPlus):
-    """RefineCAM passes `eigen_smooth` third, where the library's methods take `aug_smooth`."""
+    """RefineCAM passes `eigen_smooth` as the third argument, which is `aug_smooth` in pytorch-grad-cam's methods."""
 
     def __call__(
         self, input_tensor: Tensor, targets: Sequence[Target] | None = None, eigen_smooth: bool = False

@@ -1,7 +1,11 @@
-"""Maps of a whole data set, in a folder that survives a kill at any moment.
+"""Maps of a whole data set in one folder; a run can be killed at any moment and resumed.
 
-    inputs -> loading -> explaining -> store -> manifest -> html_report
+    inputs -> loading -> failures -> store -> manifest
 
-`parameters` claims the folder for one set of parameters, `journal` writes what must survive, `ranks` shares the work
-out, and `job` is the loop.
+`parameters` reserves the output folder for one set of parameters, `journal` writes tables that survive a kill, `ranks`
+divides the work between processes, and `run` is the main loop.
 """
+
+__all__ = ["RESUME"]
+
+RESUME = "finished maps are saved; run the same command again to continue"

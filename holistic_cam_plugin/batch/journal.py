@@ -1,12 +1,12 @@
-"""A CSV file that survives a kill at any moment: the only writer of tables that grow.
+"""A CSV file that survives a kill at any moment; all tables that grow row by row are written here.
 
-What belongs together, such as all rows of an image, is a unit: a block of rows that an empty line closes, forced to
-the disk. The first block is the line of the columns' names. A unit without rows is an empty line alone. Readers of CSV
-skip these lines. A kill can tear the last block; it lacks its empty line, so it is left out and, when the table goes
-on, cut off.
+Rows that belong together, such as all rows of an image, form a unit: a block of rows closed by an empty line and synced
+to the disk. The first block is the line of column names. A unit without rows is a single empty line. CSV readers skip
+empty lines. A kill can tear only the last block: it lacks its empty line, so readers leave it out, and the next writer
+cuts it off.
 
-A block is whole if its rows, written again, give the same bytes. What a broken disk or an editor made of the others is
-left out; reading goes on after their next empty line.
+A block is intact if writing its rows again gives the same bytes. Blocks damaged by a broken disk or an editor are left
+out; reading continues after the next empty line.
 """
 
 from __future__ import annotations
@@ -23,56 +23,56 @@ from typing import BinaryIO, NamedTuple
 
 from holistic_cam_plugin.errors import UsageError, check_regular
 
-__all__ = ["Journal", "Row", "Unit", "header", "read_rows", "read_units", "text"]
+__all__ = ["Journal", "Row", "Unit", "encode_header", "format_value", "read_rows", "read_units"]
 
 Row = Mapping[str, object]  # by column
 
-# Of a value that holds line ends, in bytes: a quote that is open for longer was never meant. Paths have 4096 at most.
+# Bytes of a value with line breaks (a path has at most 4096). A quote open for longer is taken as damage.
 LONGEST_VALUE = 2**16
 
 
 class Journal:
-    """A table that grows unit by unit, from where it ends or is damaged; a context manager.
+    """A table that grows by units, after its last intact one; a context manager.
 
     Args:
-        path: of the CSV.
-        columns: of every row.
+        path: The CSV file.
+        columns: Names of all columns.
 
     Attributes:
-        units: how many it holds, also those without rows.
+        units: Number of units in the file, including those without rows.
 
     Raises:
-        UsageError: the file is another table.
+        UsageError: The file is a different table.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         check_regular(path)
         self.columns = columns
-        first = header(columns)
+        header = encode_header(columns)
         self._file: BinaryIO = path.open("a+b")
         self._file.seek(0)
-        found = self._file.read(len(first))
-        if not first.startswith(found):
+        found = self._file.read(len(header))
+        if not header.startswith(found):
             self._file.close()
-            raise _other_table(path)
-        end, self.units = len(first), 0
-        for unit in _units(self._file, columns, end):
+            raise _wrong_table_error(path)
+        end, self.units = len(header), 0
+        for unit in _scan_units(self._file, columns, end):
             if unit.offset > end:
                 break
             end, self.units = end + unit.length, self.units + 1
-        if found == first:
+        if found == header:
             self._file.truncate(end)
         else:
             self._file.truncate(0)
-            self._write(first)
+            self._write(header)
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Add a unit's rows, on the disk when this returns; the values as `text` gives them, missing ones empty.
+        """Append a unit; it is on the disk when this returns. Missing values are empty.
 
         Raises:
-            ValueError: a value without a column.
+            ValueError: A row has a value without a column.
         """
-        self._write(_block(rows, self.columns))
+        self._write(_encode_block(rows, self.columns))
         self.units += 1
 
     def __enter__(self) -> Journal:
@@ -88,7 +88,7 @@ class Journal:
 
 
 class Unit(NamedTuple):
-    """A whole unit, and where its block lies in the file, in bytes."""
+    """An intact unit, and the position of its block in the file, in bytes."""
 
     rows: list[dict[str, str]]
     offset: int
@@ -96,39 +96,39 @@ class Unit(NamedTuple):
 
 
 def read_units(
-    path: Path, columns: Sequence[str] | None = None, trusted: Callable[[list[dict[str, str]]], bool] | None = None
+    path: Path, columns: Sequence[str] | None = None, is_valid: Callable[[list[dict[str, str]]], bool] | None = None
 ) -> Iterator[Unit]:
-    """The whole units of a table, one in memory at a time, also while it grows; what is damaged or torn is left out.
+    """Yield the intact units of a table, one at a time; the table may still be growing.
 
     Args:
-        columns: those that it must have; None: whatever it has.
-        trusted: whether a unit's rows are what was once written; a unit for which they aren't is damaged. Where one is
-            trusted, the line of the columns' names may be damaged.
+        columns: The expected columns. None: any.
+        is_valid: An additional test of a unit's rows; invalid units are left out. If any unit is valid, a damaged line
+            of column names is accepted.
 
     Raises:
-        UsageError: the file is another table, or not one of a `Journal`.
+        UsageError: The file is a different table, or was not written by a `Journal`.
     """
     check_regular(path)
     with path.open("rb") as file:
         names, closing = file.readline(), file.readline()
-        if not closing and (columns is None or header(columns).startswith(names)):
+        if not closing and (columns is None or encode_header(columns).startswith(names)):
             return  # torn in its first line
-        found = _fields(names)
+        found = _parse(names)
         known = closing == b"\n" and len(found) == 1 and (columns is None or found[0] == list(columns))
-        if known or trusted is not None:
-            for unit in _units(file, columns or found[0], file.tell() if known else len(names)):
-                if trusted is None or trusted(unit.rows):
+        if known or is_valid is not None:
+            for unit in _scan_units(file, columns or found[0], file.tell() if known else len(names)):
+                if is_valid is None or is_valid(unit.rows):
                     known = True
                     yield unit
     if not known:
-        raise _other_table(path)
+        raise _wrong_table_error(path)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table, also of one that is still growing or was torn.
+    """Read all rows of a table; it may still be growing, and its last unit may be torn.
 
     Raises:
-        UsageError: no such file, not one of a `Journal`, or damaged before its end.
+        UsageError: The file does not exist, was not written by a `Journal`, or is damaged before its end.
     """
     if not path.is_file():
         raise UsageError(f"{path} does not exist")
@@ -139,27 +139,27 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return [row for unit in units for row in unit.rows]
 
 
-def header(columns: Sequence[str]) -> bytes:
-    """The block that a table begins with."""
-    return _block([dict(zip(columns, columns, strict=True))], columns)
+def encode_header(columns: Sequence[str]) -> bytes:
+    """Return the first block of a table."""
+    return _encode_block([dict(zip(columns, columns, strict=True))], columns)
 
 
-def text(value: object) -> str:
-    """A value as it is written: floats with six digits, NaN empty."""
+def format_value(value: object) -> str:
+    """Return a value as it is written: floats with six digits, NaN as an empty string."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return str(value)
 
 
-def _units(file: BinaryIO, columns: Sequence[str], offset: int) -> Iterator[Unit]:
-    """The whole units from this byte on."""
+def _scan_units(file: BinaryIO, columns: Sequence[str], offset: int) -> Iterator[Unit]:
+    """Yield the intact units from this byte on."""
     while True:
         file.seek(offset)
         block, first = _read_block(file)
         if not first:
-            return  # no empty line any more
-        rows = [dict(zip(columns, fields, strict=False)) for fields in _fields(block)[:-1]]
-        if _block(rows, columns) == block:
+            return
+        rows = [dict(zip(columns, fields, strict=False)) for fields in _parse(block)[:-1]]
+        if _encode_block(rows, columns) == block:
             yield Unit(rows, offset, len(block))
             offset += len(block)
         else:
@@ -167,7 +167,7 @@ def _units(file: BinaryIO, columns: Sequence[str], offset: int) -> Iterator[Unit
 
 
 def _read_block(file: BinaryIO) -> tuple[bytes, int]:
-    """The lines up to an empty one that is not within quotes, and the length up to the first empty one; 0: none."""
+    """Return the lines up to an empty one outside quotes, and their length up to the first empty one (0 if none)."""
     lines: list[bytes] = []
     length = first = quotes = quoted = 0
     for line in file:
@@ -182,27 +182,28 @@ def _read_block(file: BinaryIO) -> tuple[bytes, int]:
     return b"".join(lines), first
 
 
-def _fields(lines: bytes) -> list[list[str]]:
-    """The lines' values; none if they are no CSV."""
+def _parse(lines: bytes) -> list[list[str]]:
+    """Return the values of every line, or an empty list if the lines are not valid CSV."""
     try:
         return list(csv.reader(io.StringIO(lines.decode(), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error):
         return []
 
 
-def _block(rows: Iterable[Row], columns: Sequence[str]) -> bytes:
-    return b"".join(_line(row, columns) for row in rows) + b"\n"
+def _encode_block(rows: Iterable[Row], columns: Sequence[str]) -> bytes:
+    return b"".join(_encode_row(row, columns) for row in rows) + b"\n"
 
 
-def _line(row: Row, columns: Sequence[str]) -> bytes:
+def _encode_row(row: Row, columns: Sequence[str]) -> bytes:
     line = io.StringIO(newline="")
-    # Some versions of Python quote a carriage return only where it belongs to the line's ending.
+    # Some Python versions quote a carriage return only if the line terminator contains one.
     writer = csv.DictWriter(line, columns, lineterminator="\r\n", restval="")
-    writer.writerow({column: text(value) for column, value in row.items()})
+    writer.writerow({column: format_value(value) for column, value in row.items()})
     return line.getvalue().removesuffix("\r\n").encode() + b"\n"
 
 
-def _other_table(path: Path) -> UsageError:
+def _wrong_table_error(path: Path) -> UsageError:
     return UsageError(
-        f"{path} is another table, of other columns or another form: move it away, or choose another --output"
+        f"{path} is a different table, with other columns or in another format: move it away, or choose another "
+        "--output"
     )

@@ -1,4 +1,4 @@
-"""The output folder's lock: one run at a time, and a word on which it is."""
+"""A lock on the output folder: one run at a time. It records the process that holds the lock."""
 
 from __future__ import annotations
 
@@ -11,55 +11,57 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from holistic_cam_plugin.batch.writing import writing
+from holistic_cam_plugin.batch.writing import convert_write_errors
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["locked"]
+__all__ = ["lock_folder"]
 
 _LOCK = ".lock"
-# Not in the lock's own file: that can't be read everywhere while it is locked.
+# A separate file: on some systems a locked file cannot be read.
 _HOLDER = ".lock-holder"
-# What network folders without locks answer.
+# Errors of network file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def locked(folder: Path, otherwise: str = "") -> Iterator[None]:
-    """Held until the body ends, or the process, however it ends. Some network folders have no locks.
+def lock_folder(folder: Path, alternative: str = "") -> Iterator[None]:
+    """Lock the folder until the body or the process ends, however it ends; some network folders have no locks.
 
     Args:
-        otherwise: what one can do instead of waiting.
+        alternative: What the user can do instead of waiting, for the error message.
 
     Raises:
-        UsageError: another run holds it; its process and its host are named.
-        OSError: the folder can't be written.
-        OutputError: it no longer can, at the end.
+        UsageError: Another run holds the lock; its process and host are named.
+        OSError: The folder is not writable.
+        OutputError: The folder is no longer writable at the end.
     """
-    word = folder / _HOLDER
-    with _taken(folder, otherwise):
-        word.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    holder = folder / _HOLDER
+    with _acquire_lock(folder, alternative):
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         try:
             yield
         finally:
-            with writing(folder):
-                word.unlink(missing_ok=True)
+            with convert_write_errors(folder):
+                holder.unlink(missing_ok=True)
 
 
-def _taken(folder: Path, otherwise: str) -> AbstractContextManager[object]:
-    # Its substitute for folders without locks is a file that a killed run would leave behind.
+def _acquire_lock(folder: Path, alternative: str) -> AbstractContextManager[object]:
+    # The soft fallback of filelock is a file that a killed run would leave behind.
     lock = FileLock(folder / _LOCK, blocking=False, fallback_to_soft=False)
     try:
         return lock.acquire()
     except Timeout:
-        raise UsageError(f"another run is at work in {folder}{_holder(folder)}: wait for its end{otherwise}") from None
+        raise UsageError(
+            f"another run is using {folder}{_describe_holder(folder)}: wait until it ends{alternative}"
+        ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
         return nullcontext()
 
 
-def _holder(folder: Path) -> str:
-    """Who holds the lock, in brackets; nothing in the moment before it says so."""
+def _describe_holder(folder: Path) -> str:
+    """Return who holds the lock, in brackets; empty in the moment before that is written."""
     try:
         name = (folder / _HOLDER).read_text(encoding="utf-8", errors="replace")
     except OSError:

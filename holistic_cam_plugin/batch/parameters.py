@@ -1,4 +1,4 @@
-"""The output folder's parameters: written once, compared at every restart, so that two runs never mix."""
+"""The parameters of an output folder: written once and compared in every run, so that two settings never mix."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from pathlib import Path
 
 from torch import nn
 
-from holistic_cam_plugin.batch.lock import locked
-from holistic_cam_plugin.batch.store import write_whole
+from holistic_cam_plugin.batch.lock import lock_folder
 from holistic_cam_plugin.errors import UsageError, check_regular
+from holistic_cam_plugin.files import write_whole
 
 __all__ = [
+    "MAX_THREADS",
     "PARAMETERS",
-    "claimed",
-    "digest",
-    "most_threads",
-    "package_versions",
+    "claim_folder",
+    "hash_parameters",
+    "hash_weights",
+    "read_package_versions",
     "read_parameters",
-    "weights_checksum",
 ]
 
 PARAMETERS = "parameters.json"
 
-# What the maps' values depend on: the method, the model's operations, and how a file becomes pixels.
+# More PyTorch threads are useless, and some systems crash. A folder from a larger machine can be continued.
+MAX_THREADS = max(256, 4 * (os.cpu_count() or 1))
+
+# The packages that determine the maps: the method, the model's operations, and how a file becomes pixels.
 PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
-# By the form of the model's name, where it comes from another library.
+# Further packages, by the prefix of the model's name.
 LIBRARIES = {"timm/": "timm", "hf/": "transformers"}
-# Told for the reader's sake: the images may lie elsewhere today.
+# Informational: the images may have moved since.
 _FREE = ("input",)
 
 
-def package_versions(model: str | None = None) -> dict[str, str]:
-    """The versions of what the maps of this model depend on; a package that runs uninstalled has none."""
+def read_package_versions(model: str | None = None) -> dict[str, str]:
+    """Return the versions of the packages that determine this model's maps; "not installed" for a missing one."""
     versions = {}
     for package in (*PACKAGES, *(library for prefix, library in LIBRARIES.items() if f"{model}".startswith(prefix))):
         try:
@@ -47,8 +50,8 @@ def package_versions(model: str | None = None) -> dict[str, str]:
     return versions
 
 
-def weights_checksum(model: nn.Module) -> str:
-    """SHA-256 of the model's parameters and buffers with their names, in hexadecimal."""
+def hash_weights(model: nn.Module) -> str:
+    """Return the SHA-256 checksum in hexadecimal of the model's parameters and buffers with their names."""
     total = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -56,99 +59,88 @@ def weights_checksum(model: nn.Module) -> str:
     return total.hexdigest()
 
 
-def most_threads() -> int:
-    """More PyTorch threads than this make no sense here, and some systems don't survive the try.
-
-    A folder of a larger machine can be gone on with.
-    """
-    return max(256, 4 * (os.cpu_count() or 1))
-
-
-def digest(parameters: Mapping[str, object]) -> str:
-    """Twelve hexadecimal digits that stand for the parameters that the maps depend on."""
+def hash_parameters(parameters: Mapping[str, object]) -> str:
+    """Return twelve hexadecimal digits that identify the parameters that determine the maps."""
     compared = {key: value for key, value in parameters.items() if key not in _FREE}
     return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @contextmanager
-def claimed(folder: Path, parameters: Mapping[str, object], threads: int) -> Iterator[dict[str, object]]:
-    """The folder as this run's own: locked until the body ends, or the process, however it ends.
+def claim_folder(folder: Path, parameters: Mapping[str, object], threads: int) -> Iterator[dict[str, object]]:
+    """Lock the folder for this run until the body or the process ends, however it ends.
 
     Args:
-        folder: made if need be; empty, or of a run with the same parameters.
-        parameters: what the maps depend on, as JSON takes it. Where `threads` is None, those of the folder hold.
-        threads: for a new folder, where the parameters have none.
+        folder: Created if needed; must be empty, or the output of a run with the same parameters.
+        parameters: What determines the maps, JSON-serializable. If `threads` is None, the folder's value is used.
+        threads: The value for a new folder if the parameters have none.
 
     Yields:
         The folder's parameters.
 
     Raises:
-        UsageError: other parameters, files of something else, another run at work, or no permission.
+        UsageError: The folder has other parameters or other files, another run is using it, or it is not writable.
     """
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             names = {child.name for child in folder.iterdir()}
             if PARAMETERS not in names and any(not name.startswith(".") for name in names):
-                raise UsageError(f"{folder} holds files, but no {PARAMETERS}: choose an empty or new --output")
-            held.enter_context(locked(folder, ", or choose another --output"))
-            known = _agreed(folder, parameters, threads)
+                raise UsageError(f"{folder} contains files but no {PARAMETERS}: choose an empty or new --output")
+            held.enter_context(lock_folder(folder, ", or choose another --output"))
+            known = _reconcile(folder, parameters, threads)
         except OSError as error:
-            raise UsageError(f"the output folder {folder} can't be used: {error}") from error
+            raise UsageError(f"cannot use the output folder {folder}: {error}") from error
         yield known
 
 
-def _agreed(folder: Path, parameters: Mapping[str, object], threads: int) -> dict[str, object]:
-    """The parameters of this run with the folder's threads; the folder's file holds just them afterwards."""
+def _reconcile(folder: Path, parameters: Mapping[str, object], threads: int) -> dict[str, object]:
+    """Check the parameters against the folder's; return and write them, with the folder's number of threads."""
     path = folder / PARAMETERS
-    agreed = {**parameters, "threads": parameters["threads"] or threads}
+    final = {**parameters, "threads": parameters["threads"] or threads}
     if path.exists():
         known = read_parameters(path)
-        _check_threads(path, known.get("threads"))
+        stored = known.get("threads")
+        if type(stored) is not int or not 1 <= stored <= MAX_THREADS:
+            raise _unreadable_error(path, f"threads must be 1 to {MAX_THREADS}, got {_shorten(stored)}")
         _compare(folder, known, parameters)
         _check_input(folder, known.get("input"), parameters.get("input"))
-        agreed["threads"] = known["threads"]
-    data = (json.dumps(agreed, indent=2) + "\n").encode()
+        final["threads"] = stored
+    data = (json.dumps(final, indent=2) + "\n").encode()
     if not path.exists() or path.read_bytes() != data:
         write_whole(folder, PARAMETERS, [data])
-    return agreed
+    return final
 
 
 def read_parameters(path: Path) -> dict[str, object]:
-    """What a `parameters.json` holds.
+    """Read a `parameters.json`.
 
     Raises:
-        UsageError: no JSON, or no parameters.
-        OSError: no such file, or no permission.
+        UsageError: It is not JSON, or not an object.
+        OSError: It does not exist or cannot be opened.
     """
     check_regular(path)
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
     if not isinstance(known, dict):
-        raise _unreadable(path, f"it holds {_short(known)}, no parameters")
+        raise _unreadable_error(path, f"it must hold an object, got {_shorten(known)}")
     return known
 
 
-def _check_threads(path: Path, threads: object) -> None:
-    """Raise UsageError for threads that no run had."""
-    if type(threads) is not int or not 1 <= threads <= most_threads():
-        raise _unreadable(path, f"threads is {_short(threads)}, not 1 to {most_threads()}")
-
-
-def _unreadable(path: Path, why: object) -> UsageError:
-    return UsageError(f"{path} can't be read: {why}. Restore it, or choose another --output")
+def _unreadable_error(path: Path, reason: object) -> UsageError:
+    return UsageError(f"cannot read {path}: {reason}. Restore it, or choose another --output")
 
 
 def _compare(folder: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
+    """Raise UsageError if the parameters differ."""
     changed = []
     for key in sorted((old.keys() | new.keys()) - {*_FREE, "threads"}):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            changed += [f"{k} ({_short(before.get(k))}, now {v})" for k, v in after.items() if before.get(k) != v]
+            changed += [f"{k} ({_shorten(before.get(k))}, now {v})" for k, v in after.items() if before.get(k) != v]
         elif before != after:
-            changed.append(f"{key} ({_short(before)}, now {_short(after)})")
+            changed.append(f"{key} ({_shorten(before)}, now {_shorten(after)})")
     if new.get("threads") not in (None, old.get("threads")):
         changed.append(f"threads ({old.get('threads')}, now {new['threads']})")
     if changed:
@@ -159,13 +151,13 @@ def _compare(folder: Path, old: Mapping[str, object], new: Mapping[str, object])
 
 
 def _check_input(folder: Path, before: object, now: object) -> None:
-    """Raise UsageError if the images are others; where the earlier ones are gone, they have moved."""
+    """Raise UsageError if the input is another folder and the earlier one still exists; otherwise it has moved."""
     if isinstance(before, str) and isinstance(now, str) and before != now:
         with suppress(OSError, ValueError):
             if not os.path.samefile(before, now):
-                raise UsageError(f"{folder} has the maps of {before}, not of {now}: choose another --output")
+                raise UsageError(f"{folder} holds the maps of {before}, not of {now}: choose another --output")
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else text[:12] + "..."

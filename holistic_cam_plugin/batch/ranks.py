@@ -1,8 +1,9 @@
-"""Several processes under torchrun: what each is, and how they hear of one another.
+"""Several processes under torchrun: which one this is, and how they communicate.
 
-They share a key-value store and nothing else; nothing is collective. A thread of each rank says there every second that
-the rank lives. Who waits for another one's word looks for that too: a slow rank has all the time it needs, a dead one
-is not waited for. Where the store is gone, so is the first rank or the launcher, and the run ends.
+The ranks share a key-value store; there are no collective operations. A thread of each rank writes a heartbeat to the
+store every second. A process that waits for another one's message also checks that the other is alive: a slow rank may
+take any time, a dead one is detected within a minute. If the store is gone, the first rank or the launcher is dead, and
+the run ends.
 """
 
 from __future__ import annotations
@@ -22,49 +23,48 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from holistic_cam_plugin.batch.writing import OutputError
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.batch import RESUME
+from holistic_cam_plugin.errors import OutputError, UsageError, describe_error
 
-__all__ = ["Ranks", "joined_ranks", "rank_device"]
+__all__ = ["Ranks", "choose_rank_device", "join_ranks"]
 
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 0.2
-# After so much silence a rank is dead; one that was never heard of may still be starting.
+# Silence after which a rank counts as dead; before its first heartbeat it may still be starting.
 SILENCE_SECONDS, START_SECONDS = 60, 300
 CONNECT = timedelta(seconds=30)
-# The store takes values of up to 8 MiB; the list of a large data set is longer.
+# The store limits values to 8 MiB; the list of a large data set is longer.
 PIECE = 2**22
 
-_GO_ON = "what is done is safe, and the same command goes on from there"
-_GONE = f"the first rank, or what started the ranks, is dead: {_GO_ON}"
+_STORE_GONE = f"the first rank or the launcher has died: {RESUME}"
 
 T = TypeVar("T")
 
 
 class Ranks(NamedTuple):
-    """This process among all of them; one alone has no store."""
+    """This process among all ranks; a single process has no store."""
 
     rank: int = 0
     world: int = 1
     store: Store | None = None
-    left: threading.Event = threading.Event()  # set: this rank has said all that others wait for
+    finished: threading.Event = threading.Event()  # set when the other ranks need nothing more from this one
 
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the first rank, in all of them.
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """Call `make` in the first rank, and return its result in all ranks.
 
         Raises:
-            UsageError: in the first rank, from `make`.
-            SystemExit: then in the others, with code 2: the first one says why.
-            OutputError: the first rank died meanwhile.
+            UsageError: In the first rank, by `make`.
+            SystemExit: With code 2 in the other ranks, if `make` raised: the first rank reports the error.
+            OutputError: The first rank died meanwhile.
         """
         if self.store is None:
             return make()
         if self.rank > 0:
-            pieces = _awaited(self.store, "pieces", 0)
+            pieces = _wait_for_value(self.store, "pieces", 0)
             if pieces is None:
-                raise _dead([0])
+                raise _dead_ranks_error([0])
             if pieces == b"0":
-                self.gathered({})
+                self.gather({})
                 raise SystemExit(2)
             value: T = pickle.loads(b"".join(self.store.get(f"piece/{number}") for number in range(int(pieces))))
             return value
@@ -72,7 +72,7 @@ class Ranks(NamedTuple):
             value = make()
         except UsageError:
             self.store.set("pieces", "0")
-            self._heard()  # the store may end with this rank: all that live must have seen it
+            self._collect_messages()  # the store may end with this rank: wait until all others have read it
             raise
         data = pickle.dumps(value)
         starts = range(0, len(data), PIECE)
@@ -81,133 +81,135 @@ class Ranks(NamedTuple):
         self.store.set("pieces", str(len(starts)))
         return value
 
-    def gathered(self, word: dict[str, Any]) -> list[dict[str, Any]]:
-        """Called when this rank's work is done: in the first rank the words of all, in the others nothing.
+    def gather(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """Send a message when this rank's work is done; return those of all ranks in the first rank, else nothing.
 
         Raises:
-            OutputError: in the first rank, when all that live are done: others died.
+            OutputError: In the first rank, after all living ranks are done, if others died.
         """
         if self.store is None:
-            return [word]
+            return [message]
         if self.rank > 0:
-            self.left.set()  # the store may end as soon as the word is there
-            self.store.set(f"done/{self.rank}", json.dumps(word))
+            self.finished.set()  # the store may end as soon as the message has arrived
+            self.store.set(f"done/{self.rank}", json.dumps(message))
             return []
-        words = self._heard()
-        if None in words:
-            raise _dead([rank for rank, found in enumerate(words, start=1) if found is None])
-        return [word, *(json.loads(found) for found in words if found is not None)]
+        messages = self._collect_messages()
+        if None in messages:
+            raise _dead_ranks_error([rank for rank, found in enumerate(messages, start=1) if found is None])
+        return [message, *(json.loads(found) for found in messages if found is not None)]
 
-    def _heard(self) -> list[bytes | None]:
-        """The others' words, as soon as all are done; None from the dead."""
+    def _collect_messages(self) -> list[bytes | None]:
+        """Wait for the message of every other rank; None for dead ranks."""
         assert self.store is not None
-        return [_awaited(self.store, f"done/{rank}", rank) for rank in range(1, self.world)]
+        return [_wait_for_value(self.store, f"done/{rank}", rank) for rank in range(1, self.world)]
 
 
 @contextmanager
-def joined_ranks(device: torch.device, lost: Callable[[str], object]) -> Iterator[Ranks]:
-    """The ranks that torchrun, or another launcher that sets its variables, started; else this process alone.
+def join_ranks(device: torch.device, on_lost: Callable[[str], object]) -> Iterator[Ranks]:
+    """Join the ranks started by torchrun, or by another launcher that sets its variables; without one, run alone.
 
     Args:
-        device: of this rank.
-        lost: called in a thread with the reason when the store is gone, whatever the body does at that moment.
+        device: The device of this rank.
+        on_lost: Called by a thread with the reason if the store is gone, whatever the body is doing.
 
     Raises:
-        UsageError: no such store.
-        OutputError: the body found that the store is gone.
+        UsageError: The store cannot be reached.
+        OutputError: The store is gone, noticed by the body.
     """
-    if not _launched():
+    if not _is_launched():
         yield Ranks()
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    world = _variable("WORLD_SIZE", 1, 2**20)
-    rank = _variable("RANK", 0, world - 1)
-    ranks = Ranks(rank, world, _store(rank, world), threading.Event())
-    beating = threading.Thread(target=_beat, args=(ranks, lost), daemon=True)
-    beating.start()
+    world = _read_variable("WORLD_SIZE", 1, 2**20)
+    rank = _read_variable("RANK", 0, world - 1)
+    ranks = Ranks(rank, world, _connect(rank, world), threading.Event())
+    heart = threading.Thread(target=_send_heartbeats, args=(ranks, on_lost), daemon=True)
+    heart.start()
     try:
         yield ranks
     except DistError as error:
-        raise OutputError(_GONE) from error
+        raise OutputError(_STORE_GONE) from error
     finally:
-        ranks.left.set()
-        beating.join(CONNECT.total_seconds())  # a thread in PyTorch's C++ can crash Python's own end
+        ranks.finished.set()
+        heart.join(CONNECT.total_seconds())  # a thread inside PyTorch's C++ code can crash Python at exit
 
 
-def rank_device(name: str | None) -> str | None:
-    """The device of this rank: with several GPUs on a machine each rank has its own.
+def choose_rank_device(name: str | None) -> str | None:
+    """Return the device of this rank: with several GPUs per machine, each rank has its own.
 
     Raises:
-        UsageError: more ranks on this machine than GPUs.
+        UsageError: This machine has more ranks than GPUs.
     """
     gpus = torch.cuda.device_count()
-    if not _launched() or name not in (None, "cuda") or gpus == 0:
+    if not _is_launched() or name not in (None, "cuda") or gpus == 0:
         return name
     place = int(os.environ.get("LOCAL_RANK", "0"))
     if place >= gpus:
-        raise UsageError(f"this machine has {gpus} GPUs for rank {place} of it: start one rank a GPU, or --device cpu")
+        raise UsageError(
+            f"no GPU for local rank {place}, this machine has {gpus}: start one rank per GPU, or set --device cpu"
+        )
     return f"cuda:{place}"
 
 
-def _launched() -> bool:
+def _is_launched() -> bool:
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
-def _variable(name: str, least: int, most: int) -> int:
-    """What a launcher's variable holds; UsageError unless it can be meant."""
+def _read_variable(name: str, least: int, most: int) -> int:
+    """Read a launcher's environment variable; raise UsageError if it is not in the range."""
     text = os.environ[name]
     if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= most:
         raise UsageError(
-            f"the environment variable {name} must be {least} to {most}, got {text!r}: torchrun sets it; without a "
-            "launcher unset RANK"
+            f"the environment variable {name} must be {least} to {most}, got {text!r}: start with torchrun, or unset "
+            "RANK to run a single process"
         )
     return int(text)
 
 
-def _store(rank: int, world: int) -> Store:
-    """The store of torchrun, or the first rank's."""
-    host, port = os.environ["MASTER_ADDR"], _variable("MASTER_PORT", 1, 2**16 - 1)
-    of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    serves = rank == 0 and not of_torchrun
+def _connect(rank: int, world: int) -> Store:
+    """Connect to the store of torchrun, or of the first rank."""
+    host, port = os.environ["MASTER_ADDR"], _read_variable("MASTER_PORT", 1, 2**16 - 1)
+    has_torchrun_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    is_server = rank == 0 and not has_torchrun_store
     try:
-        if not serves:
-            _wait_for_server(host, port, starting=not of_torchrun)
-        store = TCPStore(host, port, is_master=serves, timeout=CONNECT, wait_for_workers=False)
+        if not is_server:
+            _wait_for_server(host, port, may_be_starting=not has_torchrun_store)
+        store = TCPStore(host, port, is_master=is_server, timeout=CONNECT, wait_for_workers=False)
     except (DistError, OSError) as error:
-        raise UsageError(f"the ranks can't meet at {host}:{port}: {_first_line(error)}") from error
-    # torchrun keeps its store when it starts the ranks again.
+        raise UsageError(f"cannot connect the ranks at {host}:{port}: {describe_error(error)}") from error
+    # torchrun keeps its store when it restarts the ranks.
     return PrefixStore(f"holistic-cam/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{world}", store)
 
 
-def _wait_for_server(host: str, port: int, starting: bool) -> None:
-    # TCPStore waits as well, but without an ear for signals.
+def _wait_for_server(host: str, port: int, may_be_starting: bool) -> None:
+    # TCPStore waits too, but blocks signals.
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             socket.create_connection((host, port), timeout=CONNECT.total_seconds()).close()
             return
         except OSError as error:
-            gone = isinstance(error, ConnectionRefusedError) and not starting
-            if gone or time.monotonic() > deadline:
+            is_gone = isinstance(error, ConnectionRefusedError) and not may_be_starting
+            if is_gone or time.monotonic() > deadline:
                 raise
         time.sleep(LOOK_SECONDS)
 
 
-def _beat(ranks: Ranks, lost: Callable[[str], object]) -> None:
+def _send_heartbeats(ranks: Ranks, on_lost: Callable[[str], object]) -> None:
     assert ranks.store is not None
     try:
-        while not ranks.left.wait(BEAT_SECONDS):
+        while not ranks.finished.wait(BEAT_SECONDS):
             ranks.store.add(f"beats/{ranks.rank}", 1)
     except DistError:
-        if not ranks.left.is_set():
-            lost(_GONE)
+        if not ranks.finished.is_set():
+            on_lost(_STORE_GONE)
 
 
-def _awaited(store: Store, key: str, rank: int) -> bytes | None:
-    """A value that the rank will set; None if the rank is dead."""
+def _wait_for_value(store: Store, key: str, rank: int) -> bytes | None:
+    """Wait for a value that the rank sets; return None if the rank is dead."""
     beats, since = 0, time.monotonic()
-    # Not `wait`, which would keep signals waiting, and the beats.
+    # `Store.wait` would block signals and heartbeats.
     while not store.check([key]):
         now = store.add(f"beats/{rank}", 0)
         if now != beats:
@@ -219,12 +221,6 @@ def _awaited(store: Store, key: str, rank: int) -> bytes | None:
     return value
 
 
-def _dead(ranks: Sequence[int]) -> OutputError:
+def _dead_ranks_error(ranks: Sequence[int]) -> OutputError:
     names = ", ".join(map(str, ranks))
-    which = f"rank {names} is" if len(ranks) == 1 else f"ranks {names} are"
-    return OutputError(f"{which} dead or never began: {_GO_ON}")
-
-
-def _first_line(error: Exception) -> str:
-    """PyTorch adds where in C++ it was raised."""
-    return str(error).partition("\n")[0]
+    return OutputError(f"rank{'s' * (len(ranks) > 1)} {names} died or never started: {RESUME}")

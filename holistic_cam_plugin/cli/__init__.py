@@ -1,4 +1,4 @@
-"""The command line, in the order in which a run goes: arguments -> explain or batch -> figure or report.
+"""The commands: `explain` (the default), `batch`, `report` and `app`, one per module, and what they share.
 
-Nothing imports it but `__main__`.
+Only `__main__` imports this package.
 """

@@ -1,148 +1,103 @@
-"""Arguments of the command line; the names that users of the library's `cam.py` know are kept."""
+"""Options that several commands share, under the names of pytorch-grad-cam's `cam.py`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from holistic_cam_plugin.baselines.by_name import DEFAULT_METHODS, METHODS, method_key
-from holistic_cam_plugin.cli.printing import complain
-from holistic_cam_plugin.display import COLORMAPS, SCALES
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.method.pyramid import NAMED
+from holistic_cam_plugin.methods import METHODS, Method, find_method, has_pyramid
+from holistic_cam_plugin.models.build import DIGITS
 
-__all__ = ["MODELS", "Parser", "method_argument", "parsed", "positive"]
+__all__ = [
+    "Parser",
+    "add_method_options",
+    "add_model_options",
+    "parse_output",
+    "parse_positive",
+    "select_methods",
+]
 
-MODELS = "any classifier of torchvision, timm/NAME, hf/OWNER/NAME, hf/./FOLDER, or package.module:function"
-
-LONGEST_LINE = 2000  # letters; whatever was given is quoted
-
-_DESCRIPTION = """\
-See what a vision model looks at: Holistic-CAM beside other class-activation maps, one row a layer (shallow to deep),
-one column a method. Without images it runs the bundled demo, offline. Three commands have a help of their own:
-
-  holistic-cam app                         a page in the browser, to look and to compare
-  holistic-cam batch INPUT --output DIR    the maps of a folder of images; can be killed and goes on
-  holistic-cam report DIR                  one HTML page of what a batch has made
-"""
-_EPILOG = """\
-exit code: 0; 2 a mistake in the command, told in one line; 3 the output can't be written; 130 or 143 stopped by Ctrl-C
-or SIGTERM.
-
-examples:
-  holistic-cam
-  holistic-cam photo.jpg
-  holistic-cam photo.jpg --model vgg16 --layers features.16 features.30 --methods gradcam holisticcam
-  holistic-cam cat.jpg dog.jpg --model resnet18 --weights resnet18.pth --target 281 "golden retriever"
-  holistic-cam photo.jpg --model timm/convnext_tiny.in12k_ft_in1k
-  holistic-cam photo.jpg --model hf/google/vit-base-patch16-224
-  holistic-cam photo.jpg --model hf/./my_finetuned_folder
-  holistic-cam photo.jpg --model my_package.models:make_model --weights mine.safetensors
-  holistic-cam --model resnet50 --list-layers
-"""
-
-
-def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; exits with code 2 after a one-line message if they can't be understood."""
-    parser = Parser(
-        prog="holistic-cam",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
-    add = parser.add_argument
-    add("images", nargs="*", type=Path, metavar="IMAGE", help="photos to explain; one figure each")
-    add("--image-path", dest="more_images", nargs="+", type=Path, default=[], metavar="IMAGE", help="the same")
-    add("--model", metavar="NAME", help=f"{MODELS} (default: resnet50)")
-    parser.add_model_files()
-    parser.add_pyramid()
-    add("--layers", nargs="+", metavar="NAME", help="target layers by module name (default: the model's stages)")
-    add(
-        "--list-layers",
-        action="store_true",
-        help="show the layers' names and what each returns at the model's own image size",
-    )
-    add(
-        "--target",
-        nargs="+",
-        metavar="CLASS",
-        help="class index or class name, one or several (default: the predicted class)",
-    )
-    add(
-        "--methods",
-        "--method",
-        nargs="+",
-        type=method_argument,
-        default=list(DEFAULT_METHODS),
-        metavar="NAME",
-        help=f"any of {', '.join(METHODS)}",
-    )
-    add("--device", metavar="NAME", help="such as cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    add("--aug-smooth", action="store_true", help="mean over test-time augmentations")
-    add("--eigen-smooth", action="store_true", help="first principal component of the weighted activations")
-    add("--output-dir", type=Path, default=Path("output"), metavar="DIR", help="default: output")
-    add(
-        "--scale",
-        choices=SCALES,
-        default="linear",
-        help="of the colours; sqrt and rank show sparse maps (default: linear)",
-    )
-    add("--colormap", choices=COLORMAPS, default="jet", help="default: jet, as in the library; viridis has no bands")
-    add("--save-array", action="store_true", help="also write every map as a .npy file, float32, (H, W), in [0, 1]")
-    arguments = parser.parse_args(argv)
-    arguments.images += arguments.more_images
-    if not arguments.images and not arguments.list_layers:
-        for name in ("model", "weights", "labels", "target"):
-            if getattr(arguments, name) is not None:
-                parser.error(f"--{name} needs an image: holistic-cam IMAGE --{name} ... (without images: the demo)")
-    return arguments
+# Figures, arrays and tables: a user who gives such a name expects a file.
+_FILE_SUFFIXES = {
+    ".csv", ".eps", ".gif", ".html", ".jpeg", ".jpg", ".npy", ".npz", ".pdf", ".png", ".svg", ".tif", ".tiff", ".webp",
+}  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and shows its texts as they are laid out."""
+    """Takes no abbreviated options, keeps the layout of the help, and raises UsageError."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
-    def add_model_files(self) -> None:
-        """The files that go with `--model`."""
-        add = self.add_argument
-        add(
-            "--weights",
-            type=Path,
-            metavar="FILE",
-            help="a local state dict or .safetensors file (default: the model's own)",
-        )
-        add("--labels", type=Path, metavar="FILE", help="class names, one a line, for weights of other classes")
+    def parse_known_args(self, *arguments: Any) -> Any:  # type: ignore[override]
+        """Refuse unknown arguments here: the parser of all commands does not know which command was meant."""
+        found, unknown = super().parse_known_args(*arguments)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
-    def add_pyramid(self) -> None:
-        """Options of the methods that have a pyramid: holisticcam and cameras."""
-        add = self.add_argument
-        add(
-            "--sizes", nargs="+", type=_size, metavar="PX",
-            help=f"shorter sides of the pyramid of holisticcam and cameras, or a name: {', '.join(NAMED)} (default: "
-            "the methods' own)",
-        )  # fmt: skip
-        add("--amp", action="store_true", help="their model in bfloat16: faster, slightly other maps")
-
-    def parse_args(self, *arguments: Any) -> argparse.Namespace:  # type: ignore[override]
-        found: argparse.Namespace = super().parse_args(*arguments)
-        sizes = getattr(found, "sizes", None)
-        if sizes and any(isinstance(size, str) for size in sizes):
-            if len(sizes) > 1:
-                self.error(f"--sizes {' '.join(map(str, sizes))}: a name stands alone")
-            (found.sizes,) = sizes
-        return found
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        line = " ".join(message.split())
-        complain(f"{self.prog}: error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + '…'}")
-        self.exit(2)
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
+def add_model_options(parser: Parser, default: str) -> None:
+    """Add the options that choose the model, and its device."""
+    add = parser.add_argument
+    add(
+        "--model", metavar="NAME",
+        help="any classifier of torchvision, timm/NAME, hf/OWNER/NAME, hf/./FOLDER, package.module:function, or "
+        f"{DIGITS}, the bundled model (default: {default})",
+    )  # fmt: skip
+    add(
+        "--weights", type=Path, metavar="FILE",
+        help="a local state dict or .safetensors file (default: the model's own weights)",
+    )  # fmt: skip
+    add("--labels", type=Path, metavar="FILE", help="class names, one per line, for weights with other classes")
+    add("--device", metavar="NAME", help="such as cpu, cuda, cuda:1 or mps (default: a GPU if there is one)")
+
+
+def add_method_options(parser: Parser, methods: Sequence[str], layers: str) -> None:
+    """Add the options that choose targets, layers, methods and the pyramid.
+
+    Args:
+        methods: the default ones.
+        layers: the default ones, in words.
+    """
+    add = parser.add_argument
+    add("--target", nargs="+", metavar="CLASS", help="class indices or names (default: the predicted class)")
+    add("--layers", nargs="+", metavar="NAME", help=f"target layers by module name (default: {layers})")
+    add(
+        "--methods", "--method", nargs="+", type=_parse_method, default=list(methods), metavar="NAME",
+        help=f"any of {', '.join(METHODS)} (default: {' '.join(methods)})",
+    )  # fmt: skip
+    add(
+        "--sizes", nargs="+", type=_parse_size, action=_Sizes, metavar="PX",
+        help="shorter sides of the pyramid of the holisticcam methods and cameras, or a name: "
+        f"{', '.join(NAMED)} (default: each method's own)",
+    )  # fmt: skip
+    add("--amp", action="store_true", help="run the model in bfloat16 for these methods: faster, slightly other maps")
+
+
+def select_methods(arguments: argparse.Namespace) -> list[Method]:
+    """The methods with their options, each once."""
+    options = {"amp": arguments.amp} | ({} if arguments.sizes is None else {"sizes": arguments.sizes})
+    return [Method(key, options if has_pyramid(key) else {}) for key in dict.fromkeys(arguments.methods)]
+
+
+def parse_output(text: str) -> Path:
+    """Parse a folder; the name of a file is an error."""
+    path = Path(text)
+    if path.suffix.lower() in _FILE_SUFFIXES and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder, got the file name {text!r}")
+    return path
+
+
+def parse_positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
     if int(text) < 1:
@@ -150,13 +105,21 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _size(text: str) -> int | str:
-    return text if text in NAMED else positive(text)
+def _parse_size(text: str) -> int | str:
+    return text if text in NAMED else parse_positive(text)
 
 
-def method_argument(name: str) -> str:
-    """The key of a method, for argparse."""
+class _Sizes(argparse.Action):
+    def __call__(self, _: object, namespace: argparse.Namespace, values: Any, __: object = None) -> None:
+        if any(isinstance(value, str) for value in values):
+            if len(values) > 1:
+                raise argparse.ArgumentError(self, f"{' '.join(map(str, values))}: give one name, or numbers")
+            (values,) = values
+        setattr(namespace, self.dest, values)
+
+
+def _parse_method(name: str) -> str:
     try:
-        return method_key(name)
-    except UsageError as error:
+        return find_method(name)
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,175 +1,220 @@
-"""Runs of the command line: explain images, explain the bundled demo."""
+"""`holistic-cam [IMAGE ...]`: one figure per image, or that of the bundled demo."""
 
 from __future__ import annotations
 
 import io
-import time
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import Tensor
+from PIL import Image
 from tqdm import tqdm
 
-from holistic_cam_plugin.baselines.by_name import display_name, layer_maps
-from holistic_cam_plugin.classifiers.classes import class_indices
-from holistic_cam_plugin.classifiers.explainable import Explainable
-from holistic_cam_plugin.classifiers.images import check_proportions, preprocessed, read_image
-from holistic_cam_plugin.classifiers.models import Classifier, demo_classifier, load_classifier
-from holistic_cam_plugin.cli.outputs import array_name, figure_name, output_stems, prepared_folder, shown_name, written
-from holistic_cam_plugin.cli.printing import tell
-from holistic_cam_plugin.demo import demo_image
-from holistic_cam_plugin.display.figure import MOST_ROWS, figure_rows, save_figure
+from holistic_cam_plugin import __version__
+from holistic_cam_plugin.cli.arguments import (
+    Parser,
+    add_method_options,
+    add_model_options,
+    parse_output,
+    select_methods,
+)
+from holistic_cam_plugin.cli.layers import list_layers
+from holistic_cam_plugin.cli.outputs import choose_stems, prepare_folder, shorten_name, write_file
+from holistic_cam_plugin.cli.printing import say
+from holistic_cam_plugin.demo import load_demo_image
+from holistic_cam_plugin.display import COLORMAPS, SCALES
+from holistic_cam_plugin.display.figure import MAX_ROWS, build_rows, save_figure
 from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.explain import Explanation, Request, explain, predict
+from holistic_cam_plugin.methods import DEFAULT_METHODS
+from holistic_cam_plugin.models.build import DIGITS
+from holistic_cam_plugin.models.classes import find_classes
+from holistic_cam_plugin.models.classifier import Classifier, load_classifier
+from holistic_cam_plugin.models.images import check_proportions, preprocess_image, read_image
 
-__all__ = ["explain_demo", "explain_images"]
+__all__ = ["add_explain_command"]
 
-Maps = NDArray[np.float32]
-Given = TypeVar("Given")
+Item = TypeVar("Item")
 
-# Nothing on a screen that is no terminal.
-_progress = partial(tqdm, disable=None, leave=False)
+_DESCRIPTION = """\
+See what a vision model looks at: Holistic-CAM beside other class-activation maps, one row per layer (shallow to deep),
+one column per method. Without images it runs the bundled demo, offline. Three more commands have a help of their own:
+
+  holistic-cam app                         a page in the browser, to look and to compare
+  holistic-cam batch INPUT --output DIR    the maps of a folder of images; can be killed and resumes
+  holistic-cam report DIR                  one HTML page of what a batch has made
+"""
+_EPILOG = """\
+exit code: 0; 2 a mistake in the command, explained in one line; 3 the output cannot be written; 130 or 143 stopped by
+Ctrl-C or SIGTERM.
+
+examples:
+  holistic-cam
+  holistic-cam photo.jpg
+  holistic-cam photo.jpg --model vgg16 --layers features.16 features.30 --methods gradcam holisticcam
+  holistic-cam cat.jpg dog.jpg --model resnet18 --weights resnet18.pth --target 281 "golden retriever"
+  holistic-cam photo.jpg --model timm/convnext_tiny.in12k_ft_in1k
+  holistic-cam photo.jpg --model hf/google/vit-base-patch16-224
+  holistic-cam photo.jpg --model hf/./my_finetuned_folder
+  holistic-cam photo.jpg --model my_package.models:make_model --weights mine.safetensors
+  holistic-cam --model resnet50 --list-layers
+"""
+
+# Shown on a terminal only.
+_show_progress = partial(tqdm, disable=None, leave=False)
 
 
-def explain_images(arguments: Namespace) -> None:
-    """One figure an image; everything that can be refused is refused before the first one is computed.
+def add_explain_command(commands: Any) -> None:
+    """Add the default command to the subparsers."""
+    parser: Parser = commands.add_parser("explain", prog="holistic-cam", description=_DESCRIPTION, epilog=_EPILOG)
+    add = parser.add_argument
+    add("--version", action="version", version=f"holistic-cam {__version__}")
+    add("images", nargs="*", type=Path, metavar="IMAGE", help="photos to explain; one figure each")
+    add("--image-path", dest="more_images", nargs="+", type=Path, default=[], metavar="IMAGE", help="the same")
+    add_model_options(parser, f"resnet50; {DIGITS} without images")
+    add("--list-layers", action="store_true", help="list the layers that can be explained, and their shapes")
+    add_method_options(parser, DEFAULT_METHODS, "the last layer of each of the model's last stages")
+    add("--aug-smooth", action="store_true", help="mean over test-time augmentations")
+    add("--eigen-smooth", action="store_true", help="first principal component of the weighted activations")
+    add("--output", type=parse_output, default=Path("output"), metavar="DIR", help="folder (default: output)")
+    add(
+        "--scale", choices=SCALES, default="linear",
+        help="of the colours; sqrt and rank show sparse maps (default: linear)",
+    )  # fmt: skip
+    add(
+        "--colormap", choices=COLORMAPS, default="jet",
+        help="default: jet, as in pytorch-grad-cam; viridis has no bands",
+    )  # fmt: skip
+    add("--save-array", action="store_true", help="also write every map as a .npy file, float32, (H, W), in [0, 1]")
+    parser.set_defaults(run=_run)
 
-    What is given twice, an image, a layer, a class or a method, is taken once.
 
-    Raises:
-        UsageError: what the user can correct.
-        OutputError: the output can't be written.
-    """
+def _run(arguments: Namespace) -> int:
+    arguments.images = _deduplicate(arguments.images + arguments.more_images)
+    if arguments.list_layers:
+        list_layers(arguments)
+    elif arguments.images:
+        _explain_images(arguments)
+    else:
+        _explain_demo(arguments)
+    return 0
+
+
+class _Task(NamedTuple):
+    """What is asked of every image."""
+
+    request: Request
+    targets: list[int]  # none: the predicted class
+    arguments: Namespace
+
+    def name_files(self, stem: str) -> list[str]:
+        """The names of an image's files: the figure, then the arrays in the order of methods, layers and targets."""
+        figure = f"{stem}_holistic_cam.png"
+        if not self.arguments.save_array:
+            return [figure]
+        suffixes = [f"_{target}" for target in self.targets] if len(self.targets) > 1 else [""]
+        keys = [method.key for method in self.request.methods]
+        arrays = product(keys, self.request.layers, suffixes)
+        return [figure, *(f"{stem}_{key}_{layer}{suffix}.npy" for key, layer, suffix in arrays)]
+
+
+def _explain_images(arguments: Namespace) -> None:
+    """Make one figure per image. Whatever can be refused is refused before the first map is computed."""
     sizes = {path: read_image(path).size for path in arguments.images}
     classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, arguments.device)
     for path, size in sizes.items():
-        with _named(path):
+        with _name_file(path):
             check_proportions(size, classifier.preprocessing)
-    task = _task(classifier, arguments)
-    stems = output_stems(sizes)
-    folder = prepared_folder(arguments.output_dir, (name for stem in stems for name in task.outputs(stem)))
-    for path, stem in zip(_progress(sizes, desc="images"), stems, strict=True):
+    task = _create_task(classifier, arguments)
+    stems = choose_stems(sizes)
+    prepare_folder(arguments.output, (name for stem in stems for name in task.name_files(stem)))
+    for path, stem in zip(_show_progress(sizes, desc="images"), stems, strict=True):
         image = read_image(path)
-        with _named(path):
-            images = preprocessed(image, classifier)
-            _explain(task, images, shown_name(path), folder, stem)
+        with _name_file(path):
+            _explain_image(task, image, shorten_name(path), stem)
 
 
-def explain_demo(arguments: Namespace) -> None:
-    """The bundled digits model and scene: no network, no files."""
-    task = _task(demo_classifier(arguments.device), arguments)
-    folder = prepared_folder(arguments.output_dir, task.outputs("demo"))
-    _explain(task, preprocessed(demo_image(), task.classifier), "bundled demo", folder, "demo")
+def _explain_demo(arguments: Namespace) -> None:
+    """Make the figure of the bundled picture by the bundled model."""
+    for name in ("model", "weights", "labels", "target"):
+        if getattr(arguments, name) not in (None, DIGITS):
+            raise UsageError(f"--{name} needs an image: holistic-cam IMAGE --{name} ... (without images: the demo)")
+    task = _create_task(load_classifier(DIGITS, None, None, arguments.device), arguments)
+    prepare_folder(arguments.output, task.name_files("demo"))
+    _explain_image(task, load_demo_image(), "bundled demo", "demo")
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Raise a UsageError of the body with the file's name."""
+def _name_file(path: Path) -> Iterator[None]:
+    """Add the file's name to a UsageError."""
     try:
         yield
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
 
 
-class _Task(NamedTuple):
-    """What is asked of every image."""
-
-    classifier: Classifier
-    found: Explainable  # the classifier at the layers to explain
-    methods: list[str]
-    targets: list[int] | None  # None: the predicted class
-    arguments: Namespace
-
-    @property
-    def layers(self) -> list[str]:
-        return self.found.layer_names
-
-    def outputs(self, stem: str) -> list[str]:
-        """The names of an image's files: the figure, then the arrays in the order of methods, layers and targets."""
-        if not self.arguments.save_array:
-            return [figure_name(stem)]
-        several = self.targets if self.targets and len(self.targets) > 1 else [None]
-        arrays = product(self.methods, self.layers, several)
-        return [figure_name(stem), *(array_name(stem, *which) for which in arrays)]
-
-
-def _task(classifier: Classifier, arguments: Namespace) -> _Task:
-    targets = None if arguments.target is None else _once(class_indices(arguments.target, classifier.classes))
-    layers = _once(classifier.stages if arguments.layers is None else arguments.layers)
-    found = classifier.found.at(layers)
-    if (rows := len(layers) * len(targets or [0])) > MOST_ROWS:
+def _create_task(classifier: Classifier, arguments: Namespace) -> _Task:
+    targets = _deduplicate(find_classes(arguments.target or [], classifier.classes))
+    layers = _deduplicate(classifier.default_layers if arguments.layers is None else arguments.layers)
+    found = classifier.at(layers)
+    if (rows := len(layers) * max(1, len(targets))) > MAX_ROWS:
         raise UsageError(
-            f"{len(layers)} layers and {len(targets or [0])} classes are {rows} rows, and a figure has room for "
-            f"{MOST_ROWS}: leave some out, or let holistic-cam batch make the maps"
+            f"{len(layers)} layers and {max(1, len(targets))} classes are {rows} rows, but a figure has at most "
+            f"{MAX_ROWS}: leave some out, or let holistic-cam batch compute the maps"
         )
-    return _Task(classifier, found, _once(arguments.methods), targets, arguments)
+    request = Request(classifier, found, select_methods(arguments), arguments.aug_smooth, arguments.eigen_smooth)
+    return _Task(request, targets, arguments)
 
 
-def _once(given: Iterable[Given]) -> list[Given]:
-    return list(dict.fromkeys(given))
+def _deduplicate(items: Iterable[Item]) -> list[Item]:
+    return list(dict.fromkeys(items))
 
 
-def _explain(task: _Task, images: Tensor, name: str, folder: Path, stem: str) -> None:
-    """Compute and write the figure of one image `(1, 3, H, W)` and print what it shows."""
-    probabilities = task.classifier.probabilities(images)[0]
-    predicted = int(probabilities.argmax())
-    targets = [predicted] if task.targets is None else task.targets
-    maps: list[list[Maps]] = []
-    seconds: list[str] = []
-    for method in task.methods:
-        start = time.perf_counter()
-        maps.append(_maps(task, method, images, targets))
-        seconds.append(f"{display_name(method)} {time.perf_counter() - start:.2f}")
-    names = [task.classifier.classes[target] for target in targets]
-    prediction = f"{task.classifier.classes[predicted]} ({float(probabilities[predicted]):.1%})"
-    title = f"{name}: {prediction}" if targets == [predicted] else f"{name}: {', '.join(names)}; predicted {prediction}"
-    figure, *arrays = task.outputs(stem)
+def _explain_image(task: _Task, image: Image.Image, name: str, stem: str) -> None:
+    """Compute the maps of one image, write its files, and print what they show."""
+    classifier = task.request.classifier
+    prediction = predict(classifier, preprocess_image(image, classifier))
+    steps = explain(
+        task.request, prediction, [task.targets], lambda method, loop: _show_progress(loop, desc=method.name)
+    )
+    *_, (explanation,) = steps
+    figure, *arrays = task.name_files(stem)
+    folder = task.arguments.output
     if arrays:
-        for array, saliency_map in zip(arrays, chain.from_iterable(chain.from_iterable(maps)), strict=True):
-            written(folder, array, _npy(saliency_map))
-    path = written(folder, figure, _png(task, images, figure_rows(task.layers, names, maps), title))
-    tell(
-        f"{path}\n  predicted: {prediction}, class {predicted} of {len(task.classifier.classes)}\n"
-        f"  seconds: {', '.join(seconds)}"
+        maps = (one for of_method in explanation.maps for of_layer in of_method for one in of_layer)
+        for array, saliency_map in zip(arrays, maps, strict=True):
+            buffer = io.BytesIO()
+            np.save(buffer, saliency_map)
+            write_file(folder, array, buffer.getvalue())
+    predicted = explanation.predicted
+    label = f"{classifier.classes[predicted]} ({explanation.probabilities[predicted]:.1%})"
+    picture = classifier.preprocessing.denormalize(prediction.images)
+    path = write_file(folder, figure, _draw_figure(task, explanation, picture, name, label))
+    seconds = [f"{method.name} {s:.2f}" for method, s in zip(explanation.methods, explanation.seconds, strict=True)]
+    say(
+        f"{path}\n  predicted: {label}, class {predicted} of {len(classifier.classes)}\n  seconds: {', '.join(seconds)}"
     )
 
 
-def _maps(task: _Task, method: str, images: Tensor, targets: Sequence[int]) -> list[Maps]:
-    """For every layer, one image's maps `(targets, H, W)`; UsageError where the method can't explain it."""
-    try:
-        return layer_maps(
-            method,
-            task.classifier.model,
-            task.found.target_layers,
-            images,
-            [[ClassifierOutputTarget(target) for target in targets]],
-            aug_smooth=task.arguments.aug_smooth,
-            eigen_smooth=task.arguments.eigen_smooth,
-            sizes=task.arguments.sizes,
-            amp=task.arguments.amp,
-            progress=partial(_progress, desc=f"{display_name(method)}, scales"),
-            options=task.found.options,
-        )
-    except (ValueError, TypeError, RuntimeError, MemoryError) as error:
-        raise UsageError(f"{display_name(method)} can't explain {', '.join(task.layers)}: {error}") from error
+def _draw_figure(task: _Task, explanation: Explanation, picture: Any, name: str, label: str) -> bytes:
+    """The figure as PNG.
 
-
-def _npy(saliency_map: Maps) -> bytes:
+    Args:
+        picture: `(H, W, 3)`, RGB, float32, in [0, 1].
+        name: of the image.
+        label: of the predicted class.
+    """
+    names = [task.request.classifier.classes[target] for target in explanation.targets]
+    title = f"{name}: {', '.join(names)}; predicted {label}"
+    if list(explanation.targets) == [explanation.predicted]:
+        title = f"{name}: {label}"
+    rows = build_rows(explanation.layers, names, explanation.maps)
+    columns = [method.name for method in explanation.methods]
     buffer = io.BytesIO()
-    np.save(buffer, saliency_map)
-    return buffer.getvalue()
-
-
-def _png(task: _Task, images: Tensor, rows: Sequence[tuple[str, list[Maps]]], title: str) -> bytes:
-    buffer = io.BytesIO()
-    columns = [display_name(method) for method in task.methods]
-    colours = {"scale": task.arguments.scale, "colormap": task.arguments.colormap}
-    save_figure(buffer, task.classifier.preprocessing.shown(images), rows, columns, title, **colours)
+    save_figure(buffer, picture, rows, columns, title, scale=task.arguments.scale, colormap=task.arguments.colormap)
     return buffer.getvalue()

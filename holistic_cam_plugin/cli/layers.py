@@ -1,39 +1,41 @@
-"""`holistic-cam --list-layers`: what can be named with `--layers`."""
+"""`holistic-cam --list-layers`: the names that `--layers` takes."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 
-from holistic_cam_plugin.classifiers.models import load_classifier
-from holistic_cam_plugin.cli.printing import tell
+from holistic_cam_plugin.cli.printing import say
+from holistic_cam_plugin.models.classifier import load_classifier
 
 __all__ = ["list_layers"]
 
 
 def list_layers(arguments: Namespace) -> None:
-    """Print the layers that return maps, and what each returns, in the order in which they run.
+    """Print the layers that return maps, and their shapes, in the order in which they run.
 
     Raises:
-        UsageError: the model can't be loaded.
-        OutputError: standard output can't be written.
+        UsageError: the model cannot be loaded.
+        OutputError: standard output cannot be written.
     """
-    untrained = arguments.weights is None
     classifier = load_classifier(
-        arguments.model, arguments.weights, arguments.labels, arguments.device, untrained=untrained
+        arguments.model, arguments.weights, arguments.labels, arguments.device, untrained=arguments.weights is None
     )
-    found = classifier.found
+    found = classifier.explainable
     height, width = found.size
-    lines = [f"{classifier.name} at {width}x{height} px, takes {_sizes(found.multiple_of)}; * marks the default layers"]
-    longest = max((len(layer.name) for layer in found.single), default=0)
-    for layer in found.single:
+    sizes = _describe_sizes(found.multiple_of)
+    lines = [f"{classifier.name} at {width}x{height} px, takes {sizes}; * marks the default layers"]
+    longest = max((len(layer.name) for layer in found.layers_called_once), default=0)
+    for layer in found.layers_called_once:
         mark = "*" if layer.name in found.layer_names else " "
-        shape = "x".join(map(str, layer.returned.shape[1:]))
-        kind = type(layer.returned.module).__name__
-        lines.append(f"{mark} {layer.name:{longest}}  {shape:>12}  {', '.join(filter(None, [kind, layer.order]))}")
-    tell("\n".join(lines))
+        shape = "x".join(map(str, layer.shape[1:]))
+        kind = type(layer.module).__name__
+        lines.append(
+            f"{mark} {layer.name:{longest}}  {shape:>12}  {', '.join(filter(None, [kind, layer.layout_text]))}"
+        )
+    say("\n".join(lines))
 
 
-def _sizes(multiple_of: int | None) -> str:
+def _describe_sizes(multiple_of: int | None) -> str:
     if multiple_of is None:
-        return "no other size: larger images are covered by tiles"
+        return "no other size: tiles cover larger images"
     return "any size" if multiple_of == 1 else f"multiples of {multiple_of} px"

@@ -1,4 +1,4 @@
-"""Files of the output: called after their images, whatever these are called, and written whole or not at all."""
+"""Output files of `holistic-cam IMAGE`: named after the images, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,92 +9,80 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from holistic_cam_plugin.batch.store import write_whole
-from holistic_cam_plugin.batch.writing import OutputError
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.errors import OutputError, UsageError, describe_error
+from holistic_cam_plugin.files import write_whole
 
-__all__ = ["array_name", "figure_name", "output_stems", "prepared_folder", "shown_name", "written"]
+__all__ = ["choose_stems", "prepare_folder", "shorten_name", "write_file"]
 
-LONGEST_STEM = 120  # bytes; most file systems take names of 255, and what follows is a method, a layer and a class
-LONGEST_SHOWN = 100  # characters
-_RESERVED = '<>:"/\\|?*'  # of one system or another
+LONGEST_STEM = 120  # bytes; most file systems take names of 255, and a method, a layer and a class follow
+LONGEST_NAME = 100  # characters
+_RESERVED = '<>:"/\\|?*'  # on one system or another
 
 
-def output_stems(images: Iterable[Path]) -> list[str]:
-    """For each image the beginning of its files' names: its own name without the ending, where that can be.
+def choose_stems(images: Iterable[Path]) -> list[str]:
+    """Choose the first part of the names of each image's files: its own name without the suffix, where that is valid.
 
-    They differ, also where upper and lower case are the same: a second image of one name gets a number.
+    The stems differ even on file systems that ignore case: a second image of the same name gets a number.
     """
-    wanted = [_plain(image.stem) for image in images]
-    reserved, used, stems = set(map(_folded, wanted)), set[str](), []
+    wanted = [_sanitize(image.stem) for image in images]
+    reserved, used, stems = set(map(_fold, wanted)), set[str](), []
     for stem in wanted:
         found, number = stem, 2
-        while _folded(found) in used or (found != stem and _folded(found) in reserved):
+        while _fold(found) in used or (found != stem and _fold(found) in reserved):
             found, number = f"{stem}_{number}", number + 1
-        used.add(_folded(found))
+        used.add(_fold(found))
         stems.append(found)
     return stems
 
 
-def _plain(stem: str) -> str:
-    """The stem itself, or with a checksum of it in the place of what a file's name should not have."""
+def _sanitize(stem: str) -> str:
+    """The stem, or a valid one that ends in a checksum of it."""
     text = os.fsencode(stem).decode("utf-8", errors="backslashreplace")
-    plain = "".join(c if c.isprintable() and c not in _RESERVED else "_" for c in text)
-    bare = plain.lstrip(".-")  # a leading dot hides a file, a leading dash makes an option of it
+    printable = "".join(c if c.isprintable() and c not in _RESERVED else "_" for c in text)
+    bare = printable.lstrip(".-")  # a leading dot hides a file, a leading dash makes it an option
     if bare == stem and len(bare.encode()) <= LONGEST_STEM:
         return stem
     start = bare.encode()[: LONGEST_STEM - 9].decode(errors="ignore")
     return f"{start}_{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def shown_name(image: Path) -> str:
-    """The image's name in one short line that can be written anywhere."""
+def shorten_name(image: Path) -> str:
+    """The image's name as one short line of printable characters."""
     text = os.fsencode(image.name).decode("utf-8", errors="backslashreplace")
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    half = LONGEST_SHOWN // 2
-    return line if len(line) <= LONGEST_SHOWN else f"{line[:half]}…{line[1 - half :]}"
+    half = LONGEST_NAME // 2
+    return line if len(line) <= LONGEST_NAME else f"{line[:half]}…{line[1 - half :]}"
 
 
-def figure_name(stem: str) -> str:
-    """An image's figure."""
-    return f"{stem}_holistic_cam.png"
-
-
-def array_name(stem: str, method: str, layer: str, target: int | None) -> str:
-    """One of an image's maps; None for the only target."""
-    return f"{stem}_{method}_{layer}{'' if target is None else f'_{target}'}.npy"
-
-
-def prepared_folder(folder: Path, names: Iterable[str]) -> Path:
-    """The folder, made if need be.
+def prepare_folder(folder: Path, names: Iterable[str]) -> None:
+    """Make the folder if there is none, and check that files of these names can be written.
 
     Raises:
-        UsageError: it takes no files, or there is a folder in the place of one of them.
+        UsageError: the folder takes no files, or has a folder of one of these names.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UsageError(f"the output folder {folder} can't be used: {error.strerror}") from error
+        raise UsageError(f"the output folder {folder} cannot be used: {describe_error(error)}") from error
     for name in names:
         if (folder / name).is_dir():
-            raise UsageError(f"{folder / name} is a folder where a file is to be written: name another --output-dir")
-    return folder
+            raise UsageError(f"{folder / name} is a folder, but a file must be written there: name another --output")
 
 
-def written(folder: Path, name: str, data: bytes) -> Path:
-    """The file of this name, or what replaces it, written whole.
+def write_file(folder: Path, name: str, data: bytes) -> Path:
+    """Write a file, or replace it.
 
     Raises:
-        OutputError: it can't be; an earlier file of this name is as it was.
+        OutputError: it cannot be written; an earlier file of this name is left as it was.
     """
     try:
         write_whole(folder, name, [data])
     except OSError as error:
-        raise OutputError(f"{folder / name} can't be written: {error.strerror}") from error
+        raise OutputError(f"{folder / name} cannot be written: {describe_error(error)}") from error
     return folder / name

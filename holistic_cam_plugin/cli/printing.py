@@ -1,4 +1,4 @@
-"""Words on the terminal, whatever it can show, and whatever becomes of it."""
+"""Terminal output: escapes characters that the terminal cannot show, and reports a full device."""
 
 from __future__ import annotations
 
@@ -8,43 +8,38 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from holistic_cam_plugin.batch.writing import OutputError
+from holistic_cam_plugin.errors import OutputError, describe_error
 
-__all__ = ["complain", "say", "tell"]
+__all__ = ["complain", "say"]
 
 
-def say(text: str) -> None:
-    """A line on standard output; characters that it does not have are escaped.
+def say(text: str, done: str = "") -> None:
+    """Print lines on standard output, above the progress bars.
+
+    Args:
+        done: for the message of the error: what is done already.
 
     Raises:
-        OSError: it can't be written, such as to a full device.
+        OutputError: standard output cannot be written, for example because a device is full.
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except OSError:
-        _give_up(sys.stdout)
-        raise
-
-
-def tell(text: str) -> None:
-    """`say` above the progress bars; what keeps it from being written is an OutputError."""
-    try:
         with tqdm.external_write_mode():
-            say(text)
+            print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except OSError as error:
-        raise OutputError(f"standard output can't be written: {error.strerror}") from error
+        _discard(sys.stdout)
+        raise OutputError(f"{done}standard output cannot be written: {describe_error(error)}") from error
 
 
 def complain(text: str) -> None:
-    """A line on standard error; where there is no room for it, the exit code must do."""
+    """Print a line on standard error; if that fails, the exit code must do."""
     try:
         print(text.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
     except OSError:
-        _give_up(sys.stderr)
+        _discard(sys.stderr)
 
 
-def _give_up(stream: TextIO) -> None:
-    # Python would try once more at its end, and complain in words of its own.
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
+def _discard(stream: TextIO) -> None:
+    """Write the rest to the null device: Python would flush the stream again at exit, and print a traceback."""
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), stream.fileno())

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as exceptions: Slurm takes a job back, somebody presses Ctrl-C."""
+"""SIGINT (Ctrl-C) and SIGTERM (such as Slurm's) as an exception."""
 
 from __future__ import annotations
 
@@ -7,25 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Stopped", "stoppable"]
+from holistic_cam_plugin.errors import Stopped
+
+__all__ = ["raise_signals"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopped(BaseException):
-    """Not an Exception: nothing takes it for a failure of its own."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
-
-
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """The first of these signals raises Stopped in the body.
+def raise_signals() -> Iterator[None]:
+    """Raise `Stopped` in the body at the first of these signals.
 
-    Later ones disturb neither the cleaning up nor the process's last words and steps: from the first one on they are
-    ignored, also after the body.
+    Later signals are ignored, also after the body, so that they do not disturb the cleaning up.
     """
 
     def stop(number: int, _: FrameType | None) -> None:

@@ -1,11 +1,11 @@
-"""The bundled demo: a small classifier of handwritten digits on photographs, its picture, and its scenes.
+"""The bundled demo: a small classifier of handwritten digits on photographs, and pictures for it.
 
-`python -m holistic_cam_plugin.demo.train` makes the classifier again, and `... --image` the picture.
+`python -m benchmarks.train_digits` trains the classifier again, with `--image` it makes the picture.
 """
 
 from holistic_cam_plugin.demo.digits_resnet import DigitsResNet, load_demo_model
 from holistic_cam_plugin.demo.preprocess import SCENE_MEAN, SCENE_STD, preprocess
-from holistic_cam_plugin.demo.scenes import SCENE_SIZE, Box, Scene, demo_image, demo_scene, make_scene
+from holistic_cam_plugin.demo.scenes import SCENE_SIZE, Box, Scene, load_demo_image, make_demo_scene, make_scene
 from holistic_cam_plugin.demo.sources import CLASSES, Split, split_digits, split_photos
 
 __all__ = [
@@ -17,9 +17,9 @@ __all__ = [
     "DigitsResNet",
     "Scene",
     "Split",
-    "demo_image",
-    "demo_scene",
+    "load_demo_image",
     "load_demo_model",
+    "make_demo_scene",
     "make_scene",
     "preprocess",
     "split_digits",

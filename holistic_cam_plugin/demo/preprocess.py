@@ -1,4 +1,4 @@
-"""From a picture of a scene to what the bundled classifier takes."""
+"""Preprocess pictures of scenes for the bundled classifier."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from torch import Tensor
 
 __all__ = ["SCENE_MEAN", "SCENE_STD", "preprocess"]
 
-# Of the channels' values in [0, 1]: what pytorch_grad_cam.utils.image.preprocess_image does by default.
+# For values in [0, 1]: the defaults of pytorch_grad_cam.utils.image.preprocess_image.
 SCENE_MEAN = (0.5, 0.5, 0.5)
 SCENE_STD = (0.5, 0.5, 0.5)
 
 
 def preprocess(images: Image.Image | NDArray[np.float32]) -> Tensor:
-    """The classifier's input, `(B, 3, H, W)`, float32.
-
-    Args:
-        images: a picture, or RGB values in [0, 1] of shape `(3, H, W)` or `(B, 3, H, W)`.
-    """
+    """Convert a picture, or RGB values in [0, 1], `(3, H, W)` or `(B, 3, H, W)`, to input `(B, 3, H, W)`, float32."""
     if isinstance(images, Image.Image):
         images = np.asarray(images.convert("RGB"), np.float32).transpose(2, 0, 1) / np.float32(255)
     batch = torch.from_numpy(np.ascontiguousarray(images, np.float32))

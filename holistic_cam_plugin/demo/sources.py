@@ -1,4 +1,4 @@
-"""What scenes are made of, split in two: handwritten digits and photographs, both shipped with scikit-learn."""
+"""Sources of scenes, split in two: handwritten digits and photographs, both shipped with scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Split = Literal["train", "held-out"]
 CLASSES = 10
 
 _HELD_OUT_EVERY = 5  # every fifth digit is held out: 359 of 1,797
-_HELD_OUT_WIDTH = 1 / 3  # of each photograph, from the left: half of the pagoda, leaves and a few petals
+_HELD_OUT_WIDTH = 1 / 3  # of each photograph, from the left
 
 
 @lru_cache
 def split_digits(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The split's digits `(N, 8, 8)`, ink in [0, 1], and their classes `(N,)`.
+    """Return the digits of a split `(N, 8, 8)`, ink in [0, 1], and their classes `(N,)`.
 
     Raises:
-        ValueError: an unknown split.
+        ValueError: the split does not exist.
     """
     data = load_digits()
     held_out = np.arange(len(data.target)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
@@ -34,10 +34,10 @@ def split_digits(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 @lru_cache
 def split_photos(split: Split) -> list[NDArray[np.uint8]]:
-    """The split's part of both photographs, `(427, width, 3)` each, RGB.
+    """Return the part of both photographs that belongs to a split, RGB, `(427, width, 3)` each.
 
     Raises:
-        ValueError: an unknown split.
+        ValueError: the split does not exist.
     """
     photos = load_sample_images().images
     cuts = [round(photo.shape[1] * _HELD_OUT_WIDTH) for photo in photos]

@@ -1,8 +1,5 @@
-"""How a map is shown: its colours, how much of the picture it covers, and the figure.
+"""Rendering of maps: overlays and figures. Saved maps stay linear."""
 
-Maps themselves stay as they are: what is saved is linear.
-"""
+from holistic_cam_plugin.display.maps import COLORMAPS, SCALES, apply_scale, coverage, format_percent, overlay_map
 
-from holistic_cam_plugin.display.maps import COLORMAPS, SCALES, coverage, displayed, overlaid, percent
-
-__all__ = ["COLORMAPS", "SCALES", "coverage", "displayed", "overlaid", "percent"]
+__all__ = ["COLORMAPS", "SCALES", "apply_scale", "coverage", "format_percent", "overlay_map"]

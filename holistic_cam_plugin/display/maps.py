@@ -1,4 +1,4 @@
-"""One map for the eye: its scale of display, its colours over the picture, and how much of the picture it covers."""
+"""Rendering of one map: its display scale, its overlay, and the share of the picture that it covers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.utils.image import show_cam_on_image
 from scipy.stats import rankdata
 
-__all__ = ["COLORMAPS", "SCALES", "coverage", "displayed", "overlaid", "percent"]
+__all__ = ["COLORMAPS", "SCALES", "apply_scale", "coverage", "format_percent", "overlay_map"]
 
 Map = NDArray[np.floating]
 
-# The library's default first; the others, but for turbo, are perceptually uniform.
+# pytorch-grad-cam's default first; the others, except turbo, are perceptually uniform.
 COLORMAPS = {
     "jet": cv2.COLORMAP_JET,
     "viridis": cv2.COLORMAP_VIRIDIS,
@@ -24,21 +24,29 @@ COLORMAPS = {
 
 SCALES = {"linear": "linear", "sqrt": "square root", "rank": "rank among the pixels above 0"}
 
-# Of a map's peak: Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, section 3.2, take
-# the pixels above it for the object.
+# Share of the peak by which a map is segmented into object and background: Zhou et al., "Learning Deep Features for
+# Discriminative Localization", CVPR 2016, section 3.2.
 _OBJECT = 0.2
 
 
-def displayed(saliency_map: Map, scale: str = "linear") -> NDArray[np.float32]:
-    """The map as it is shown: `(H, W)`, float32, in [0, 1], the same order of pixels in every scale.
+def apply_scale(saliency_map: Map, scale: str = "linear") -> NDArray[np.float32]:
+    """Apply a display scale, which preserves the order of the pixels.
 
     Args:
         saliency_map: `(H, W)`, in [0, 1].
-        scale: a key of `SCALES`. `"linear"`: the map; `"sqrt"`: its square root; `"rank"`: of the pixels above 0, the
-            share that is not above this one.
+        scale: a key of `SCALES`. `"linear"`: unchanged; `"sqrt"`: the square root; `"rank"`: the share of the pixels
+            above 0 whose value is not higher.
+
+    Returns:
+        `(H, W)`, float32, in [0, 1].
 
     Raises:
-        ValueError: no such scale.
+        ValueError: `scale` is unknown.
+
+    Example:
+        >>> apply_scale(np.array([[0.0, 0.01], [0.25, 1.0]]), scale="sqrt")
+        array([[0. , 0.1],
+               [0.5, 1. ]], dtype=float32)
     """
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
@@ -54,38 +62,48 @@ def displayed(saliency_map: Map, scale: str = "linear") -> NDArray[np.float32]:
 
 
 def coverage(saliency_map: Map) -> float:
-    """The share of the pixels at 20 % of the map's peak or more, in [0, 1]; 0 of a map without evidence.
+    """Share of the pixels at 20 % of the map's peak or above, in [0, 1]; 0 for a map of zeros.
 
-    It is the threshold by which Zhou et al. (CVPR 2016, section 3.2) turn a map into an object's region.
+    Example:
+        >>> coverage(np.array([[0.0, 0.1], [0.2, 1.0]]))
+        0.5
     """
     peak = saliency_map.max()
     return float((saliency_map >= _OBJECT * peak).mean()) if peak > 0 else 0.0
 
 
-def percent(share: float) -> str:
-    """A share for a label: `0.04 %`, `2.3 %`, `31 %`."""
+def format_percent(share: float) -> str:
+    """Format a share in [0, 1] with two significant digits.
+
+    Example:
+        >>> format_percent(0.31), format_percent(0.023), format_percent(0.0004)
+        ('31 %', '2.3 %', '0.04 %')
+    """
     return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.2g} %"
 
 
-def overlaid(
+def overlay_map(
     picture: NDArray[np.float32], saliency_map: Map, scale: str = "linear", colormap: str = "jet", opacity: float = 0.5
 ) -> NDArray[np.uint8]:
-    """The map over the picture, `(H, W, 3)`, RGB, as the library draws it.
+    """Draw a map over a picture, as pytorch-grad-cam's `show_cam_on_image` does.
 
     Args:
         picture: `(H, W, 3)`, RGB, float32, in [0, 1].
         saliency_map: `(H, W)`, in [0, 1].
         scale: a key of `SCALES`.
         colormap: a key of `COLORMAPS`.
-        opacity: of the map, in [0, 1]: 0 is the picture, 1 the map alone.
+        opacity: of the map, in [0, 1].
+
+    Returns:
+        `(H, W, 3)`, RGB, uint8.
 
     Raises:
-        ValueError: no such scale or colormap.
+        ValueError: `scale` or `colormap` is unknown.
     """
     if colormap not in COLORMAPS:
         raise ValueError(f"colormap must be one of {', '.join(COLORMAPS)}, got {colormap!r}")
-    values = displayed(saliency_map, scale)
-    if opacity == 0:  # of a black picture the library would divide 0 by 0
+    values = apply_scale(saliency_map, scale)
+    if opacity == 0:  # show_cam_on_image divides 0 by 0 for a black picture
         return (255 * picture).astype(np.uint8)
     shown: NDArray[np.uint8] = show_cam_on_image(
         picture, values, use_rgb=True, colormap=COLORMAPS[colormap], image_weight=1 - opacity

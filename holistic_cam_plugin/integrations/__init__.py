@@ -1,4 +1,1 @@
-"""Holistic-CAM in the form that other tools ask for; none of them is imported here.
-
-captum takes `HolisticCAM.attribute` as it is.
-"""
+"""Holistic-CAM in the form that other packages expect, none of which is imported."""

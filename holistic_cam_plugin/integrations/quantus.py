@@ -5,16 +5,15 @@
     options = {"target_layers": ["layer4"], "weighting": "positive"}
     scores = quantus.Sparseness()(model, images, classes, explain_func=explain_func, explain_func_kwargs=options)
 
-Of the 37 metrics of Quantus 0.6.0, 35 run on RGB images. The other two don't, whatever the map, and some need care:
+Of the 37 metrics of Quantus 0.6.0, 35 run on RGB images. Known limitations, whatever the method:
 
-* `IROF` and `ROAD` count an RGB image's channels as pixels of their own, and fail. On one channel `ROAD` runs, and so
-  does `IROF` with a numpy before 2.4, which has no `trapz` any more.
-* `PixelFlipping(return_auc_per_sample=True)` and all the `get_auc_score` need `trapz` too.
-* `NonSensitivity` runs with `features_in_step=1` alone.
-* All of them refuse a batch whose maps are zero everywhere, which a randomised copy of a model may give (`MPRT`).
-* `Completeness` runs, and is false: the map does not add up to the score.
+* `IROF` and `ROAD` count the channels of an RGB image as pixels, and fail. On images of one channel `ROAD` runs; `IROF`
+  needs numpy < 2.4 for `trapz`, and so do `PixelFlipping(return_auc_per_sample=True)` and every `get_auc_score`.
+* `NonSensitivity` needs `features_in_step=1`.
+* All metrics reject a batch of maps that are zero everywhere, which randomised models may return (`MPRT`).
+* `Completeness` is always false: the map does not sum to the score.
 
-Quantus brings a second OpenCV, which overwrites the one that is there. Install it without:
+Quantus depends on opencv-python, which overwrites the OpenCV of this package. Install it without its dependencies:
 `pip install pandas scikit-image && pip install --no-deps quantus`.
 """
 
@@ -41,42 +40,48 @@ def explain_func(
     targets: NDArray[np.integer],
     *,
     target_layers: Sequence[str],
-    normalised: bool = False,
+    normalize: bool = False,
     device: object = None,
     **parameters: Any,
 ) -> NDArray[np.float32]:
-    """The maps that a metric of Quantus asks for.
+    """Compute Holistic-CAM maps for a metric of Quantus.
 
     Args:
-        model: the classifier, or the copy with other weights that a metric has made of it.
-        inputs: images `(B, C, H, W)`, preprocessed.
-        targets: a class an image, `(B,)`.
-        target_layers: names of modules of the model, as `model.named_modules()` has them; modules themselves would be
-            those of the original, not those of a copy. Several give the mean of their maps.
-        normalised: each map scaled to [0, 1]; off, they are in units of the score (`Intermediates.masked`), so that
-            those of different images can be compared.
-        device: passed on by Quantus, and not needed: the images go to where the model is.
+        model: the classifier, or a copy of it with other weights that the metric has made.
+        inputs: preprocessed images, `(B, C, H, W)`.
+        targets: one class per image, `(B,)`.
+        target_layers: names of modules as in `model.named_modules()`, since modules themselves would not belong to a
+            copy of the model. Several layers give the mean of their maps.
+        normalize: scale each map to [0, 1]. False: maps in units of the score (`Intermediates.masked`), which can be
+            compared between images.
+        device: passed by Quantus; ignored, since the images are moved to the model's device.
         **parameters: of `HolisticCAM`.
 
     Returns:
         `(B, 1, H, W)`, float32.
 
     Raises:
-        TypeError, ValueError: names that are no modules of the model, and as in `HolisticCAM`.
+        TypeError, ValueError: the model has no module of this name, or as in `HolisticCAM`.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> images, classes = np.random.rand(2, 3, 32, 32), np.array([0, 3])
+        >>> explain_func(model, images, classes, target_layers=["0"], sizes=[32, 48]).shape
+        (2, 1, 32, 32)
     """
-    layers = _layers(model, target_layers)
+    layers = _find_layers(model, target_layers)
     images = torch.as_tensor(np.asarray(inputs, dtype=np.float32))
     classes = np.asarray(targets)
     with HolisticCAM(model, layers, **parameters) as cam:
-        if normalised:
+        if normalize:
             return cam(images, index_targets(classes, len(images)))[:, None]
         maps: NDArray[np.float32] = cam.attribute(images, classes).cpu().numpy()
         return maps
 
 
-def _layers(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+def _find_layers(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"target_layers must be a list of the names of modules, such as ['layer4'], got {names!r}")
+        raise TypeError(f"target_layers must be a list of module names, such as ['layer4'], got {names!r}")
     modules = dict(model.named_modules())
     for name in names:
         if name not in modules:

@@ -1,11 +1,11 @@
-r"""Positive gradient enhancement, PGE (eq. 6 and 8): one weight for each element of the activations.
+r"""Positive gradient enhancement, PGE (eq. 6 and 8): one weight per element of the activations.
 
 $$W^c = \alpha^c \cdot \mathrm{ReLU}(G^c), \qquad
 \alpha^c = \frac{(G^c)^2}{2 (G^c)^2 + (G^c)^3 \cdot S + \epsilon}$$
 
-where $G^c$ is the gradient of the score of class $c$ with respect to the activations $A$ and $S$ is the sum of
-a channel's activations over its positions. $\alpha$ is Grad-CAM++'s pixel weight; the paper applies it to every
-element instead of summing it into one weight a channel.
+where $G^c$ is the gradient of the score of class $c$ with respect to the activations $A$, and $S$ is the sum of a
+channel's activations over its positions. $\alpha$ is Grad-CAM++'s pixel weight. The paper applies it to every element
+instead of summing it to one weight per channel.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ def positive_gradient_weights(activations: Tensor, gradients: Tensor, eps: float
     Args:
         activations: A, `(B, C, h, w)`, float32; of volumes `(B, C, d, h, w)`.
         gradients: G, same shape and dtype.
-        eps: not a mere guard. Logit gradients are often below its square root, and there W behaves like G^3 / eps,
-            which sharpens the map. `eps=0` gives the scale-free limit relu(G) / (2 + relu(G) * S).
+        eps: more than a guard. Gradients of logits are often smaller than its square root, where W behaves like
+            G^3 / eps, which sharpens the map. `eps=0` gives the scale-free limit relu(G) / (2 + relu(G) * S).
 
     Returns:
-        W in the same shape, never negative. A channel whose activations sum to less than 0 counts as S = 0, so that
-        the denominator never changes sign.
+        W in the same shape, never negative. If a channel's activations sum to less than 0, S is 0, so that the
+        denominator is never negative.
 
     Raises:
-        ValueError: the shapes differ, or `eps` is no number that float32 has.
+        ValueError: the shapes differ, or `eps` is out of the range of float32.
+
+    Example:
+        >>> A, G = torch.ones(1, 1, 1, 2), torch.tensor([[[[0.5, -0.5]]]])
+        >>> positive_gradient_weights(A, G, eps=0)
+        tensor([[[[0.1667, 0.0000]]]])
     """
     check_eps(eps)
     if activations.shape != gradients.shape:
@@ -43,8 +48,8 @@ def positive_gradient_weights(activations: Tensor, gradients: Tensor, eps: float
     largest = torch.finfo(activations.dtype).max
     positions = tuple(range(2, activations.ndim))
     total = activations.sum(dim=positions, keepdim=True).clamp_(0, largest)
-    # alpha * relu(G) with numerator and denominator divided by G^2: G / (2 + G * S + eps / G^2). It overflows to the
-    # right limit where G^2 and G^3 would underflow, and neither eps = 0 nor G = 0 needs a case of its own.
+    # alpha * relu(G) with numerator and denominator divided by G^2: G / (2 + G * S + eps / G^2). Where G^2 and G^3
+    # would underflow, it overflows to the right limit; eps = 0 and G = 0 are no special cases.
     weights = gradients.clamp(min=0)
     denominator = (weights * total).add_(2)
     if eps > 0:

@@ -1,31 +1,29 @@
-r"""Image pyramid: the sizes at which the model sees the image (eq. 9), and the resizing.
+r"""Image pyramid (eq. 9): the sizes at which the model sees the image, and the resizing.
 
-The base scale is the untouched input. Every further scale enlarges both sides by the same factor,
+The base scale is the original image. Every further scale enlarges both sides by the same factor,
 
 $$\zeta_t = \zeta_0 + \frac{\zeta_T}{T}(t - 1), \qquad t = 1 \dots T$$
 
-where $\zeta_0$ is the shorter side of the input, $T$ the number of scales and $\zeta_T$ the paper's
-"maximum" size (which the formula overshoots: 224 px ends at 1081 px). Volumes and videos are enlarged along their
-depth by the same factor.
+where $\zeta_0$ is the shorter side of the input, $T$ the number of scales and $\zeta_T$ the paper's "maximum" size,
+which the formula exceeds: the last scale of 224 px is 1081 px. Volumes and videos are enlarged along their depth, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from holistic_cam_plugin.checks import check_positive_integer
+
 __all__ = ["pyramid_sizes", "resize_image"]
 
-# No image that is enlarged beyond it fits into any memory.
+# Images larger than this do not fit into any memory.
 LARGEST = 2**16
 
-# Pyramids by name: shorter sides of an image of 224 px, of others in proportion.
-#   fast: three of the paper's seven, about a seventh of the time; benchmarks/results/pareto says what they lose.
+# Pyramids by name: shorter sides for an image of 224 px, and in proportion for others.
+# "fast" has three of the paper's seven scales and takes about a seventh of the time: see benchmarks/results/pareto.
 SIDE = 224
 NAMED = {"fast": (224, 366, 509)}
 
@@ -47,20 +45,23 @@ def pyramid_sizes(
         height, width: size of the input in pixels.
         num_scales: T, the number of scales, at least 1.
         max_size: zeta_T in pixels, at least 1.
-        sizes: shorter sides in pixels to use instead of the formula; the first one is the base scale. Or the name
-            `"fast"`: factors 1, 366/224 and 509/224.
-        depth: slices or frames of a volume. The shorter side is that of height and width all the same.
-        multiple_of: heights and widths are rounded to the nearest multiple of it in pixels, at least one, for models
-            that refuse others.
+        sizes: shorter sides in pixels in place of the formula; the first one is the base scale. `"fast"`: 1, 366/224
+            and 509/224 times the shorter side.
+        depth: slices or frames of a volume; the shorter side is that of height and width.
+        multiple_of: round heights and widths to the nearest multiple of this number of pixels, at least one.
 
     Returns:
-        One `(height, width)` a scale, of a volume `(depth, height, width)`. The aspect is kept, up to rounding, and
-        each side is truncated to an integer before.
+        One `(height, width)` per scale, of a volume `(depth, height, width)`. The aspect ratio is kept, up to
+        truncation to integers.
 
     Raises:
         TypeError: a value is not an integer.
-        ValueError: a value is below 1 or beyond 65,536, `sizes` is empty or an unknown name, or the input's own sides
-            are no multiples of `multiple_of`: its untouched image goes through the model, too.
+        ValueError: a value is below 1 or above 65,536, `sizes` is empty or an unknown name, or the input's sides are no
+            multiples of `multiple_of`.
+
+    Example:
+        >>> [shorter for shorter, _ in pyramid_sizes(224, 320)]
+        [224, 366, 509, 652, 795, 938, 1081]
     """
     sides = {"height": height, "width": width} if depth is None else {"depth": depth, "height": height, "width": width}
     for name, value in sides.items():
@@ -69,13 +70,13 @@ def pyramid_sizes(
     check_positive_integer("multiple_of", multiple_of)
     if height % multiple_of or width % multiple_of:
         raise ValueError(
-            f"the image's {height}x{width} px are no multiples of multiple_of={multiple_of}: crop or pad it, since the "
-            "base scale is the untouched image"
+            f"the image has {height}x{width} px, which are no multiples of multiple_of={multiple_of}: crop or pad it, "
+            "because the model sees the original image, too"
         )
     # Python's integers don't overflow, NumPy's do.
     shorter, num_scales, max_size = min(int(height), int(width)), int(num_scales), int(max_size)
     if sizes is None:
-        # Whole numbers only: zeta_t / zeta_0 as a fraction, so that no rounding moves a truncation.
+        # zeta_t / zeta_0 as a fraction of integers: rounding could move a truncation.
         factors = [(shorter * num_scales + max_size * t, shorter * num_scales) for t in range(num_scales)]
     elif isinstance(sizes, str):
         factors = [(side, SIDE) for side in NAMED[sizes]]
@@ -92,48 +93,33 @@ def resize_image(images: Tensor, size: tuple[int, ...], interpolation: str = "bi
     """Images at another size: half-pixel centres (`align_corners=False`), no antialiasing.
 
     Args:
-        images: `(B, C, H, W)` or volumes `(B, C, D, H, W)`, any floating dtype; resized in float32 and given back in
-            their dtype.
-        size: `(height, width)` or `(depth, height, width)` in pixels. At their own size they come back as they are.
+        images: `(B, C, H, W)` or volumes `(B, C, D, H, W)`, any floating dtype; resized in float32.
+        size: `(height, width)` or `(depth, height, width)` in pixels.
         interpolation: `"bilinear"` (trilinear for volumes) or, for images, `"bicubic"`.
 
     Returns:
-        `(B, C, *size)`.
+        `(B, C, *size)` in the images' dtype; the images themselves, if they have this size.
 
     Raises:
         ValueError: unknown `interpolation`, or `"bicubic"` for volumes.
+
+    Example:
+        >>> resize_image(torch.rand(1, 3, 64, 64), (96, 96)).shape
+        torch.Size([1, 3, 96, 96])
     """
     check_interpolation(interpolation)
     if images.shape[2:] == size:
         return images
     if images.ndim == 5:
         if interpolation != "bilinear":
-            raise ValueError(
-                f"volumes are enlarged trilinearly: interpolation must be 'bilinear', got {interpolation!r}"
-            )
+            raise ValueError(f"interpolation must be 'bilinear' for volumes, got {interpolation!r}")
         interpolation = "trilinear"
     return F.interpolate(images.float(), size=size, mode=interpolation, align_corners=False).to(images.dtype)
 
 
 def _nearest(side: int, step: int) -> int:
-    """The multiple of `step` that is nearest to `side`, the larger of two, at least one step."""
+    """The multiple of `step` nearest to `side`, at least one step; ties round up."""
     return max(step, (2 * side + step) // (2 * step) * step)
-
-
-def check_images(images: Tensor, device: torch.device, volumes: bool = False) -> Tensor:
-    """Images, detached and on the device.
-
-    Raises:
-        TypeError, ValueError: anything but a batch `(B, C, H, W)` of floats or, where `volumes` are taken,
-            `(B, C, D, H, W)`.
-    """
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        given = f"dtype {images.dtype}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
-        raise TypeError(f"input_tensor must be a floating-point tensor of preprocessed images, got {given}")
-    if images.ndim not in ((4, 5) if volumes else (4,)) or 0 in images.shape:
-        also = " or (B, C, D, H, W) of volumes" if volumes else ""
-        raise ValueError(f"input_tensor must be a batch (B, C, H, W) of images{also}, got shape {tuple(images.shape)}")
-    return images.detach().to(device)
 
 
 def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | str | None) -> None:
@@ -151,38 +137,21 @@ def _check_sides(sizes: Sequence[int]) -> None:
     if isinstance(sizes, bytes) or not isinstance(sizes, Sequence):
         raise TypeError(f"sizes must be a sequence of shorter sides in pixels, such as [224, 448], got {sizes!r}")
     if len(sizes) == 0:
-        raise ValueError("sizes is empty: name at least one shorter side in pixels, or leave it None")
+        raise ValueError("sizes is empty: pass at least one shorter side in pixels, or None")
     for side in sizes:
-        check_positive_integer("every one of sizes", side, LARGEST)
+        check_positive_integer("every item of sizes", side, LARGEST)
 
 
 def check_multiples(multiple_of: int, tiles: bool) -> None:
-    """Raise TypeError or ValueError unless this is a number of pixels, 1 where the image is covered by tiles."""
+    """Raise TypeError or ValueError unless this is a number of pixels, and 1 with `tiles`."""
     check_positive_integer("multiple_of", multiple_of)
     if tiles and multiple_of > 1:
         raise ValueError(
-            f"multiple_of={multiple_of} and tiles=True exclude one another: tiles have the image's own size, and the "
-            "model sees no other"
+            f"multiple_of={multiple_of} excludes tiles=True, with which the model sees images of one size only"
         )
 
 
 def check_interpolation(interpolation: str) -> None:
-    """Raise ValueError if the image can't be enlarged this way."""
+    """Raise ValueError for an unknown interpolation."""
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
-
-
-def check_switch(name: str, value: bool) -> None:
-    """Raise TypeError unless `value` is True or False, NumPy's included."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
-def check_positive_integer(name: str, value: int, largest: int | None = None) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer, NumPy's included, of at least 1 (a bool is none)."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    if largest is not None and value > largest:
-        raise ValueError(f"{name} must be at most {largest}, got {value}")

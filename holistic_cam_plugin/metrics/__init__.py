@@ -1,20 +1,20 @@
-"""Evaluation of saliency maps, in the library's calling form `metric(input_tensor, cams, targets, model)` -> `(B,)`."""
+"""Metrics of saliency maps, called as those of pytorch-grad-cam: `metric(input_tensor, cams, targets, model)`."""
 
-from holistic_cam_plugin.metrics.controls import CenteredGaussian, low_pass_wrapped
-from holistic_cam_plugin.metrics.deletion_insertion import Curve, Deletion, FidelityCurves, Insertion, OverAll, blurred
+from holistic_cam_plugin.metrics.controls import CenteredGaussian, add_mask
+from holistic_cam_plugin.metrics.deletion_insertion import Curve, Deletion, FidelityCurves, Insertion, OverAll, blur
 from holistic_cam_plugin.metrics.difull import DiFull
 from holistic_cam_plugin.metrics.efficient_mprt import EfficientMPRT, efficient_mprt, histogram_entropy
 from holistic_cam_plugin.metrics.localization import AveragePrecision, BestIoU, average_precision, best_iou
 from holistic_cam_plugin.metrics.lucidity import Lucidity, lucidity
-from holistic_cam_plugin.metrics.order import relevance_ranks, tied_pixels
+from holistic_cam_plugin.metrics.order import rank_pixels, tied_pixels
 from holistic_cam_plugin.metrics.pointing_game import EnergyPointingGame, energy_pointing_game
 from holistic_cam_plugin.metrics.randomization import (
     cascading_randomization,
     independent_randomization,
-    parameter_layers,
+    list_parameter_layers,
 )
-from holistic_cam_plugin.metrics.regions import region_mask
-from holistic_cam_plugin.metrics.road import RelativeROAD, RoadScores, SeededROADCombined
+from holistic_cam_plugin.metrics.regions import rasterize_region
+from holistic_cam_plugin.metrics.road import RelativeROAD, ROADScores, SeededROADCombined
 from holistic_cam_plugin.metrics.scoring import Score, class_probability, score_copies
 from holistic_cam_plugin.metrics.similarity import Similarity, similarity
 
@@ -31,25 +31,25 @@ __all__ = [
     "Insertion",
     "Lucidity",
     "OverAll",
+    "ROADScores",
     "RelativeROAD",
-    "RoadScores",
     "Score",
     "SeededROADCombined",
     "Similarity",
+    "add_mask",
     "average_precision",
     "best_iou",
-    "blurred",
+    "blur",
     "cascading_randomization",
     "class_probability",
     "efficient_mprt",
     "energy_pointing_game",
     "histogram_entropy",
     "independent_randomization",
-    "low_pass_wrapped",
+    "list_parameter_layers",
     "lucidity",
-    "parameter_layers",
-    "region_mask",
-    "relevance_ranks",
+    "rank_pixels",
+    "rasterize_region",
     "score_copies",
     "similarity",
     "tied_pixels",

@@ -1,17 +1,18 @@
-r"""Deletion, insertion and their difference: does the class's probability follow the map's order of the pixels?
+r"""Deletion, insertion and their difference: the class's probability as pixels are removed or inserted by relevance.
 
 $$\mathrm{Del} = \int_0^1 p\big(x \text{ without its share } s \text{ of most relevant pixels}\big)\, ds, \qquad
 \mathrm{Ins} = \int_0^1 p\big(\text{blurred } x \text{ with that share of } x\big)\, ds$$
 
-by the trapezoidal rule, $p$ the class's softmax probability; $\text{Over-all} = \mathrm{Ins} - \mathrm{Del}$.
+where $p$ is the softmax probability of the class; $\text{Over-all} = \mathrm{Ins} - \mathrm{Del}$. Integrals follow the
+trapezoidal rule.
 
-Paper: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018. The baselines
-(0 of the normalised image; a blurred copy) and the step (224 x 8 pixels) are those of the Holistic-CAM paper.
+Paper: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018. The
+baselines (0 of the normalised image; a blurred copy) and the step (224 x 8 pixels) are those of the Holistic-CAM paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,25 +22,30 @@ from scipy.integrate import trapezoid
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from holistic_cam_plugin.method.pyramid import check_positive_integer
-from holistic_cam_plugin.metrics.order import relevance_ranks
-from holistic_cam_plugin.metrics.scoring import Score, check_inputs, class_probability, score_copies
+from holistic_cam_plugin.checks import check_positive_integer
+from holistic_cam_plugin.metrics.inputs import check_inputs
+from holistic_cam_plugin.metrics.order import rank_pixels
+from holistic_cam_plugin.metrics.scoring import Score, class_probability, score_copies
 from holistic_cam_plugin.passes.targets import Target
 
-__all__ = ["Curve", "Deletion", "FidelityCurves", "Insertion", "OverAll", "blurred"]
+__all__ = ["Curve", "Deletion", "FidelityCurves", "Insertion", "OverAll", "blur"]
 
-# 8 rows of 224 pixels a step, the paper's 3.6 % of a 224 x 224 image: 28 steps, whatever the image's size.
+# The paper's step is 8 rows of a 224 x 224 image, 1/28 of its pixels.
 STEPS = 28
 BLUR_KERNEL = 11
 BLUR_SIGMA = 5.0
 
 
 class Curve(NamedTuple):
-    """A score against the share of the pixels that are removed or inserted.
+    """Scores over the share of the pixels that are removed or inserted.
 
     Attributes:
-        shares: `(S,)`, ascending, the first one 0 and the last one 1.
+        shares: `(S,)`, ascending from 0 to 1.
         scores: `(B, S)`.
+
+    Example:
+        >>> Curve(shares=np.array([0.0, 0.5, 1.0]), scores=np.array([[0.8, 0.4, 0.0]])).area()
+        array([0.4])
     """
 
     shares: NDArray[np.float64]
@@ -51,38 +57,57 @@ class Curve(NamedTuple):
 
 
 class FidelityCurves(NamedTuple):
-    """Both curves of the same maps."""
+    """Insertion and deletion curve of the same maps.
+
+    Example:
+        >>> curve = Curve(shares=np.array([0.0, 1.0]), scores=np.array([[0.5, 1.0]]))
+        >>> FidelityCurves(insertion=curve, deletion=curve).area()
+        array([0.])
+    """
 
     insertion: Curve
     deletion: Curve
 
     def area(self) -> NDArray[np.float64]:
-        """Over-all, `(B,)`: the area under the insertion curve minus that under the deletion curve."""
+        """Over-all, `(B,)`: the area under the insertion curve minus the area under the deletion curve."""
         return self.insertion.area() - self.deletion.area()
 
 
-def blurred(images: Tensor) -> Tensor:
-    """The paper's baseline of the insertion: Gaussian blur, kernel 11, sigma 5 (pixels), borders reflected.
+def blur(images: Tensor) -> Tensor:
+    """Blur images with a Gaussian of kernel size 11 and sigma 5 pixels, the paper's baseline of insertion.
+
+    Args:
+        images: `(B, C, H, W)`, at least 6 pixels per side; the borders are reflected.
 
     Raises:
-        ValueError: images of less than 6 pixels a side, which have nothing to reflect.
+        ValueError: the images are smaller.
+
+    Example:
+        >>> blur(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 3, 8, 8])
     """
     if min(images.shape[-2:]) <= BLUR_KERNEL // 2:
         raise ValueError(
-            f"images of {images.shape[-2]}x{images.shape[-1]} px are smaller than the blur's window of {BLUR_KERNEL} "
-            "px: pass a baseline of your own"
+            f"images of {images.shape[-2]}x{images.shape[-1]} px are smaller than half of the blur's kernel of "
+            f"{BLUR_KERNEL} px: pass baseline=, a function of the images"
         )
     result: Tensor = gaussian_blur(images, [BLUR_KERNEL, BLUR_KERNEL], [BLUR_SIGMA, BLUR_SIGMA])
     return result
 
 
 class _PixelCurve:
-    """A curve over copies of which the map's first pixels come from one image and the rest from another."""
+    """Base class of deletion and insertion: copies of an image whose most relevant pixels come from another image."""
 
     _inserts: bool
+    _default_baseline: Callable[[Tensor], Tensor]
 
     def __init__(
-        self, *, step: int | None, batch_size: int, score: Score, baseline: Callable[[Tensor], Tensor]
+        self,
+        *,
+        step: int | None = None,
+        batch_size: int = 32,
+        score: Score = class_probability,
+        baseline: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if step is not None:
             check_positive_integer("step", step)
@@ -90,29 +115,28 @@ class _PixelCurve:
         self.step = step
         self.batch_size = batch_size
         self.score = score
-        self.baseline = baseline
+        self.baseline = baseline or self._default_baseline
 
     def __call__(
         self, input_tensor: Tensor, cams: Any, targets: Sequence[Target], model: nn.Module
     ) -> NDArray[np.float64]:
-        """The area under each image's curve, `(B,)`; arguments and errors as in `curves`."""
+        """Compute the area under each image's curve, `(B,)`; see `curves`."""
         return self.curves(input_tensor, cams, targets, model).area()
 
     def curves(self, input_tensor: Tensor, cams: Any, targets: Sequence[Target], model: nn.Module) -> Curve:
-        """The curve of each image.
+        """Compute the curve of each image.
 
         Args:
             input_tensor: preprocessed images, `(B, C, H, W)`, floating point, on any device.
-            cams: their maps, `(B, H, W)`, in any unit: only the order of the pixels counts. Equal pixels follow row by
-                row.
-            targets: one callable an image, applied to its row of `score(outputs)`.
-            model: maps images to a tensor with a row an image; it is as before afterwards.
+            cams: maps, `(B, H, W)`; only the order of the pixels matters, and ties are broken row by row.
+            targets: one callable per image, applied to its row of `score(outputs)`.
+            model: maps images to a tensor with one row per image; left unchanged.
 
         Raises:
-            TypeError, ValueError: inputs that do not belong together, maps that are not finite.
+            TypeError, ValueError: the arguments do not fit together, or the images or maps are not finite.
         """
         images, maps = check_inputs(input_tensor, cams, targets, model)
-        return self._curve(images, self._baselines(images), relevance_ranks(maps), targets, model)
+        return self._curve(images, self._make_baselines(images), rank_pixels(maps), targets, model)
 
     def _curve(
         self,
@@ -123,89 +147,83 @@ class _PixelCurve:
         model: nn.Module,
         last: NDArray[np.float64] | None = None,
     ) -> Curve:
-        """The curve; `last`, where it is known, is the score at its end, `(B,)`."""
+        """Compute the curve; `last` is the score at its end, `(B,)`, if it is known."""
         pixels = ranks[0].size
         step = -(-pixels // STEPS) if self.step is None else self.step
         counts = [*range(0, pixels, step), pixels]
-        copies = self._copies(images, baselines, ranks, counts if last is None else counts[:-1], targets)
+        first, rest = (images, baselines) if self._inserts else (baselines, images)
+        copies = (
+            (target, torch.where(rank < count, top, bottom))
+            for top, bottom, rank, target in zip(
+                first, rest, torch.from_numpy(ranks).to(images.device), targets, strict=True
+            )
+            for count in (counts if last is None else counts[:-1])
+        )
         scores = score_copies(model, copies, self.score, self.batch_size).reshape(len(images), -1)
         if last is not None:
             scores = np.column_stack([scores, last])
         return Curve(np.array(counts, dtype=np.float64) / pixels, scores)
 
-    def _baselines(self, images: Tensor) -> Tensor:
+    def _make_baselines(self, images: Tensor) -> Tensor:
         baselines = self.baseline(images)
-        if baselines.shape != images.shape:
-            raise ValueError(
-                f"the baseline must have the images' shape {tuple(images.shape)}, got {tuple(baselines.shape)}"
-            )
+        if (given := tuple(baselines.shape)) != (expected := tuple(images.shape)):
+            raise ValueError(f"the baseline must have the images' shape {expected}, got {given}")
         return baselines
-
-    def _copies(
-        self,
-        images: Tensor,
-        baselines: Tensor,
-        ranks: NDArray[np.int32],
-        counts: Sequence[int],
-        targets: Sequence[Target],
-    ) -> Iterator[tuple[Target, Tensor]]:
-        places = torch.from_numpy(ranks).to(images.device)
-        for image, baseline, place, target in zip(images, baselines, places, targets, strict=True):
-            first, rest = (image, baseline) if self._inserts else (baseline, image)
-            for count in counts:
-                yield target, torch.where(place < count, first, rest)
 
 
 class Deletion(_PixelCurve):
     """Deletion: the most relevant pixels are removed first; lower is better.
 
     Args:
-        step: pixels removed at a time. None: 1/28 of them (rounded up), 224 * 8 pixels of a 224 x 224 image. The
-            untouched image and the one without any pixel are always part of the curve; the last step may be shorter.
-        batch_size: perturbed copies that go through the model together.
-        score: maps the outputs to what the targets see; by default softmax probabilities.
-        baseline: maps the images to what stands in the place of removed pixels; by default 0 of the normalised image.
+        step: pixels per step. None: 1/28 of them, rounded up; this is 224 * 8 for a 224 x 224 image. The curve always
+            contains the original image and the image without any pixel, so the last step may be shorter.
+        batch_size: perturbed copies per forward pass.
+        score: maps the outputs to the scores that the targets select from; by default softmax probabilities.
+        baseline: maps the images to the values of removed pixels. None: 0 of the normalised image.
+
+    Raises:
+        TypeError, ValueError: `step` or `batch_size` is not a positive integer.
+
+    Example:
+        >>> model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> images, cams = torch.rand(2, 3, 16, 16), np.random.rand(2, 16, 16)
+        >>> Deletion()(images, cams, [lambda output: output[0]] * 2, model).shape
+        (2,)
     """
 
     _inserts = False
-
-    def __init__(
-        self,
-        *,
-        step: int | None = None,
-        batch_size: int = 32,
-        score: Score = class_probability,
-        baseline: Callable[[Tensor], Tensor] = torch.zeros_like,
-    ) -> None:
-        super().__init__(step=step, batch_size=batch_size, score=score, baseline=baseline)
+    _default_baseline = staticmethod(torch.zeros_like)
 
 
 class Insertion(_PixelCurve):
-    """Insertion: the most relevant pixels are put into a blurred copy first; higher is better.
+    """Insertion: the most relevant pixels are inserted into a blurred copy first; higher is better.
 
     Args:
         step, batch_size, score: as in `Deletion`.
-        baseline: maps the images to the copies that pixels are put into; by default `blurred`.
+        baseline: maps the images to the copies that pixels are inserted into. None: `blur`.
+
+    Example:
+        >>> model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> images, cams = torch.rand(2, 3, 16, 16), np.random.rand(2, 16, 16)
+        >>> Insertion(step=64).curves(images, cams, [lambda output: output[0]] * 2, model).shares
+        array([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
 
     _inserts = True
-
-    def __init__(
-        self,
-        *,
-        step: int | None = None,
-        batch_size: int = 32,
-        score: Score = class_probability,
-        baseline: Callable[[Tensor], Tensor] = blurred,
-    ) -> None:
-        super().__init__(step=step, batch_size=batch_size, score=score, baseline=baseline)
+    _default_baseline = staticmethod(blur)
 
 
 class OverAll:
-    """Over-all: insertion minus deletion; higher is better. The pixels are put in order once for both.
+    """Over-all: insertion minus deletion; higher is better. The pixels are ranked once for both.
 
     Args:
         step, batch_size, score: as in `Deletion`.
+
+    Example:
+        >>> model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> images, cams = torch.rand(2, 3, 16, 16), np.random.rand(2, 16, 16)
+        >>> OverAll()(images, cams, [lambda output: output[0]] * 2, model).shape
+        (2,)
     """
 
     def __init__(self, *, step: int | None = None, batch_size: int = 32, score: Score = class_probability) -> None:
@@ -215,15 +233,15 @@ class OverAll:
     def __call__(
         self, input_tensor: Tensor, cams: Any, targets: Sequence[Target], model: nn.Module
     ) -> NDArray[np.float64]:
-        """Insertion minus deletion of each image, `(B,)`; arguments and errors as in `Deletion.curves`."""
+        """Compute insertion minus deletion of each image, `(B,)`; see `Deletion.curves`."""
         return self.curves(input_tensor, cams, targets, model).area()
 
     def curves(self, input_tensor: Tensor, cams: Any, targets: Sequence[Target], model: nn.Module) -> FidelityCurves:
-        """Both curves of each image; arguments and errors as in `Deletion.curves`."""
+        """Compute both curves of each image; see `Deletion.curves`."""
         images, maps = check_inputs(input_tensor, cams, targets, model)
-        ranks = relevance_ranks(maps)
-        blurred_copies, nothing = self.insertion._baselines(images), self.deletion._baselines(images)
-        deletion = self.deletion._curve(images, nothing, ranks, targets, model)
-        # With every pixel put in, the copy is the untouched image, where the deletion began.
-        insertion = self.insertion._curve(images, blurred_copies, ranks, targets, model, last=deletion.scores[:, 0])
+        ranks = rank_pixels(maps)
+        blurred, zeros = self.insertion._make_baselines(images), self.deletion._make_baselines(images)
+        deletion = self.deletion._curve(images, zeros, ranks, targets, model)
+        # Insertion ends with the original image, where deletion starts.
+        insertion = self.insertion._curve(images, blurred, ranks, targets, model, last=deletion.scores[:, 0])
         return FidelityCurves(insertion, deletion)

@@ -1,4 +1,4 @@
-"""The order in which a map ranks the pixels, and how much of it the map leaves open."""
+"""The order in which a map ranks the pixels, and the share of pixels that it leaves without an order."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holistic_cam_plugin.metrics.scoring import check_maps
+from holistic_cam_plugin.metrics.inputs import check_maps
 
-__all__ = ["relevance_ranks", "tied_pixels"]
+__all__ = ["rank_pixels", "tied_pixels"]
 
 
-def relevance_ranks(cams: Any) -> NDArray[np.int32]:
-    """Every pixel's place in descending order of its map; equal pixels follow row by row, always in the same order.
+def rank_pixels(cams: Any) -> NDArray[np.int32]:
+    """Rank the pixels of each map in descending order; equal pixels are ranked row by row.
 
     Args:
         cams: maps `(B, H, W)`, finite.
 
     Returns:
-        `(B, H, W)`, a permutation of 0 .. H * W - 1 in each map; 0 is the most relevant pixel.
+        `(B, H, W)`, a permutation of 0 to H * W - 1 for each map; 0 is the most relevant pixel.
 
     Raises:
-        ValueError: no batch of finite maps.
+        TypeError, ValueError: `cams` is not a batch of finite maps.
+
+    Example:
+        >>> rank_pixels([[[0.1, 0.9], [0.5, 0.5]]])
+        array([[[3, 0],
+                [1, 2]]], dtype=int32)
     """
     maps = check_maps(cams)
     flat = maps.reshape(len(maps), -1)
@@ -33,16 +38,20 @@ def relevance_ranks(cams: Any) -> NDArray[np.int32]:
 
 
 def tied_pixels(cams: Any) -> NDArray[np.float64]:
-    """Share of each map's pixels whose value occurs more than once: there the metrics' order is not the map's.
+    """Share of each map's pixels whose value occurs more than once; their order is arbitrary.
 
     Args:
         cams: maps `(B, H, W)`, finite.
 
     Returns:
-        `(B,)` in [0, 1].
+        `(B,)`, in [0, 1].
 
     Raises:
-        ValueError: no batch of finite maps.
+        TypeError, ValueError: `cams` is not a batch of finite maps.
+
+    Example:
+        >>> tied_pixels([[[0.1, 0.9], [0.5, 0.5]]])
+        array([0.5])
     """
     counts = (np.unique(saliency_map, return_counts=True)[1] for saliency_map in check_maps(cams))
     return np.array([count[count > 1].sum() / count.sum() for count in counts], dtype=np.float64)

@@ -1,4 +1,4 @@
-r"""Energy-based pointing game: the share of the map's energy that falls onto the object.
+r"""Energy-based pointing game: the share of the map's energy inside the object's region.
 
 $$\mathrm{EPG} = \frac{\sum_{(i,j) \in \text{box}} M_{ij}}{\sum_{(i,j)} M_{ij}}$$
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from holistic_cam_plugin.method.pyramid import check_positive_integer
-from holistic_cam_plugin.metrics.order import relevance_ranks
-from holistic_cam_plugin.metrics.regions import RegionMetric, region_masks
-from holistic_cam_plugin.metrics.scoring import unit_maps
+from holistic_cam_plugin.checks import check_positive_integer
+from holistic_cam_plugin.metrics.inputs import scale_maps
+from holistic_cam_plugin.metrics.order import rank_pixels
+from holistic_cam_plugin.metrics.regions import RegionMetric, rasterize_regions
 
 __all__ = ["EnergyPointingGame", "energy_pointing_game"]
 
@@ -25,25 +25,30 @@ __all__ = ["EnergyPointingGame", "energy_pointing_game"]
 def energy_pointing_game(cams: Any, regions: Sequence[ArrayLike], top_k: int | None = None) -> NDArray[np.float64]:
     """Share of each map's energy inside its region; higher is better.
 
-    It rewards concentration: one pixel in the right place scores 1, and a map that peaks there gains by any power above
-    1. It can't see how much of the object the map shows; `average_precision`, `best_iou` and `lucidity` do.
+    It rewards concentration: a single pixel inside the region scores 1, and raising a map that peaks there to a power
+    above 1 raises its score. How much of the object the map shows is measured by `average_precision`, `best_iou` and
+    `lucidity`.
 
     Args:
-        cams: maps `(B, H, W)`, never negative.
-        regions: one an image, boxes or masks as in `region_mask`; several of them count as their union.
-        top_k: look at the map's k highest pixels alone (equal ones row by row). None: at all of them.
+        cams: maps `(B, H, W)`, non-negative.
+        regions: one per map, boxes or masks as in `rasterize_region`.
+        top_k: use the k highest pixels of each map only; ties are broken row by row. None: all pixels.
 
     Returns:
-        `(B,)` in [0, 1]; 0 for a map that is zero everywhere, which points nowhere.
+        `(B,)`, in [0, 1]; 0 for a map of zeros.
 
     Raises:
-        TypeError, ValueError: maps that are negative or not finite, regions that are empty or do not fit.
+        TypeError, ValueError: a map is negative or not finite, or a region is empty or does not fit its map.
+
+    Example:
+        >>> energy_pointing_game([[[0.6, 0.2], [0.2, 0.0]]], regions=[(0, 0, 1, 2)])
+        array([0.8])
     """
-    maps = unit_maps(cams).astype(np.float64)
-    masks = region_masks(regions, maps.shape)
+    maps = scale_maps(cams).astype(np.float64)
+    masks = rasterize_regions(regions, maps.shape)
     _check_top(top_k)
     if top_k is not None:
-        maps = np.where(relevance_ranks(maps) < top_k, maps, 0)
+        maps = np.where(rank_pixels(maps) < top_k, maps, 0)
     energy = maps.sum(axis=(1, 2))
     inside = np.where(masks, maps, 0).sum(axis=(1, 2))
     share: NDArray[np.float64] = np.divide(inside, energy, out=np.zeros_like(energy), where=energy > 0)
@@ -51,14 +56,18 @@ def energy_pointing_game(cams: Any, regions: Sequence[ArrayLike], top_k: int | N
 
 
 class EnergyPointingGame(RegionMetric):
-    """`energy_pointing_game` in the library's calling form.
+    """`energy_pointing_game` as a metric of pytorch-grad-cam.
 
     Args:
-        regions: one an image of the batch that the metric is called on.
-        top_k: as in `energy_pointing_game`; the paper mentions 100.
+        regions, top_k: as in `energy_pointing_game`; the paper mentions `top_k=100`.
 
     Raises:
-        TypeError, ValueError: a count below 1, or regions that are no list.
+        TypeError, ValueError: `top_k` is below 1, or `regions` is not a list.
+
+    Example:
+        >>> images, cams = torch.rand(1, 3, 2, 2), [[[0.6, 0.2], [0.2, 0.0]]]
+        >>> EnergyPointingGame([(0, 0, 1, 2)])(images, cams, targets=[lambda output: output[0]], model=nn.ReLU())
+        array([0.8])
     """
 
     def __init__(self, regions: Sequence[ArrayLike], top_k: int | None = None) -> None:

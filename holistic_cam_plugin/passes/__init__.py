@@ -1,4 +1,4 @@
-"""What runs a model over the pyramid and records its target layers: capture, records, outputs, targets, tiles, stacks.
+"""Passes through the model: `run.py` runs it at every scale, `capture.py` records the target layers.
 
-It may import `method`, but never OpenCV: what happens to maps after they are recorded is no matter of a pass.
+They return activations and gradients; `method` computes the maps.
 """

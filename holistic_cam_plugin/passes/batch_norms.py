@@ -1,8 +1,8 @@
-r"""Batch norms of a pass: the graph holds one factor a channel of each instead of its input.
+r"""Batch norms whose graph holds one factor per channel instead of the input.
 
-In evaluation mode a batch norm is $y = \gamma (x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta$, whose gradient with
-respect to x needs no x. PyTorch's graph holds it all the same, for the gradient of $\gamma$ that no pass asks for:
-nearly half of a ResNet's graph.
+In evaluation mode a batch norm is $y = \gamma (x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta$. Its gradient with
+respect to x does not need x, but PyTorch's graph holds it, for the gradient of $\gamma$, which is not needed here. That
+is nearly half of a ResNet's graph.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from holistic_cam_plugin.passes.interrupts import uninterrupted
+
 __all__ = ["light_batch_norms"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -24,16 +26,16 @@ _SIGNATURE = inspect.signature(F.batch_norm)
 
 
 def light_batch_norms(model: nn.Module) -> AbstractContextManager[Any]:
-    """Batch norms in evaluation mode run inside with graphs of their own, for gradients of activations alone.
+    """Run batch norms in evaluation mode with graphs for the gradients of activations only.
 
-    Their output is the same, their gradient up to rounding.
+    Their outputs are unchanged, and their gradients up to rounding.
     """
-    # Nothing to gain without any, and a mode keeps PyTorch from its fused attention.
+    # Without batch norms there is nothing to gain, and a mode disables PyTorch's fused attention.
     return _LightBatchNorms() if any(isinstance(module, _BATCH_NORMS) for module in model.modules()) else nullcontext()
 
 
 class _LightBatchNorms(TorchFunctionMode):
-    """Takes the place of `F.batch_norm` in this thread."""
+    """Replaces `F.batch_norm` in this thread."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -42,7 +44,7 @@ class _LightBatchNorms(TorchFunctionMode):
 
 
 def _batch_norm(*args: Any, **kwargs: Any) -> Tensor:
-    """`F.batch_norm`: PyTorch's own without a graph, in training mode, under hooks, with parameters of activations."""
+    """`F.batch_norm`; PyTorch's own without a graph, in training mode, under hooks, or with computed parameters."""
     call = _SIGNATURE.bind(*args, **kwargs)
     call.apply_defaults()
     x, mean, variance, weight, bias, training, _, eps = call.args
@@ -54,16 +56,16 @@ def _batch_norm(*args: Any, **kwargs: Any) -> Tensor:
 
 
 def _hooked() -> bool:
-    """Whether hooks see what the graph holds: a checkpoint's expect the same when the model is run again."""
+    """Whether hooks see what the graph saves; those of a checkpoint expect the same when the model is run again."""
     try:
-        with torch.autograd.graph.disable_saved_tensors_hooks("batch norms need none"):
+        with uninterrupted(torch.autograd.graph.disable_saved_tensors_hooks("batch norms need none")):
             return False
     except RuntimeError:
         return True
 
 
 class _Normalized(torch.autograd.Function):
-    """A batch norm in evaluation mode, differentiable with respect to its input alone."""
+    """A batch norm in evaluation mode, differentiable with respect to its input only."""
 
     generate_vmap_rule = True
 

@@ -1,43 +1,45 @@
-"""Capture: one pass through the model that records activations and gradients of the target layers.
+"""Capture: records activations and gradients of the target layers in one pass through the model.
 
-It stands where the library's `ActivationsAndGradients` stands, and leaves no trace: hooks live for one forward pass,
+It replaces pytorch-grad-cam's `ActivationsAndGradients` and has no side effects: hooks live for one forward pass,
 gradients never reach a parameter's `.grad`, and the graph begins at the earliest target layer.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from holistic_cam_plugin.passes.batch_norms import light_batch_norms
-from holistic_cam_plugin.passes.modes import MODES, eager, eval_mode, mixed_precision
+from holistic_cam_plugin.passes.interrupts import uninterrupted
+from holistic_cam_plugin.passes.model_state import eval_mode, mixed_precision, uncompiled
 from holistic_cam_plugin.passes.records import Record, Reshaping, holds_tensors, like, tensors_of
-from holistic_cam_plugin.passes.refusals import LayerError, LayoutError, layout_watched
 
-__all__ = ["Capture", "check_target_layers"]
+__all__ = ["Capture", "LayerError", "check_target_layers"]
 
-T = TypeVar("T")
+
+class LayerError(ValueError):
+    """A target layer that cannot be explained at any size of the image."""
 
 
 class Capture:
     """Runs the model and records the target layers, in their order in `target_layers`.
 
-    Called on an input it gives the model's output, with a graph that reaches down to the earliest target layer:
-    `backward()` through it then fills `gradients`. It works under `no_grad` and `inference_mode` and for frozen models,
-    since that layer's output is made a leaf of its own.
+    Called on images, it returns the model's output with a graph that reaches to the earliest target layer; `backward()`
+    through it fills `gradients`. That layer's output becomes a leaf, so frozen models, `no_grad` and `inference_mode`
+    are supported.
 
     Args:
         model: run in evaluation mode; its training flags are restored.
         target_layers: modules of `model`.
-        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in the library; the output may
-            be a dict or tuple of tensors then. A parameter `image_size` of it gets the image's height and width.
-        amp: run the model, and nothing else, in bfloat16 autocast; an output that is one tensor comes as float32.
+        reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in pytorch-grad-cam; the output
+            may then be a dict, list or tuple of tensors. If it has a parameter `image_size`, it gets the images' size.
+        amp: run the model under autocast to bfloat16; an output that is one tensor is converted to float32.
     """
 
     def __init__(
@@ -51,77 +53,40 @@ class Capture:
         self.target_layers = target_layers
         self.reshape_transform = reshape_transform
         self.amp = amp
-        self._takes_channels_last = True  # as far as is known
-        self._watched = False  # whether the last images had their channels last for us, not for the user
+        self._channels_last = True  # until the model refuses
         self._reshaping = Reshaping(reshape_transform)
         self._size: tuple[int, ...] = ()  # of the images of the last call
         self._records: dict[nn.Module, Record] = {}
 
     def __call__(self, images: Tensor, channels_last: bool = False) -> Any:
-        """The model's output for `images`; records are replaced.
-
-        The model gets a copy, which it may change in place. Other threads may run it meanwhile: what they do is not
-        recorded.
+        """Run the model on a copy of `images` and return its output; the records are replaced.
 
         Args:
             images: `(B, C, H, W)` or `(B, C, D, H, W)`.
-            channels_last: on a CPU, lay the images' channels last in memory, which convolutions are faster with.
-                To be called within `settled`.
+            channels_last: on a CPU, try the channels-last memory format, in which convolutions are faster. A model that
+                raises then gets its images in the contiguous format, and so do all later calls if it takes them.
 
         Raises:
             TypeError: a target layer does not return a tensor.
             LayerError: a target layer did not run.
         """
-        self.clear()
-        self._size = tuple(images.shape[2:])
-        thread = threading.get_ident()
-
-        def record(layer: nn.Module, _: object, output: Any) -> Any:
-            return self._record(layer, output) if threading.get_ident() == thread else None
-
-        with ExitStack() as stack:
-            stack.enter_context(eval_mode(self.model))
-            stack.enter_context(eager())
-            stack.enter_context(light_batch_norms(self.model))
-            with MODES:  # PyTorch numbers hooks one at a time
-                for layer in set(self.target_layers):
-                    stack.callback(layer.register_forward_hook(record).remove)
-            stack.enter_context(torch.inference_mode(False))
-            # No graph below the earliest target layer: its hook enables gradients from there on.
-            stack.enter_context(torch.no_grad())
-            copies = self._copies(images, channels_last)
-            with layout_watched(self._watched), mixed_precision(self.amp, images.device):
-                outputs = self.model(copies)
-            if self.amp and isinstance(outputs, Tensor):
-                outputs = outputs.float()
-        for layer in self.target_layers:
-            if layer not in self._records:
-                raise LayerError(f"target layer {self._name(layer)} did not run in the model's forward pass")
+        if not channels_last or images.device.type != "cpu":
+            return self._run(images, torch.preserve_format)
+        if self._channels_last:
+            with suppress(Exception):  # whatever it is: without another cause, the contiguous format helps
+                return self._run(images, torch.channels_last if images.ndim == 4 else torch.channels_last_3d)
+        outputs = self._run(images, torch.contiguous_format)
+        self._channels_last = False
         return outputs
-
-    def settled(self, run: Callable[[], T]) -> T:
-        """`run()`; once more, from the beginning, if the model turns out not to take the channels last in memory.
-
-        `view` and custom operators may insist on the usual order. From then on the model gets it at once.
-        """
-        try:
-            return run()
-        except LayoutError:
-            self._takes_channels_last = False
-        try:
-            return run()
-        except BaseException:
-            self._takes_channels_last = True  # it was not the layout
-            raise
 
     @property
     def activations(self) -> list[Tensor]:
-        """The recorded activations, one `(B, C, h, w)` float32 tensor a target layer."""
+        """The recorded activations, one `(B, C, h, w)` float32 tensor per target layer."""
         return [self._as_maps(self._records[layer], layer) for layer in self.target_layers if layer in self._records]
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Their gradients after a `backward()` through the output, in the same form; empty before."""
+        """Their gradients after a `backward()` through the output, in the same shapes; empty before."""
         records = [(layer, self._records[layer]) for layer in self.target_layers if layer in self._records]
         found = [(layer, record, [tensor.grad for tensor in tensors_of(record)]) for layer, record in records]
         return [
@@ -131,10 +96,10 @@ class Capture:
         ]
 
     def activations_and_gradients(self, score: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Activations and the gradients of `score` with respect to them; the graph and the records are freed.
+        """The activations and the gradients of `score` with respect to them; the graph and the records are freed.
 
         Returns:
-            Two lists of `(B, C, h, w)` float32 tensors, one a target layer, on the model's device.
+            Two lists with one `(B, C, h, w)` float32 tensor per target layer, on the model's device.
 
         Raises:
             LayerError: a target layer does not influence the score, or its maps are not 4-D.
@@ -144,19 +109,18 @@ class Capture:
         return activations, gradients
 
     def gradients_of(self, score: Tensor, keep_graph: bool = False) -> list[Tensor]:
-        """The gradients of `score` with respect to the recorded activations, in their form.
+        """The gradients of `score` with respect to the recorded activations, in their shapes.
 
         Args:
-            score: a tensor without dimensions, made of the output.
-            keep_graph: another score of the same output follows.
+            score: a 0-dimensional tensor, computed from the output.
+            keep_graph: keep the graph for another score of the same output.
 
         Raises:
             LayerError: a target layer does not influence the score, or its maps are not 4-D.
         """
         records = [self._records[layer] for layer in self.target_layers]
         tensors = [tensors_of(record) for record in records]
-        with layout_watched(self._watched):
-            found = iter(torch.autograd.grad(score, [*chain(*tensors)], retain_graph=keep_graph, allow_unused=True))
+        found = iter(torch.autograd.grad(score, [*chain(*tensors)], retain_graph=keep_graph, allow_unused=True))
         maps = []
         for layer, record, parts in zip(self.target_layers, records, tensors, strict=True):
             gradients = [next(found) for _ in parts]
@@ -166,54 +130,73 @@ class Capture:
         return maps
 
     def clear(self) -> None:
-        """Forget what was recorded."""
+        """Delete the records."""
         self._records.clear()
 
     def release(self) -> None:
-        """Forget what was recorded; there are no hooks to remove between calls."""
+        """Delete the records; between calls there are no hooks to remove."""
         self.clear()
 
-    def _copies(self, images: Tensor, channels_last: bool) -> Tensor:
-        self._watched = False
-        memory_format = torch.preserve_format
-        if channels_last and images.device.type == "cpu":
-            memory_format = torch.contiguous_format
-            if self._takes_channels_last:
-                self._watched = True
-                memory_format = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
-        return images.detach().clone(memory_format=memory_format)
+    def _run(self, images: Tensor, memory_format: torch.memory_format) -> Any:
+        self.clear()
+        self._size = tuple(images.shape[2:])
+        with uninterrupted(self._recording(images.device)):
+            outputs = self.model(images.detach().clone(memory_format=memory_format))
+            if self.amp and isinstance(outputs, Tensor):
+                outputs = outputs.float()
+        for layer in self.target_layers:
+            if layer not in self._records:
+                raise LayerError(f"target layer {self._name(layer)} did not run in the model's forward pass")
+        return outputs
+
+    @contextmanager
+    def _recording(self, device: torch.device) -> Iterator[None]:
+        """The state of the model, of PyTorch and of the target layers' hooks during one forward pass."""
+        thread = threading.get_ident()
+
+        def record(layer: nn.Module, _: object, output: Any) -> Any:
+            # Another thread may run the model without this package, and so without waiting.
+            return self._record(layer, output) if threading.get_ident() == thread else None
+
+        with ExitStack() as stack:
+            stack.enter_context(eval_mode(self.model))
+            stack.enter_context(uncompiled())
+            stack.enter_context(light_batch_norms(self.model))
+            for layer in set(self.target_layers):
+                stack.callback(layer.register_forward_hook(record).remove)
+            stack.enter_context(torch.inference_mode(False))
+            # No graph below the earliest target layer: its hook enables gradients from there on.
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(mixed_precision(self.amp, device))
+            yield
 
     def _record(self, layer: nn.Module, output: Any) -> Any:
-        if layer in self._records:  # a layer that runs twice: the first call counts, as in the library
+        if layer in self._records:  # of a layer that runs twice, the first call counts, as in pytorch-grad-cam
             return None
         if not isinstance(output, Tensor) and (self.reshape_transform is None or not holds_tensors(output)):
             raise TypeError(
                 f"target layer {self._name(layer)} returns a {type(output).__name__}, not a tensor: "
-                "choose a layer inside it that returns the tensor to explain, or give a reshape_transform that joins "
+                "pass a layer inside it that returns a tensor, or a reshape_transform that joins "
                 "its tensors, such as pytorch_grad_cam.utils.reshape_transforms.fasterrcnn_reshape_transform"
             )
         torch.set_grad_enabled(True)
         self._records[layer] = record = like(output, [_leaf(tensor) for tensor in tensors_of(output)])
-        # The next layer may work in place (ReLU): it gets a copy, the record stays what the layer returned.
+        # The next layer may work in place (ReLU), so it gets a copy.
         return like(output, [tensor.clone() for tensor in tensors_of(record)])
 
     def _as_maps(self, record: Record, layer: nn.Module) -> Tensor:
-        with layout_watched(self._watched):
-            maps = self._reshaping.maps(record, self._size)
-        return self._checked(maps, layer)
+        return self._check_maps(self._reshaping.maps(record, self._size), layer)
 
     def _signed_maps(self, record: Record, gradients: Sequence[Tensor | None], layer: nn.Module) -> Tensor:
-        with layout_watched(self._watched):
-            maps = self._reshaping.signed_maps(record, gradients, self._size)
-        return self._checked(maps, layer)
+        return self._check_maps(self._reshaping.signed_maps(record, gradients, self._size), layer)
 
-    def _checked(self, maps: Any, layer: nn.Module) -> Tensor:
+    def _check_maps(self, maps: Any, layer: nn.Module) -> Tensor:
         if isinstance(maps, Tensor) and maps.ndim == 2 + len(self._size):
             return maps.float()
         hint = "" if self.reshape_transform else "; transformers need a reshape_transform"
         given = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"type {type(maps).__name__}"
         form = "(B, C, d, h, w)" if len(self._size) == 3 else "(B, C, h, w)"
-        raise LayerError(f"target layer {self._name(layer)} gives activations of {given}, not {form}{hint}")
+        raise LayerError(f"target layer {self._name(layer)} returns activations of {given}, not {form}{hint}")
 
     def _name(self, layer: nn.Module) -> str:
         names = (name for name, module in self.model.named_modules() if module is layer)
@@ -221,7 +204,7 @@ class Capture:
 
 
 def _leaf(output: Tensor) -> Tensor:
-    """The tensor as a leaf of its own, or in its graph where an earlier target layer lies below."""
+    """The tensor as a leaf, or with its gradient retained if an earlier target layer lies below."""
     if not output.requires_grad:
         return output.detach().requires_grad_()
     output.retain_grad()

@@ -14,44 +14,44 @@ from holistic_cam_plugin.passes.targets import Target
 
 __all__ = ["Index", "OutputEntryTarget", "index_targets"]
 
-# For all of the images, or one an image.
+# One for all images, or one per image.
 Index: TypeAlias = int | tuple[int, ...] | list[int] | list[tuple[int, ...]] | Tensor | NDArray[np.integer]
 
 
 @dataclass(frozen=True)
 class OutputEntryTarget:
-    """The score is one entry of an image's output: a class's, or a class's at one position of a dense output.
+    """Scores an image by one entry of its output, such as that of a class, or of a class at one position.
 
     Attributes:
-        index: one integer for each of the output's dimensions; negative ones count from the end.
+        index: one integer per dimension of the output; negative ones count from the end.
     """
 
     index: tuple[int, ...]
 
     def __call__(self, output: Tensor) -> Tensor:
-        """The entry; TypeError or ValueError where there is none."""
+        """The entry; TypeError or ValueError if the output has no such entry."""
         if not isinstance(output, Tensor):
             given = type(output).__name__
-            raise TypeError(f"target {self.index} is an entry of a tensor, the model returned a {given} an image")
+            raise TypeError(f"target {self.index} needs a tensor, but the model returned a {given} per image")
         shape = tuple(output.shape)
         if len(self.index) != len(shape) or not all(-n <= i < n for i, n in zip(self.index, shape, strict=True)):
-            remedy = "give a class index, or a list of one an image"
+            remedy = "pass a class index, or a list with one per image"
             if len(shape) != 1:
-                remedy = f"give a tuple of {len(shape)} indices, or a list of one an image"
-            raise ValueError(f"target {self.index} is no entry of an image's output of shape {shape}: {remedy}")
+                remedy = f"pass a tuple of {len(shape)} indices, or a list with one per image"
+            raise ValueError(f"target {self.index} is no entry of an output of shape {shape}: {remedy}")
         return output[self.index]
 
 
 def index_targets(target: Index | None, images: int) -> list[Target] | None:
-    """One target an image.
+    """Turn captum's `target` into one target per image.
 
     Args:
-        target: an integer, or a tuple of integers with one for each dimension of an image's output: this entry in all
-            of the images. A list of these, or a tensor of integers `(B,)`: one an image. None: None.
-        images: how many there are.
+        target: an integer, or a tuple with one integer per dimension of an image's output: the same entry for all
+            images. A list of these, or a tensor of integers `(B,)`: one per image. None: None.
+        images: the number of images.
 
     Raises:
-        TypeError, ValueError: anything else, or as many targets as there are no images.
+        TypeError, ValueError: anything else, or the number of targets differs from the number of images.
     """
     if target is None:
         return None
@@ -61,14 +61,12 @@ def index_targets(target: Index | None, images: int) -> list[Target] | None:
     if not isinstance(given, list):
         return [OutputEntryTarget(_indices(given))] * images
     if len(given) != images:
-        raise ValueError(
-            f"got {len(given)} targets for {images} images: name one an image, or an integer for all of them"
-        )
+        raise ValueError(f"got {len(given)} targets for {images} images: pass one per image, or an integer for all")
     return [OutputEntryTarget(_indices(one)) for one in given]
 
 
 def _of_array(array: Tensor | NDArray[Any]) -> Any:
-    """A tensor's targets as numbers; one element stands for all of the images, as in captum."""
+    """A tensor's targets as numbers; a single element applies to all images, as in captum."""
     if array.ndim > 1:
         raise ValueError(f"a tensor of targets must be (B,), got shape {tuple(array.shape)}")
     values = array.reshape(-1).tolist()

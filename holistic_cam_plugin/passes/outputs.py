@@ -1,8 +1,8 @@
-"""The model's output: what it may be, and how that of an enlarged image becomes one of the native image.
+"""The model's output: which types are supported, and how the output for an enlarged image is rescaled.
 
-Targets are written for the native image: the mask of `SemanticSegmentationTarget` has the native output's size, the
-boxes of `FasterRCNNBoxScoreTarget` are native pixels. So dense outputs are resized and boxes scaled, gradients flowing,
-before a target sees them.
+Targets are written for the original image: the mask of `SemanticSegmentationTarget` has the size of its output, and the
+boxes of `FasterRCNNBoxScoreTarget` are in its pixels. So dense outputs are resized and boxes are scaled before a target
+sees them; gradients flow through both.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Detection", "Outputs", "check_outputs", "detached", "is_dense", "joined", "native_outputs"]
+__all__ = ["Detection", "Outputs", "check_outputs", "detach_outputs", "is_dense", "join_outputs", "rescale_outputs"]
 
-# What a detector finds in one image: boxes, labels, scores and whatever else it names.
+# A detector's output for one image: boxes, labels, scores and others.
 Detection: TypeAlias = dict[str, Any]
-# A tensor with a row an image, or one detection an image.
+# A tensor with one row per image, or one detection per image.
 Outputs: TypeAlias = Tensor | list[Detection]
 
 _WRAPPER = """wrap the model so that it returns the tensor to explain:
@@ -36,22 +36,22 @@ def check_outputs(outputs: Any, images: int, detections: bool) -> Outputs: ...
 
 
 def check_outputs(outputs: Any, images: int, detections: bool = False) -> Outputs:
-    """The model's output; raise unless it is one tensor with a row an image.
+    """Return the model's output if it is one tensor with one row per image.
 
     Args:
         outputs: what the model returned.
-        images: how many it got.
-        detections: whether a list of dicts, one an image, is welcome too.
+        images: the number of images.
+        detections: accept a list of dicts, one per image, too.
 
     Raises:
         TypeError: a tuple, list, dict or another structure; the message shows the wrapper to write.
-        ValueError: another number of rows than images.
+        ValueError: the number of rows is not the number of images.
     """
     if isinstance(outputs, (list, tuple)) and outputs and all(isinstance(some, dict) for some in outputs):
         if not detections:
             raise ValueError(
                 f"the model returned a list of {len(outputs)} dicts with the keys {sorted(outputs[0])}: detection "
-                "outputs can't be scored here"
+                "outputs cannot be scored here"
             )
         if len(outputs) != images:
             raise ValueError(f"the model returned a list of {len(outputs)} dicts for {images} images")
@@ -64,29 +64,28 @@ def check_outputs(outputs: Any, images: int, detections: bool = False) -> Output
             pick = ".logits"
         raise TypeError(f"the model returned a {type(outputs).__name__}, not a tensor; " + _WRAPPER.format(pick=pick))
     if outputs.ndim == 0 or outputs.shape[0] != images:
-        raise ValueError(
-            f"the model returned shape {tuple(outputs.shape)} for {images} images: its first dimension is not the batch"
-        )
+        raise ValueError(f"the model returned shape {tuple(outputs.shape)} for {images} images, not one row per image")
     return outputs
 
 
-def native_outputs(
-    outputs: Outputs, size: tuple[int, ...], native: tuple[int, ...], extent: tuple[int, ...] | None
+def rescale_outputs(
+    outputs: Outputs, size: tuple[int, ...], original: tuple[int, ...], extent: tuple[int, ...] | None
 ) -> Outputs:
-    """The output of an image of another size as if it came from the native image.
+    """Rescale the output for an image of another size to that of the original image.
 
     Args:
-        outputs: a tensor `(B, ...)`, or detections: a list of dicts with `boxes` `(N, 4)` in pixels and, if there are
-            any, `keypoints` `(N, K, 3)` and `masks` `(N, 1, height, width)`.
-        size: of the image that went through the model, in pixels.
-        native: of the native image.
-        extent: the native output's, of dense outputs `(B, C, *extent)`; None: not known yet.
+        outputs: a tensor `(B, ...)`, or detections: a list of dicts with `boxes` `(N, 4)` in pixels and optionally
+            `keypoints` `(N, K, 3)` and `masks` `(N, 1, height, width)`.
+        size: of the image that the model saw, in pixels.
+        original: of the original image.
+        extent: of the original image's dense output `(B, C, *extent)`; None for the original image itself.
 
     Returns:
-        Dense outputs resized to `extent`, with antialiasing; detections in native pixels; all others as they are.
+        Dense outputs resized to `extent`, with antialiasing; detections in pixels of the original image; others as they
+        are.
     """
     if isinstance(outputs, list):
-        return outputs if size == native else [_native_detections(found, size, native) for found in outputs]
+        return outputs if size == original else [_rescale_detection(found, size, original) for found in outputs]
     if not is_dense(outputs) or extent is None or outputs.shape[2:] == extent:
         return outputs
     if outputs.ndim == 5:
@@ -95,26 +94,26 @@ def native_outputs(
 
 
 def is_dense(outputs: Outputs) -> TypeGuard[Tensor]:
-    """Whether this is an image or volume of scores for each image, `(B, C, h, w)` or `(B, C, d, h, w)`."""
+    """Whether these are maps or volumes of scores, `(B, C, h, w)` or `(B, C, d, h, w)`."""
     return isinstance(outputs, Tensor) and outputs.ndim in (4, 5)
 
 
-def detached(outputs: Outputs) -> Outputs:
-    """The same without a graph."""
+def detach_outputs(outputs: Outputs) -> Outputs:
+    """The outputs without their graph."""
     if isinstance(outputs, Tensor):
         return outputs.detach()
     return [{k: v.detach() if isinstance(v, Tensor) else v for k, v in found.items()} for found in outputs]
 
 
-def joined(parts: Sequence[Outputs]) -> Outputs:
-    """Outputs of several batches as those of one."""
+def join_outputs(parts: Sequence[Outputs]) -> Outputs:
+    """Concatenate the outputs of several batches."""
     if isinstance(parts[0], Tensor):
         return torch.cat([part for part in parts if isinstance(part, Tensor)])
     return [found for part in parts for found in part]
 
 
-def _native_detections(found: Detection, size: tuple[int, ...], native: tuple[int, ...]) -> Detection:
-    down, across = (new / old for new, old in zip(native, size, strict=True))
+def _rescale_detection(found: Detection, size: tuple[int, ...], original: tuple[int, ...]) -> Detection:
+    down, across = (new / old for new, old in zip(original, size, strict=True))
     result = dict(found)
     if "boxes" in found:
         boxes = found["boxes"]
@@ -124,6 +123,6 @@ def _native_detections(found: Detection, size: tuple[int, ...], native: tuple[in
         result["keypoints"] = points * points.new_tensor([across, down, 1.0])
     if "masks" in found and len(found["masks"]):
         result["masks"] = F.interpolate(
-            found["masks"], size=native, mode="bilinear", align_corners=False, antialias=True
+            found["masks"], size=original, mode="bilinear", align_corners=False, antialias=True
         )
     return result

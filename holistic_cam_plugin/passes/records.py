@@ -1,4 +1,4 @@
-"""What a target layer returned, and how a reshape transform makes maps of it and of its gradient."""
+"""Records of what the target layers returned, and the reshape transform that turns them into maps."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 __all__ = ["Record", "ReshapeError", "Reshaping", "holds_tensors", "like", "tensors_of"]
 
-# One tensor or, for a reshape transform to join, several: a dict (feature pyramids), list or tuple of tensors.
+# One tensor, or several that a reshape transform joins: a dict (feature pyramids), list or tuple of tensors.
 Record: TypeAlias = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
 
 
 class ReshapeError(ValueError):
-    """A reshape transform that does not take what the target layer returns at this size of the image."""
+    """A reshape transform refuses what the target layer returns at this size of the image."""
 
 
 class Reshaping:
-    """A reshape transform, applied to activations and to gradients.
+    """Applies a reshape transform to activations and gradients.
 
     Args:
-        transform: as in the library; None: the layer's own tensor. If it has a parameter `image_size`, it gets the
-            height and width (of volumes the depth, too) in pixels of what goes through the model.
+        transform: as in pytorch-grad-cam; None: the layer's own tensor. If it has a parameter `image_size`, it gets the
+            size in pixels of the images that the model sees: `(height, width)` or `(depth, height, width)`.
     """
 
     def __init__(self, transform: Callable[..., Any] | None) -> None:
@@ -32,35 +32,37 @@ class Reshaping:
         self._takes_size = transform is not None and _has_parameter(transform, "image_size")
 
     def maps(self, record: Record, size: tuple[int, ...]) -> Any:
-        """What the transform makes of a record, detached.
+        """Transform a record; the maps are detached.
 
         Args:
             record: what the layer returned.
-            size: of the image.
+            size: of the images.
 
         Raises:
             ReshapeError: the transform fails.
         """
-        detached = like(record, [tensor.detach() for tensor in tensors_of(record)])
+        tensors = [tensor.detach() for tensor in tensors_of(record)]
         if self.transform is None:
-            return detached
+            return like(record, tensors)
+        keywords = {"image_size": size} if self._takes_size else {}
         try:
-            return self.transform(detached, **({"image_size": size} if self._takes_size else {}))
+            # In the contiguous format: the transform may `view` them.
+            return self.transform(like(record, [tensor.contiguous() for tensor in tensors]), **keywords)
         except (RuntimeError, ValueError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise ReshapeError(str(error)) from error
 
     def signed_maps(self, record: Record, gradients: Sequence[Tensor | None], size: tuple[int, ...]) -> Any:
-        """What the transform makes of a gradient.
+        """Transform a gradient.
 
-        A transform may take magnitudes, as the library's for Faster R-CNN does: positive and negative gradients go
-        through it by themselves, so that they keep their sign. Where it only moves values about it makes no difference.
+        A transform may take magnitudes, as pytorch-grad-cam's for Faster R-CNN does. So positive and negative gradients
+        are transformed separately, and keep their sign.
 
         Args:
             record: what the layer returned.
             gradients: one for each of its tensors; None: zero.
-            size: of the image.
+            size: of the images.
         """
         parts = [torch.zeros_like(t) if g is None else g for t, g in zip(tensors_of(record), gradients, strict=True)]
         if self.transform is None:
@@ -70,7 +72,7 @@ class Reshaping:
 
 
 def holds_tensors(output: Any) -> bool:
-    """Whether this is a dict, list or tuple of tensors and of nothing else."""
+    """Whether this is a dict, list or tuple that holds tensors only."""
     return isinstance(output, (dict, list, tuple)) and all(isinstance(part, Tensor) for part in tensors_of(output))
 
 
@@ -82,7 +84,7 @@ def tensors_of(record: Record) -> list[Tensor]:
 
 
 def like(record: Record, tensors: Sequence[Tensor]) -> Record:
-    """The tensors in the places of the record's own, in a structure of its type."""
+    """The tensors in a structure of the record's type."""
     if isinstance(record, Tensor):
         return tensors[0]
     structure: Any = type(record)

@@ -2,6 +2,24 @@ from __future__ import annotations
 
 import pytest
 
+from holistic_cam_plugin.demo import load_demo_image
+from tests.app.running import running
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where the explorer is started: with a picture that is nobody's business."""
+    folder = tmp_path_factory.mktemp("started")
+    load_demo_image().save(folder / "private.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def app(folder, tmp_path_factory):
+    """The explorer, one for all tests."""
+    with running(folder, tmp_path_factory.mktemp("said"), temporary=tmp_path_factory.mktemp("temporary")) as app:
+        yield app
+
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):

@@ -5,53 +5,61 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from holistic_cam_plugin.__main__ import main
+from tests.processes import PATIENCE, start, wait_for
+
 __all__ = ["Running", "free_port", "running"]
-
-ROOT = Path(__file__).parents[2]
-
-# To end after Ctrl-C, in seconds: generous, for a machine that other programs use.
-PATIENCE = 120
 
 
 class Running(NamedTuple):
     url: str
     port: int
-    process: subprocess.Popen
+    process: BaseProcess
     temporary: Path  # where its temporary folder is
+    err: Path
 
-    def interrupted(self) -> tuple[int, str]:
+    def interrupted(self) -> tuple[int | None, str]:
         """Exit code and standard error after Ctrl-C."""
-        self.process.send_signal(signal.SIGINT)
-        _, err = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, err
+        os.kill(self.process.pid, signal.SIGINT)
+        self.process.join(PATIENCE)
+        return self.process.exitcode, self.err.read_text()
 
 
 @contextmanager
-def running(folder: Path, *arguments: str, temporary: Path) -> Iterator[Running]:
-    """The explorer, started in the folder; killed in the end if it is still there."""
+def running(folder: Path, said: Path, *, temporary: Path) -> Iterator[Running]:
+    """The explorer, started in the folder; killed in the end if it is still there.
+
+    Args:
+        said: a folder for what it prints.
+        temporary: where it makes its temporary folder.
+    """
     port = free_port()
-    command = [sys.executable, "-m", "holistic_cam_plugin", "app", "--port", str(port), "--device", "cpu", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    out, err = said / "out.txt", said / "err.txt"
+    process = start(_main_in, folder, temporary, ["app", "--port", str(port), "--device", "cpu"], out=out, err=err)
     try:
-        line = process.stdout.readline()
+        wait_for(lambda: out.exists() and "\n" in out.read_text(), process)
+        line = out.read_text()
         if not line.startswith("http"):
-            pytest.fail(f"the explorer did not start: {process.communicate(timeout=PATIENCE)[1]}")
-        yield Running(line.split()[0], port, process, temporary)
+            pytest.fail(f"the explorer did not start: {err.read_text()}")
+        yield Running(line.split()[0], port, process, temporary, err)
     finally:
         process.kill()
-        process.communicate()
+        process.join()
+
+
+def _main_in(folder: Path, temporary: Path, arguments: list[str]) -> int:
+    os.chdir(folder)
+    tempfile.tempdir = str(temporary)
+    return main(arguments)
 
 
 def free_port() -> int:

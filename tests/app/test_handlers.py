@@ -1,4 +1,4 @@
-"""What the page's functions give for what a person does, without a browser."""
+"""The event handlers of the page, without a browser."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from holistic_cam_plugin.app.handlers import Handlers
 from holistic_cam_plugin.app.snippet import Source
-from holistic_cam_plugin.demo import demo_image
-from tests.classifiers.files import MODEL, make_labels, make_weights
+from holistic_cam_plugin.demo import load_demo_image
+from tests.models.files import MODEL, make_labels, make_weights
 
 COLOURS = ("linear", "jet", 0.5)
 TAB, OTHER = SimpleNamespace(session_hash="a"), SimpleNamespace(session_hash="b")
@@ -20,13 +20,13 @@ TAB, OTHER = SimpleNamespace(session_hash="a"), SimpleNamespace(session_hash="b"
 
 @pytest.fixture(scope="module")
 def handlers(tmp_path_factory):
-    return Handlers(Source(None, device="cpu"), tmp_path_factory.mktemp("files"))
+    return Handlers(Source(device="cpu"), tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "scene.png"
-    demo_image().save(path)
+    load_demo_image().save(path)
     return str(path)
 
 
@@ -48,7 +48,7 @@ def test_an_upload_is_seen(handlers, picture):
     assert sorted(best.values(), reverse=True) == list(best.values())
     assert sum(best.values()) <= 1.0001
     assert targets == [9]
-    assert seen.probabilities.argmax() == 9
+    assert seen.prediction.probabilities.argmax() == 9
 
 
 def test_an_upload_that_is_no_image_is_refused_in_one_line_without_its_path(handlers, tmp_path):
@@ -57,25 +57,25 @@ def test_an_upload_that_is_no_image_is_refused_in_one_line_without_its_path(hand
     with pytest.raises(gr.Error) as refusal:
         handlers.look(str(path))
     message = refusal.value.message
-    assert message.startswith("the picture can&#x27;t be read as an image")
+    assert message.startswith("the picture cannot be read as an image")
     assert "\n" not in message
     assert "<" not in message
     assert str(tmp_path) not in message
 
 
 def test_bfloat16_is_that_of_the_command_line(tmp_path):
-    handlers = Handlers(Source(None, device="cpu", amp=True), tmp_path)
+    handlers = Handlers(Source(device="cpu", amp=True), tmp_path)
     seen, *_ = handlers.first_example()
-    *_, (explained, _, _) = run(handlers, seen)
-    theirs, ours = explained.choice.columns
+    *_, (result, _, _) = run(handlers, seen)
+    theirs, ours = result.explanation.methods
     assert ours.options["amp"] is True
     assert "amp" not in theirs.options
-    assert "amp=True" in handlers.python(explained, 1 + 2)
+    assert "amp=True" in handlers.python(result, 1 + 2)
 
 
 def test_examples_are_there_from_the_start(handlers):
     seen, *_ = handlers.first_example()
-    assert seen.probabilities.argmax() == 9
+    assert seen.prediction.probabilities.argmax() == 9
     other, *_ = handlers.look_at_example(SimpleNamespace(index=1))
     assert (other.picture != seen.picture).any()
     assert len(handlers.examples) == 6
@@ -91,7 +91,7 @@ def test_a_run(handlers, picture):
     handlers.begin(TAB)
     (first, table, _), (both, _, seconds) = run(handlers, seen)
     assert table.count('class="pending"') == 2
-    assert (len(first.maps), len(both.maps)) == (1, 2)
+    assert (len(first.explanation.maps), len(both.explanation.maps)) == (1, 2)
     assert seconds.startswith("4 maps in ")
     start, stop, left, right, pair, which, code = handlers.end(both, *COLOURS, TAB)
     assert (start["interactive"], stop["interactive"]) == (True, False)
@@ -99,7 +99,7 @@ def test_a_run(handlers, picture):
     assert left["choices"][2] == ("Grad-CAM, layer4", 2)
     assert which["choices"][0] == ("Grad-CAM, layer2", 1)
     assert len(pair) == 2
-    assert 'found.at(["layer4"])' in code
+    assert 'classifier.at(["layer4"])' in code
     figure, arrays = (Path(update["value"]) for update in handlers.files(both, *COLOURS))
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert np.load(arrays)["maps"].shape == (2, 2, 1, 224, 224)
@@ -107,13 +107,13 @@ def test_a_run(handlers, picture):
 
 def test_other_colours_compute_no_map(handlers, picture, monkeypatch):
     seen, *_ = handlers.look(picture)
-    *_, (explained, before, _) = run(handlers, seen)
+    *_, (result, before, _) = run(handlers, seen)
     monkeypatch.setattr(handlers.classifier.model, "forward", None)
-    table, pair = handlers.colour(explained, 1, 4, "sqrt", "viridis", 0.8)
+    table, pair = handlers.colour(result, 1, 4, "sqrt", "viridis", 0.8)
     assert table != before
-    untouched = handlers.colour(explained, 0, 4, "sqrt", "viridis", 0.8)[1][0]
-    assert (np.asarray(untouched) != np.asarray(pair[0])).any()
-    assert 'found.at(["layer2"])' in handlers.python(explained, 1)
+    original = handlers.colour(result, 0, 4, "sqrt", "viridis", 0.8)[1][0]
+    assert (np.asarray(original) != np.asarray(pair[0])).any()
+    assert 'classifier.at(["layer2"])' in handlers.python(result, 1)
 
 
 def test_before_there_are_maps_nothing_changes(handlers):
@@ -132,7 +132,7 @@ def test_what_is_missing_or_wrong_is_told(handlers, picture):
     seen, *_ = handlers.look(picture)
     with pytest.raises(gr.Error, match="choose a method"):
         list(run(handlers, seen, methods=()))
-    with pytest.raises(gr.Error, match="sizes are at most"):
+    with pytest.raises(gr.Error, match="sizes must be at most"):
         list(run(handlers, seen, sizes="lots"))
 
 
@@ -141,12 +141,12 @@ def test_a_stop_keeps_what_is_there_and_is_of_one_tab(handlers, picture):
     handlers.begin(TAB)
     handlers.begin(OTHER)
     steps = run(handlers, seen)
-    explained, *_ = next(steps)
+    result, *_ = next(steps)
     handlers.stop(TAB)
-    ((result, _, word),) = steps
-    assert result == gr.skip()
+    ((skipped, _, word),) = steps
+    assert skipped == gr.skip()
     assert word == "Stopped after 1 of 2 columns"
-    assert len(explained.maps) == 1
+    assert len(result.explanation.maps) == 1
     assert len(list(run(handlers, seen, OTHER))) == 2
     handlers.begin(TAB)  # the next run is not stopped by the last one's stop
     assert len(list(run(handlers, seen))) == 2

@@ -10,15 +10,11 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from holistic_cam_plugin.demo import make_scene
-from tests.app.running import PATIENCE, running
+from tests.app.running import running
 from tests.browser import errors
+from tests.processes import PATIENCE
 
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("app")
-    with running(folder, temporary=folder) as app:
-        yield app
+pytestmark = pytest.mark.campaign  # in a browser
 
 
 @pytest.fixture
@@ -99,7 +95,7 @@ def test_from_a_picture_to_its_arrays(page, scene, tmp_path):
     linear = page.maps()
     next(label for label in page.all("#scale label") if label.text == "sqrt").click()
     page.until(lambda: page.maps() != linear)
-    assert page.maps()[::3] == linear[::3]  # the untouched pictures
+    assert page.maps()[::3] == linear[::3]  # the original images
 
     page.tab("Compare")
     page.until(lambda: len([image for image in page.all("#pair img") if image.is_displayed()]) == 2)
@@ -131,15 +127,15 @@ def test_what_is_no_picture_is_told(page, tmp_path):
     path.write_text("Dear all")
     page.upload(path)
     page.until(lambda: page.all(".toast-body") and page.one(".toast-body").text)
-    assert "the picture can't be read as an image" in page.one(".toast-body").text
+    assert "the picture cannot be read as an image" in page.one(".toast-body").text
     assert str(tmp_path) not in page.one(".toast-body").text
 
 
 def test_a_run_can_be_stopped(page):
     page.clear("#methods")
-    page.choose("#methods", "RISE")  # thousands of passes
+    page.choose("#methods", "SESS")  # hundreds of passes
     page.explain()
-    page.until(lambda: "RISE" in page.one("#status").text)
+    page.until(lambda: "SESS" in page.one("#status").text)
     page.until(page.one("#stop").is_enabled)  # on a busy machine a little later
     page.one("#stop").click()
     page.until(lambda: "Stopped after 0 of 1 columns" in page.one("#status").text)
@@ -167,14 +163,15 @@ def test_tabs_of_the_browser_do_not_mix(page, browser, app):
     page.until(lambda: "layer4" in page.one("#which input").get_attribute("value"))
 
 
+@pytest.mark.campaign
 def test_ctrl_c_ends_a_run_too(browser, tmp_path):
-    with running(tmp_path, temporary=tmp_path) as app:
+    with running(tmp_path, tmp_path, temporary=tmp_path) as app:
         browser.get(app.url)
         page = Page(browser)
         page.until(lambda: len(page.all("#best .confidence-set")) == 5)
         page.clear("#methods")
-        page.choose("#methods", "RISE")
+        page.choose("#methods", "SESS")
         page.explain()
-        page.until(lambda: "RISE" in page.one("#status").text)
+        page.until(lambda: "SESS" in page.one("#status").text)
         assert app.interrupted() == (130, "")
         assert not list(tmp_path.glob("holistic-cam-*"))

@@ -9,22 +9,10 @@ import httpx
 import pytest
 
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.demo import demo_image
-from tests.app.running import PATIENCE, free_port, running
+from tests.app.running import free_port, running
+from tests.processes import PATIENCE
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where the explorer is started: with a picture that is nobody's business."""
-    folder = tmp_path_factory.mktemp("started")
-    demo_image().save(folder / "private.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def app(folder, tmp_path_factory):
-    with running(folder, temporary=tmp_path_factory.mktemp("temporary")) as app:
-        yield app
+pytestmark = pytest.mark.campaign  # starts servers
 
 
 @pytest.fixture
@@ -70,7 +58,7 @@ def test_nothing_is_fetched_for_anybody(client, app):
         address = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/a.png"
         result = looked_at(client, address)
         assert not result["success"]
-        assert result["output"]["error"] == "only uploads are taken, no addresses"
+        assert result["output"]["error"] == "URLs are refused: upload a file"
         for name in ("file", "proxy"):
             assert client.get(f"/gradio_api/{name}={address}").text == "not here"
         with pytest.raises(TimeoutError):
@@ -92,7 +80,7 @@ def test_what_the_page_does_without_is_closed(client):
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
-    with running(tmp_path, temporary=tmp_path) as app:
+    with running(tmp_path, tmp_path, temporary=tmp_path) as app:
         assert list(tmp_path.glob("holistic-cam-*"))
         assert app.interrupted() == (130, "")
         assert not list(tmp_path.glob("holistic-cam-*"))
@@ -102,8 +90,8 @@ def test_a_port_that_is_taken_is_one_line(app, capsys, monkeypatch):
     monkeypatch.setattr("holistic_cam_plugin.app.snippet.Source.load", None)  # told before anything is loaded
     assert exit_code(["app", "--port", str(app.port)]) == 2
     assert capsys.readouterr().err == (
-        f"holistic-cam app: error: port {app.port} of 127.0.0.1 can't be listened at: Address already in use; name "
-        "another with --host or --port\n"
+        f"holistic-cam app: error: cannot listen on port {app.port} of 127.0.0.1: Address already in use; choose "
+        "another --host or --port\n"
     )
 
 
@@ -115,8 +103,8 @@ def test_a_port_that_is_taken_is_one_line(app, capsys, monkeypatch):
         (["--weights", "some.pth"], "name it with --model"),
         (["--device", "quantum"], "quantum"),
         (["--port", "http"], "whole number from 1 to 65535"),
-        (["--host", "nowhere.invalid"], "nowhere.invalid can't be listened at"),
-        (["--host", "203.0.113.7"], "203.0.113.7 can't be listened at"),
+        (["--host", "nowhere.invalid"], "of nowhere.invalid: "),
+        (["--host", "203.0.113.7"], "of 203.0.113.7: "),
         (["photo.jpg"], "photo.jpg"),
     ],
 )

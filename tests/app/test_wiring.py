@@ -1,4 +1,4 @@
-"""The page and its server in this process: which function waits for which, and that all is put away in the end."""
+"""The page and its server in this process: which handlers wait for the model, and that the server ends."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import httpx
 import pytest
 
 from holistic_cam_plugin.app.handlers import Handlers
-from holistic_cam_plugin.app.page import page
+from holistic_cam_plugin.app.page import build_page
 from holistic_cam_plugin.app.server import serve
 from holistic_cam_plugin.app.snippet import Source
-from tests.app.running import PATIENCE, free_port
+from tests.app.running import free_port
+from tests.processes import PATIENCE
 
-BUNDLED = Source(None, device="cpu")
+BUNDLED = Source(device="cpu")
 
 
 def test_what_runs_the_model_waits_in_one_queue(tmp_path):
-    functions = {f.name: f for f in page(Handlers(BUNDLED, tmp_path)).fns.values()}
+    functions = {f.name: f for f in build_page(Handlers(BUNDLED, tmp_path)).fns.values()}
     running = {"look", "look_at_example", "first_example", "explain"}
     assert running < functions.keys()
     for name, function in functions.items():

@@ -1,4 +1,4 @@
-"""CAM: the paper's sum, torchcam's CAM and the library's Grad-CAM, in nets of both forms; other nets are refused."""
+"""CAM against the paper's equation, torchcam's CAM and pytorch-grad-cam's Grad-CAM; other models are rejected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAMILIES = [("resnet18", "layer4"), ("mobilenet_v2", "features.18"), ("squeezene
 
 
 def convolutional_head(relu: bool) -> nn.Module:
-    """A SqueezeNet's form: every position is classified, then averaged."""
+    """A classifier of every position, averaged afterwards, as in SqueezeNet."""
     torch.manual_seed(0)
     body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU())
     after = [nn.ReLU(inplace=True)] if relu else []
@@ -29,7 +29,7 @@ def convolutional_head(relu: bool) -> nn.Module:
 
 
 def raw_maps(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    return CAM(model, [layer]).layer_saliency(images, TARGETS)[0]
+    return CAM(model, [layer]).compute_maps(images, TARGETS)[0]
 
 
 def assert_is_grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> None:
@@ -38,7 +38,7 @@ def assert_is_grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor)
     scaled = positive / positive.amax(dim=(1, 2), keepdim=True).clamp(min=1e-20)
     with GradCAM(model, [layer]) as cam:
         expected = cam(images, TARGETS)
-    # The library scales a map to [0, 1] on its own grid and once more on the canvas.
+    # pytorch-grad-cam scales a map to [0, 1] before and after resizing.
     ours = scale_cam_image(scale_cam_image(scaled.numpy(), images.shape[:1:-1]))
     np.testing.assert_allclose(ours, expected, atol=2e-4)
 
@@ -83,22 +83,22 @@ def test_families(name, layer, images):
 
 def test_targets_that_weigh_several_classes(net, images):
     difference = [lambda output: output[1] - 2 * output[3]] * 2
-    result = CAM(net, [net.layer3]).layer_saliency(images, difference)[0]
+    result = CAM(net, [net.layer3]).compute_maps(images, difference)[0]
     first, second = (
-        CAM(net, [net.layer3]).layer_saliency(images, [ClassifierOutputTarget(category)] * 2)[0] for category in (1, 3)
+        CAM(net, [net.layer3]).compute_maps(images, [ClassifierOutputTarget(category)] * 2)[0] for category in (1, 3)
     )
     torch.testing.assert_close(result, first - 2 * second)
 
 
 @pytest.mark.parametrize("layer", ["layer2", "layer3.0"])
 def test_layers_that_are_not_averaged_next(net, images, layer):
-    with pytest.raises(ValueError, match="CAM needs a net that averages the target layer"):
+    with pytest.raises(ValueError, match="CAM needs a model that averages the target layer"):
         CAM(net, [net.get_submodule(layer)])(images)
 
 
-def test_nets_of_another_form(images):
+def test_models_of_another_structure(images):
     model = torchvision.models.vgg11(num_classes=10).eval()
-    with pytest.raises(ValueError, match="or Grad-CAM, which fits every net"):
+    with pytest.raises(ValueError, match="or use Grad-CAM"):
         CAM(model, [model.features[-1]])(images)
 
 

@@ -1,4 +1,4 @@
-"""RefineCAM of one layer: with the stages after it, in the mode and the memory in which the model was."""
+"""RefineCAM of one layer and the stages after it; the model is left unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pytorch_grad_cam import GradCAMPlusPlus
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from holistic_cam_plugin.baselines.stage_refine_cam import StageRefineCAM, refining_layers
+from holistic_cam_plugin.baselines.stage_refine_cam import StageRefineCAM, find_refining_layers
 
 TARGETS = [ClassifierOutputTarget(2), ClassifierOutputTarget(0)]
 
@@ -16,13 +16,13 @@ TARGETS = [ClassifierOutputTarget(2), ClassifierOutputTarget(0)]
 @pytest.mark.parametrize("size", [(64, 64), (64, 80), (96, 64)])
 def test_the_stages_after_a_layer(net, make_images, size):
     images = make_images(2, *size)
-    assert refining_layers(net, net.layer1[0], images) == [net.layer1[0], net.layer1, net.layer2, net.layer3]
-    assert refining_layers(net, net.layer2[0], images) == [net.layer2[0], net.layer2, net.layer3]
-    assert refining_layers(net, net.layer3, images) == [net.layer3]
-    assert refining_layers(net, net.head, images) == [net.head]
+    assert find_refining_layers(net, net.layer1[0], images) == [net.layer1[0], net.layer1, net.layer2, net.layer3]
+    assert find_refining_layers(net, net.layer2[0], images) == [net.layer2[0], net.layer2, net.layer3]
+    assert find_refining_layers(net, net.layer3, images) == [net.layer3]
+    assert find_refining_layers(net, net.head, images) == [net.head]
 
 
-def test_a_layer_that_runs_twice_comes_alone(make_images):
+def test_a_layer_that_runs_twice_is_returned_alone(make_images):
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -34,7 +34,7 @@ def test_a_layer_that_runs_twice_comes_alone(make_images):
             return self.head(self.last(self.shared(self.shared(x))).mean(dim=(2, 3)))
 
     net = Twice()
-    assert refining_layers(net, net.shared, make_images(1)) == [net.shared]
+    assert find_refining_layers(net, net.shared, make_images(1)) == [net.shared]
 
 
 @pytest.mark.parametrize("eigen_smooth", [False, True])
@@ -50,7 +50,7 @@ def test_the_product_of_the_maps(net, images, eigen_smooth):
 
 
 @pytest.mark.parametrize("target", [2, 1000])
-def test_no_trace_is_left_on_the_model(net, images, target):
+def test_the_model_is_left_unchanged(net, images, target):
     net.train()
     try:
         StageRefineCAM(net, [net.layer1])(images[:1], [ClassifierOutputTarget(target)])
@@ -62,5 +62,5 @@ def test_no_trace_is_left_on_the_model(net, images, target):
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_one_layer_at_a_time(net, count):
-    with pytest.raises(ValueError, match=f"one layer at a time .* got {count}"):
+    with pytest.raises(ValueError, match=f"one target layer at a time, got {count}"):
         StageRefineCAM(net, [net.layer1] * count)

@@ -1,4 +1,4 @@
-"""Small pictures, a quick command, and what is left of a run when the times are taken out."""
+"""Test helpers: small pictures, a quick command, processes, and the content of an output folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -17,18 +16,15 @@ from PIL import Image
 
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch import ranks
-from holistic_cam_plugin.batch.parameters import claimed
+from holistic_cam_plugin.batch.parameters import claim_folder
+from tests.processes import PATIENCE, context, start
 
 # The bundled model at one small scale.
 QUICK = ("--model", "digits", "--sizes", "64", "--device", "cpu", "--threads", "1")
 
-# Its children start within milliseconds, from a process that has imported everything and run nothing.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["holistic_cam_plugin.__main__", "tests.batch.batch_tools"])
-
 
 def make_pictures(folder, count, seed=0, size=(40, 30)):
-    """Pictures of noise, every second one in a folder of its own; their names."""
+    """Make pictures of noise, every second one in a subfolder; return their names."""
     names = []
     for number in range(count):
         name = f"{'deeper/' if number % 2 else ''}picture {number}.jpg"
@@ -49,7 +45,7 @@ def rows(folder, name="manifest.csv"):
 
 
 def tree(folder):
-    """Every file's bytes but the lock's, which may be left or not; of the manifest all but the seconds."""
+    """Read every file but the lock, which may or may not be left; the manifest without its seconds."""
     files = {}
     for path in Path(folder).rglob("*"):
         if path.is_file() and path.name != ".lock":
@@ -62,50 +58,57 @@ def tree(folder):
     return files
 
 
-def started(command, kill_at=None, variables=None, said=os.devnull):
-    """The command line in a session of its own.
+def start_command(command, kill_at=None, variables=None, said=os.devnull):
+    """Start the command line in a session of its own.
 
     Args:
-        kill_at: it kills itself at this step on the disk.
-        variables: of its environment.
-        said: the file that takes what it prints.
+        kill_at: The process kills itself at this disk operation.
+        variables: Environment variables.
+        said: The file that receives its output.
     """
-    process = _context.Process(target=_work, args=([str(part) for part in command], kill_at, variables or {}, said))
-    process.start()
-    return process
+    return start(_work, [str(part) for part in command], kill_at, variables or {}, out=said)
 
 
-def finished(command):
-    """Exit code of the command line, when it has ended by itself."""
-    process = started(command)
-    process.join(120)
+def run_command(command):
+    """Run the command line in a process of its own; return its exit code."""
+    process = start_command(command)
+    process.join(PATIENCE)
     return process.exitcode
 
 
-def free_port():
+def find_free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
-def rank_variables(rank, world, port):
-    """What a launcher tells a rank."""
+def make_rank_variables(rank, world, port):
+    """Return the environment variables that a launcher sets."""
     variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return {name: str(value) for name, value in variables.items()}
 
 
-def everyone():
-    """All living processes."""
+def start_ranks(command, world, said=lambda rank: os.devnull):
+    """Start the ranks of a run without a launcher; each prints to its own file."""
+    port = find_free_port()
+    return [
+        start_command(command, variables=make_rank_variables(rank, world, port), said=said(rank))
+        for rank in range(world)
+    ]
+
+
+def list_processes():
+    """List the living processes."""
     return [number for number, _ in _processes()]
 
 
-def living(session):
-    """The living processes of a session, as /proc knows them."""
+def list_living(session):
+    """List the living processes of a session, according to /proc."""
     return [number for number, fields in _processes() if int(fields[3]) == session]
 
 
-def children(parent):
-    """Its living child processes."""
+def list_children(parent):
+    """List the living child processes."""
     return [number for number, fields in _processes() if int(fields[1]) == parent]
 
 
@@ -119,39 +122,35 @@ def _processes():
             yield int(status.parent.name), fields
 
 
-def holder(folder):
-    """A process that holds the folder's lock, and the number of its child, which holds nothing and sleeps."""
-    here, there = _context.Pipe()
-    process = _context.Process(target=_hold, args=(folder, there))
+def start_holder(folder):
+    """Start a process that holds the folder's lock; return it, and the id of its child, which only sleeps."""
+    here, there = context.Pipe()
+    process = context.Process(target=_hold, args=(folder, there))
     process.start()
     return process, here.recv()
 
 
-def killed(process):
-    """Kill the process, if there is time; whether there was."""
+def kill(process):
+    """Kill the process; return whether it was still running."""
     process.kill()
-    process.join(60)
+    process.join(PATIENCE)
     return process.exitcode == -signal.SIGKILL
 
 
 def _hold(folder, pipe):
-    with claimed(folder, {"threads": 1}, 1):
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    with claim_folder(folder, {"threads": 1}, 1):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(PATIENCE,))
         child.start()
         pipe.send(child.pid)
-        time.sleep(60)
+        time.sleep(PATIENCE)
 
 
-def _work(command, kill_at, variables, said):
-    os.setsid()
+def _work(command, kill_at, variables):
     os.environ.update(variables)
-    sys.stdout = sys.stderr = Path(said).open("w", buffering=1)  # noqa: SIM115
-    for descriptor in (1, 2):  # of PyTorch's C++
-        os.dup2(sys.stdout.fileno(), descriptor)
-    ranks.SILENCE_SECONDS, ranks.START_SECONDS = 10, 20  # tests don't wait for minutes
+    ranks.SILENCE_SECONDS, ranks.START_SECONDS = 20, 120  # tests don't wait for minutes
     if kill_at is not None:
         _kill_at(kill_at)
-    os._exit(main(command))
+    return main(command)
 
 
 def _kill_at(step):

@@ -1,4 +1,4 @@
-"""A zoo of bad files, made here: each is explained as its pixels ask for, or listed with the reason."""
+"""Unusual and damaged files, made here: each is read correctly or listed with a reason."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torchvision.transforms import functional as TF
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import JobImages
-from holistic_cam_plugin.classifiers.images import read_image
-from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
+from holistic_cam_plugin.models.images import read_image
+from holistic_cam_plugin.models.preprocessing import Preprocessing
 from tests.batch.batch_tools import QUICK, make_picture, rows
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero")
 SIDE = 32
 
 
@@ -27,7 +27,7 @@ def picture(height=24, width=36, seed=0):
 
 
 def expected(pixels):
-    """What the model sees of RGB pixels, by torchvision."""
+    """Return the model's input for RGB pixels, by torchvision."""
     resized = TF.resize(Image.fromarray(pixels), [SIDE], antialias=True)
     return np.asarray(TF.center_crop(resized, [SIDE]))
 
@@ -53,7 +53,7 @@ def problem(folder, name):
 
 
 def png(width, height):
-    """A black picture of any size in a few bytes, without ever holding it."""
+    """Return a black PNG of any size in a few bytes, without allocating its pixels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -79,8 +79,8 @@ def test_files_that_can_not_be_read_have_a_reason(tmp_path):
     (tmp_path / "script.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     assert "truncated" in problem(tmp_path, "truncated.jpg")
     assert problem(tmp_path, "empty.jpg") == "empty file"
-    assert problem(tmp_path, "text.jpg") == "no image in a format that is read here"
-    assert problem(tmp_path, "script.jpg") == "no image in a format that is read here"
+    assert problem(tmp_path, "text.jpg") == "not an image in a supported format"
+    assert problem(tmp_path, "script.jpg") == "not an image in a supported format"
     assert problem(tmp_path, "corrupt.png")
     assert problem(tmp_path, "link.jpg") == "No such file or directory"
     assert "symbolic links" in problem(tmp_path, "loop.jpg")
@@ -89,7 +89,7 @@ def test_files_that_can_not_be_read_have_a_reason(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert problem(tmp_path, "pipe.jpg") == "no regular file"
+    assert problem(tmp_path, "pipe.jpg") == "not a regular file"
 
 
 def test_a_file_without_permission(tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_sixteen_bits_keep_their_range(tmp_path):
         grey = (ramp / 257).round().astype(np.uint8)
         assert np.array_equal(seen(tmp_path, name), expected(np.dstack([grey] * 3)))
     Image.fromarray(np.zeros((9, 9), np.float32)).save(tmp_path / "float.tif")
-    assert "the range that means black to white is unknown" in problem(tmp_path, "float.tif")
+    assert "the values of black and white are unknown" in problem(tmp_path, "float.tif")
 
 
 def test_other_colours(tmp_path):
@@ -206,9 +206,9 @@ def test_the_run_goes_on(tmp_path, capsys):
         assert (output / row["map"]).is_file()
     reasons = {row["file"]: row["reason"] for row in rows(output, "errors.csv")}
     assert reasons == {
-        "bytes \\xff.jpg": "file name is no valid UTF-8",
+        "bytes \\xff.jpg": "the file name is not valid UTF-8",
         "empty.jpg": "empty file",
-        "n" * 250 + ".jpg": "file name too long to add the ending of the maps",
+        "n" * 250 + ".jpg": "the file name is too long: the maps' names are longer",
     }
     checksums = {row["checksum"] for row in rows(output)}
     assert len(checksums) == len(strange)

@@ -1,4 +1,4 @@
-"""A table that grows unit by unit, is torn anywhere, and goes on."""
+"""A table grows unit by unit, may be torn anywhere, and can be continued."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from holistic_cam_plugin.batch.journal import Journal, header, read_rows, read_units
+from holistic_cam_plugin.batch.journal import Journal, encode_header, read_rows, read_units
 from holistic_cam_plugin.errors import UsageError
 
 COLUMNS = ("file", "value")
@@ -67,7 +67,7 @@ def test_units_lie_where_they_say(tmp_path):
     units = list(read_units(tmp_path / "t.csv"))
     assert [len(unit.rows) for unit in units] == [len(unit) for unit in UNITS]
     blocks = [data[unit.offset : unit.offset + unit.length] for unit in units]
-    assert header(COLUMNS) + b"".join(blocks) == data
+    assert encode_header(COLUMNS) + b"".join(blocks) == data
 
 
 def test_rows_are_on_the_disk_when_append_returns(tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ def test_rows_are_on_the_disk_when_append_returns(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
     with Journal(tmp_path / "t.csv", COLUMNS) as journal:
         journal.append([{"file": "a", "value": 1}])
-        assert synced == [len(header(COLUMNS)), (tmp_path / "t.csv").stat().st_size]
+        assert synced == [len(encode_header(COLUMNS)), (tmp_path / "t.csv").stat().st_size]
 
 
 @pytest.mark.parametrize("text", ["other,value\n\nx,1\n\n", "file,value\nx,1\n", "notes", "file,value\nx,1\n\ny,2\n\n"])
@@ -83,7 +83,7 @@ def test_another_table_is_refused_and_stays(tmp_path, text):
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(
-        UsageError, match=r"t\.csv is another table, of other columns or another form: .* another --output"
+        UsageError, match=r"t\.csv is a different table, with other columns or in another format: .* another --output"
     ):
         Journal(path, COLUMNS)
     assert path.read_text() == text
@@ -93,13 +93,13 @@ def test_what_can_not_be_read(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         read_rows(tmp_path / "none.csv")
     (tmp_path / "plain.csv").write_text("file,value\nx,1\n")
-    with pytest.raises(UsageError, match=r"plain\.csv is another table"):
+    with pytest.raises(UsageError, match=r"plain\.csv is a different table"):
         read_rows(tmp_path / "plain.csv")
     written(tmp_path / "t.csv")
-    with pytest.raises(UsageError, match=r"t\.csv is another table"):
+    with pytest.raises(UsageError, match=r"t\.csv is a different table"):
         next(read_units(tmp_path / "t.csv", ("file", "other")))
     (tmp_path / "t.csv").write_text("one line\n")
-    with pytest.raises(UsageError, match=r"t\.csv is another table"):
+    with pytest.raises(UsageError, match=r"t\.csv is a different table"):
         next(read_units(tmp_path / "t.csv", COLUMNS))
 
 
@@ -120,14 +120,14 @@ def test_a_damaged_table_is_read_around_the_damage_and_goes_on_before_it(tmp_pat
 @pytest.mark.parametrize("names", [b"file,\xff\n\n", b'"file,value\n\n'])
 def test_names_that_can_not_be_read(tmp_path, names):
     (tmp_path / "t.csv").write_bytes(names + b"a,1\n\n")
-    with pytest.raises(UsageError, match="another table"):
+    with pytest.raises(UsageError, match="is a different table"):
         read_rows(tmp_path / "t.csv")
 
 
 def test_a_value_without_a_column_is_refused_whole(tmp_path):
     with Journal(tmp_path / "t.csv", COLUMNS) as journal, pytest.raises(ValueError, match="other"):
         journal.append([{"file": "a"}, {"other": 1}])
-    assert (tmp_path / "t.csv").read_bytes() == header(COLUMNS)
+    assert (tmp_path / "t.csv").read_bytes() == encode_header(COLUMNS)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -1,7 +1,8 @@
-"""Kill -9 at random moments and at every step on the disk; SIGTERM; several ranks. The end is always the same."""
+"""SIGKILL at random moments and at every disk operation; SIGTERM; several ranks. The output is always the same."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -12,7 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.batch_tools import QUICK, children, killed, make_pictures, rows, started, tree
+from tests.batch.batch_tools import (
+    QUICK,
+    kill,
+    list_children,
+    make_pictures,
+    rows,
+    run_command,
+    start_command,
+    start_ranks,
+    tree,
+)
+from tests.processes import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[2]
 KILLS = 22
@@ -30,7 +42,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(pictures, tmp_path_factory):
-    """What a run leaves that nobody disturbed."""
+    """The output of an undisturbed run."""
     output = tmp_path_factory.mktemp("undisturbed") / "output"
     finish(command(pictures, output))
     return tree(output)
@@ -41,11 +53,10 @@ def command(pictures, output):
 
 
 def finish(arguments):
-    process = started(arguments)
-    process.join(120)
-    assert process.exitcode == 1  # one broken picture
+    assert run_command(arguments) == 1  # one broken picture
 
 
+@pytest.mark.campaign
 def test_sigkill_at_random_moments(pictures, whole, tmp_path):
     assert len(whole) == COUNT + 3
     chance = random.Random(0)
@@ -53,11 +64,11 @@ def test_sigkill_at_random_moments(pictures, whole, tmp_path):
     while kills < KILLS:
         output = tmp_path / f"output {(folders := folders + 1)}"
         for _ in range(6):
-            process = started(command(pictures, output))
-            # Some maps later than it began, and a little, which may be in the middle of anything.
+            process = start_command(command(pictures, output))
+            # After some more maps and a short random time, which may be in the middle of any operation.
             wait_for_maps(output, maps(output) + chance.randrange(4), process)
             time.sleep(chance.uniform(0, 0.1))
-            kills += killed(process)
+            kills += kill(process)
         finish(command(pictures, output))
         assert tree(output) == whole
         assert folders < KILLS
@@ -68,49 +79,40 @@ def maps(output):
 
 
 def wait_for_maps(output, count, process):
-    wait(lambda: maps(output) >= count, process)
+    wait_for(lambda: maps(output) >= count, process)
 
 
-def wait(condition, process=None):
-    """Until it is so, or the process has ended."""
-    deadline = time.monotonic() + 180
-    while not condition() and (process is None or process.is_alive()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def test_sigkill_at_every_step_on_the_disk(tmp_path):
+@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.campaign)])
+def test_sigkill_at_a_step_on_the_disk(tmp_path, stride):
+    """At every disk operation, or at a few of them."""
     pictures = tmp_path / "pictures"
     make_pictures(pictures, 2)
     arguments = ("batch", pictures, *QUICK, "--workers", "0", "--overlays", "--output")
-    started((*arguments, tmp_path / "whole")).join(60)
+    assert run_command((*arguments, tmp_path / "whole")) == 0
     whole = tree(tmp_path / "whole")
     assert len(whole) == 2 * 2 + 3
-    step, deaths = 0, 0
-    while True:
+    deaths = 0
+    for step in itertools.count(0, stride):
         output = tmp_path / f"output {step}"
-        process = started((*arguments, output), kill_at=step)
-        process.join(60)
+        process = start_command((*arguments, output), kill_at=step)
+        process.join(PATIENCE)
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
         deaths += 1
-        again = started((*arguments, output))
-        again.join(60)
-        assert again.exitcode == 0
+        assert run_command((*arguments, output)) == 0
         assert tree(output) == whole, step
-        step += 1
-    assert deaths > 20
+    assert deaths * stride > 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_cleanly(pictures, tmp_path, number):
     output = tmp_path / "output"
-    slow = (*command(pictures, output), "--sizes", "64", "400")  # there is time to stop it
-    process = started(slow)
+    slow = (*command(pictures, output), "--sizes", "64", "400")  # slow enough to be stopped
+    process = start_command(slow)
     wait_for_maps(output, 1, process)
     os.killpg(process.pid, number)
-    process.join(60)
+    process.join(PATIENCE)
     assert process.exitcode == 128 + number
     assert not list(output.glob(".part-*"))
     assert 0 < maps(output) < COUNT
@@ -119,7 +121,7 @@ def test_a_signal_ends_the_run_cleanly(pictures, tmp_path, number):
 
 
 def torchrun(ranks, arguments, kill=None):
-    """Run the command line under torchrun; exit code and what it said."""
+    """Run the command line under torchrun; return the exit code and its output."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks))
     process = subprocess.Popen(
         [*launcher, "-m", "holistic_cam_plugin", *map(str, arguments)],
@@ -129,7 +131,7 @@ def torchrun(ranks, arguments, kill=None):
     try:
         if kill is not None:
             kill(process)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -138,23 +140,38 @@ def torchrun(ranks, arguments, kill=None):
 
 def test_two_ranks_then_another_number_of_them(pictures, whole, tmp_path):
     output = tmp_path / "output"
-    code, out, _ = torchrun(2, command(pictures, output))
-    assert code == 1
-    assert f"{COUNT} images explained" in out
-    assert "1 failed" in out
-    assert tree(output) == whole
+    said = [tmp_path / f"{rank}.txt" for rank in range(2)]
+    ranks = start_ranks(command(pictures, output), 2, said.__getitem__)
+    for process in ranks:
+        process.join(PATIENCE)
+    assert [process.exitcode for process in ranks] == [1, 0]
+    check_two_ranks(said[0].read_text(), output, whole)
     for name in ("picture 0.jpg.npz", "picture 8.jpg.npz"):
         (output / "maps" / name).unlink()
     finish(command(pictures, output))
     assert tree(output) == whole
 
 
+@pytest.mark.campaign
+def test_two_ranks_of_torchrun(pictures, whole, tmp_path):
+    code, out, _ = torchrun(2, command(pictures, tmp_path / "output"))
+    assert code == 1
+    check_two_ranks(out, tmp_path / "output", whole)
+
+
+def check_two_ranks(said, output, whole):
+    assert f"{COUNT} images explained" in said
+    assert "1 failed" in said
+    assert tree(output) == whole
+
+
+@pytest.mark.campaign
 def test_a_rank_that_dies_leaves_the_rest_consistent(pictures, whole, tmp_path):
     output = tmp_path / "output"
 
     def kill_second_rank(launcher):
-        wait((output / "manifest-1.csv").exists)
-        for child in children(launcher.pid):
+        wait_for((output / "manifest-1.csv").exists, launcher)
+        for child in list_children(launcher.pid):
             if b"RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
                 os.kill(child, signal.SIGKILL)
                 return

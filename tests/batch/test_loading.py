@@ -1,4 +1,4 @@
-"""Batches are read ahead by threads: in order, not too far, and nothing is left of them."""
+"""Threads read batches ahead: in order, not too far, and the threads end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import BATCHES_AHEAD, JobImages, read_ahead
-from holistic_cam_plugin.classifiers.preprocessing import Preprocessing
+from holistic_cam_plugin.models.preprocessing import Preprocessing
 from tests.batch.batch_tools import make_picture
 
 SIDE = 32
@@ -18,7 +18,7 @@ PREPROCESSING = Preprocessing((0.5,) * 3, (0.5,) * 3, (SIDE, SIDE), SIDE, "bilin
 
 
 class Counted(JobImages):
-    """Images that note which were asked for, by which threads."""
+    """Images that record which were read, and by which threads."""
 
     def __init__(self, jobs):
         super().__init__(Path(), [Job("", problem="unread")] * jobs, PREPROCESSING, True)

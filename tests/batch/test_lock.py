@@ -1,4 +1,4 @@
-"""A folder belongs to one run at a time, and the others are told to which."""
+"""One run at a time uses a folder; the others are told which one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import sys
 
 import pytest
 
-from holistic_cam_plugin.batch.parameters import claimed
+from holistic_cam_plugin.batch.parameters import claim_folder
 from holistic_cam_plugin.errors import UsageError
-from tests.batch.batch_tools import holder
+from tests.batch.batch_tools import start_holder
 
 PARAMETERS = {"threads": None, "layers": ["a"]}
-BUSY = r"another run is at work in .* \(process {} on {}\): wait for its end, or choose another --output"
+BUSY = r"another run is using .* \(process {} on {}\): wait until it ends, or choose another --output"
 
 
 def claim(folder, **changed):
-    """What the folder's parameters are; the folder is free again."""
-    with claimed(folder, {**PARAMETERS, **changed}, 3) as parameters:
+    """Claim the folder and release it; return its parameters."""
+    with claim_folder(folder, {**PARAMETERS, **changed}, 3) as parameters:
         return parameters
 
 
@@ -29,7 +29,7 @@ def busy(process=None):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
-    with claimed(tmp_path, PARAMETERS, 1), pytest.raises(UsageError, match=busy()):
+    with claim_folder(tmp_path, PARAMETERS, 1), pytest.raises(UsageError, match=busy()):
         claim(tmp_path)
     claim(tmp_path)
 
@@ -42,17 +42,17 @@ def test_nothing_but_the_lock_is_left(tmp_path):
 
 
 def test_the_moment_before_the_holder_is_named(tmp_path):
-    with claimed(tmp_path, PARAMETERS, 1):
+    with claim_folder(tmp_path, PARAMETERS, 1):
         (tmp_path / ".lock-holder").write_text("")
-        with pytest.raises(UsageError, match=r"at work in [^(]*: wait"):
+        with pytest.raises(UsageError, match=r"is using [^(]*: wait"):
             claim(tmp_path)
         (tmp_path / ".lock-holder").unlink()
-        with pytest.raises(UsageError, match=r"at work in [^(]*: wait"):
+        with pytest.raises(UsageError, match=r"is using [^(]*: wait"):
             claim(tmp_path)
 
 
 def test_the_lock_comes_before_the_parameters(tmp_path):
-    with claimed(tmp_path, PARAMETERS, 1):
+    with claim_folder(tmp_path, PARAMETERS, 1):
         (tmp_path / "parameters.json").write_text("{")
         with pytest.raises(UsageError, match=busy()):
             claim(tmp_path)
@@ -64,14 +64,14 @@ def test_the_lock_comes_before_the_parameters(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork and no SIGKILL on Windows")
 def test_a_killed_run_leaves_no_lock_although_a_child_lives_on(tmp_path):
-    process, child = holder(tmp_path)
+    process, child = start_holder(tmp_path)
     try:
         with pytest.raises(UsageError, match=busy(process.pid)):
             claim(tmp_path, threads=1)
         process.kill()
         process.join(60)
-        os.kill(child, 0)  # it lives
-        with claimed(tmp_path, {"threads": 1}, 1):
+        os.kill(child, 0)  # it is alive
+        with claim_folder(tmp_path, {"threads": 1}, 1):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -94,5 +94,5 @@ def test_other_trouble_with_the_lock_is_named(tmp_path, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr("fcntl.flock", broken)
-    with pytest.raises(UsageError, match=r"the output folder .* can't be used: \[Errno 5\]"):
+    with pytest.raises(UsageError, match=r"cannot use the output folder .*: \[Errno 5\]"):
         claim(tmp_path)

@@ -1,4 +1,4 @@
-"""The ranks' journals, which can be torn anywhere, and the one table that is made of them."""
+"""The ranks' journals, which may be torn anywhere, are merged into one table."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from holistic_cam_plugin.batch.manifest import ROW_CHECKSUM, Table, merge, recorded, remove
-from holistic_cam_plugin.batch.store import checksum, file_checksum, map_bytes
+from holistic_cam_plugin.batch.manifest import ROW_CHECKSUM, Table, merge, read_records, remove
+from holistic_cam_plugin.batch.store import encode_maps, hash_bytes, hash_file
 from holistic_cam_plugin.errors import UsageError
 
 TABLE = Table("test", ("file", "value", "seconds", ROW_CHECKSUM))
@@ -17,13 +17,13 @@ NAMES = ("plain", 'quote "', "comma, ", "line\nend", "empty\n\nline", "Ünï\r\n
 
 
 def append(folder, rank, entries):
-    with TABLE.journal(folder, rank) as journal:
+    with TABLE.open_journal(folder, rank) as journal:
         for name, values in entries:
-            journal.append([TABLE.row({"file": name, "value": value, "seconds": 0.5}) for value in values])
+            journal.append([TABLE.format_row({"file": name, "value": value, "seconds": 0.5}) for value in values])
 
 
 def content(folder):
-    return {rows[0]["file"]: [row["value"] for row in rows] for rows in recorded(folder, TABLE)}
+    return {rows[0]["file"]: [row["value"] for row in rows] for rows in read_records(folder, TABLE)}
 
 
 def test_journals_merge_into_one_sorted_table_that_pandas_reads(tmp_path):
@@ -77,7 +77,7 @@ def test_what_is_damaged_anywhere_is_left_out_and_the_rest_kept(tmp_path, change
         (tmp_path / "test-0.csv").write_bytes(whole[:place] + new + whole[place + (change not in inserted) :])
         kept = content(tmp_path)
         whole_files = [name for name, values in kept.items() if values == before[name]]
-        # Without the empty line between them two files are one block; one more can fall in two.
+        # Without the empty line between them two files form one block; another may be split in two.
         assert len(whole_files) >= len(before) - 2, place
         assert all(set(values) < set(before[name]) for name, values in kept.items() if name not in whole_files), place
     merge(tmp_path, TABLE)
@@ -100,7 +100,7 @@ def test_a_quote_that_is_never_closed_costs_one_file_and_no_memory(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"000003,", b'"000003,'))
     tracemalloc.start()
     try:
-        assert sum(1 for _ in recorded(tmp_path, TABLE)) == 1999
+        assert sum(1 for _ in read_records(tmp_path, TABLE)) == 1999
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -130,7 +130,7 @@ def test_files_of_the_users_own_stay(tmp_path):
 def test_nothing_is_removed_beside_another_table(tmp_path):
     append(tmp_path, 0, [("a", [1])])
     (tmp_path / "test-7.csv").write_text("mine, of this name\n1,2\n")
-    with pytest.raises(UsageError, match=r"test-7\.csv is another table"):
+    with pytest.raises(UsageError, match=r"test-7\.csv is a different table"):
         remove(tmp_path, TABLE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test-0.csv", "test-7.csv"]
 
@@ -150,12 +150,12 @@ def test_a_merge_holds_names_not_rows(tmp_path, count):
 
 def test_the_same_maps_give_the_same_bytes(tmp_path):
     maps = np.linspace(0, 1, 12, dtype=np.float16).reshape(1, 1, 1, 3, 4)
-    data = [map_bytes(maps, ["m"], ["l"], [3], [0.5]) for _ in range(2)]
+    data = [encode_maps(maps, ["m"], ["l"], [3], [0.5]) for _ in range(2)]
     assert data[0] == data[1]
-    assert b"\x00\x00\x21\x00" in data[0][:40]  # the earliest time that the format has, not today's
+    assert b"\x00\x00\x21\x00" in data[0][:40]  # the earliest time of the format, not the current one
     (tmp_path / "maps.npz").write_bytes(data[0])
-    assert file_checksum(tmp_path / "maps.npz") == checksum(data[0])
-    assert file_checksum(tmp_path / "none.npz") == ""
+    assert hash_file(tmp_path / "maps.npz") == hash_bytes(data[0])
+    assert hash_file(tmp_path / "none.npz") == ""
     with np.load(tmp_path / "maps.npz", allow_pickle=False) as file:
         assert np.array_equal(file["maps"], maps)
 
@@ -163,7 +163,9 @@ def test_the_same_maps_give_the_same_bytes(tmp_path):
 def test_another_table_is_refused_and_stays(tmp_path):
     append(tmp_path, 0, [("a", [1])])
     (tmp_path / "test.csv").write_text("file,value\n\na,1\n\n")
-    for refused in (lambda: merge(tmp_path, TABLE), lambda: list(recorded(tmp_path, TABLE))):
-        with pytest.raises(UsageError, match=r"test\.csv is another table, of other columns or another form: move"):
+    for refused in (lambda: merge(tmp_path, TABLE), lambda: list(read_records(tmp_path, TABLE))):
+        with pytest.raises(
+            UsageError, match=r"test\.csv is a different table, with other columns or in another format"
+        ):
             refused()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test-0.csv", "test.csv"]

@@ -1,4 +1,4 @@
-"""What a batch stores is what the class gives for each image alone."""
+"""A batch run stores the maps that the class computes for each image alone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.demo import load_demo_model
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero")
 
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    """Run `holistic-cam batch` in this process; gives exit code, standard output and standard error."""
+    """Run `holistic-cam batch` in this process; return the exit code, standard output and standard error."""
 
     def _run(source, *options, output=tmp_path / "output"):
         try:
@@ -110,13 +110,13 @@ def test_class_folders_are_targets(run, tmp_path):
 def test_whole_images_of_one_size_share_a_batch(run, tmp_path, monkeypatch):
     shapes = []
 
-    def seen(explainer, images, targets):
-        shapes.append(tuple(images.shape))
-        return explain(explainer, images, targets)
+    def seen(request, prediction, targets):
+        shapes.append(tuple(prediction.images.shape))
+        return explain(request, prediction, targets)
 
-    from holistic_cam_plugin.batch.explaining import explain
+    from holistic_cam_plugin.explain import explain
 
-    monkeypatch.setattr("holistic_cam_plugin.batch.refusals.explain", seen)
+    monkeypatch.setattr("holistic_cam_plugin.batch.failures.explain", seen)
     for seed, size in enumerate([(40, 40), (60, 40), (40, 40), (60, 40)]):
         make_picture(tmp_path / "in" / f"{seed}.png", seed, size)
     assert run(tmp_path / "in", "--no-crop", "--batch-size", 4)[0] == 0
@@ -150,10 +150,10 @@ def test_a_pyramid_by_name(run, tmp_path):
         assert run(tmp_path / "in", "--sizes", *sizes, output=tmp_path / name)[0] == 0
     maps = [stored(tmp_path / name, "picture 0.jpg")["maps"] for name in ("named", "told")]
     np.testing.assert_array_equal(*maps)
-    assert "a name stands alone" in run(tmp_path / "in", "--sizes", "fast", "64", output=tmp_path / "x")[2]
+    assert "give one name, or numbers" in run(tmp_path / "in", "--sizes", "fast", "64", output=tmp_path / "x")[2]
 
 
-def test_overlays_are_the_librarys(run, tmp_path):
+def test_overlays_are_those_of_grad_cam(run, tmp_path):
     make_pictures(tmp_path / "in", 1)
     assert run(tmp_path / "in", "--overlays", "--methods", "holisticcam", "gradcam", "--dtype", "float32")[0] == 0
     with Image.open(tmp_path / "output" / "overlays" / "picture 0.jpg.jpg") as image:
@@ -205,7 +205,7 @@ def test_parameters_are_written_down(run, tmp_path):
         (("--imagefolder", "--target", "1"), "--imagefolder and --target both name the classes"),
         (("--methods", "gradcm"), "did you mean"),
         (("--layers", "layer9"), "the model has no layer 'layer9'"),
-        (("--weights", "x.pth"), "--model digits has weights and class names of its own"),
+        (("--weights", "x.pth"), "--model digits has weights of its own"),
         (("--target", "digit 77"), "did you mean digit 7"),
         (("--model", "resnet5"), "did you mean resnet50"),
     ],
@@ -224,11 +224,11 @@ def test_what_a_method_refuses_is_one_line(run, tmp_path, monkeypatch):
     def refusing(*_, **__):
         raise RuntimeError("no gradient")
 
-    monkeypatch.setattr("holistic_cam_plugin.batch.explaining.layer_maps", refusing)
+    monkeypatch.setattr("holistic_cam_plugin.explain.compute_maps", refusing)
     make_pictures(tmp_path / "in", 1)
     code, _, err = run(tmp_path / "in")
     assert code == 2
-    assert "error: Holistic-CAM positive can't explain layer4: no gradient" in err
+    assert "error: Holistic-CAM positive cannot explain layer4: no gradient" in err
 
 
 def test_local_weights_of_a_torchvision_model(run, tmp_path):

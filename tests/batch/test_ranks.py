@@ -1,4 +1,4 @@
-"""What the ranks agree on and tell one another; torchrun itself runs in test_kill."""
+"""Communication between ranks; torchrun itself runs in test_kill."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch import ranks as module
 from holistic_cam_plugin.batch.inputs import Inputs, Job
 from holistic_cam_plugin.batch.plan import Plan
-from holistic_cam_plugin.batch.ranks import Ranks, joined_ranks, rank_device
-from holistic_cam_plugin.batch.writing import OutputError
-from holistic_cam_plugin.errors import UsageError
-from tests.batch.batch_tools import QUICK, free_port, make_pictures, rank_variables, rows
+from holistic_cam_plugin.batch.ranks import Ranks, choose_rank_device, join_ranks
+from holistic_cam_plugin.errors import OutputError, UsageError
+from tests.batch.batch_tools import QUICK, find_free_port, make_pictures, make_rank_variables, rows
 
-GONE = "the first rank, or what started the ranks, is dead: what is done is safe"
+GONE = "the first rank or the launcher has died: finished maps are saved"
 
 
 @pytest.fixture
 def launched(monkeypatch):
-    """Set the variables of a launcher that started so many ranks, of which this is the first."""
+    """Set the variables of a launcher that started `world` ranks; this is the first."""
 
     def launch(world=1):
-        for name, value in rank_variables(0, world, free_port()).items():
+        for name, value in make_rank_variables(0, world, find_free_port()).items():
             monkeypatch.setenv(name, value)
 
     return launch
@@ -36,7 +35,7 @@ def launched(monkeypatch):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time passes where it is waited for."""
+    """A clock that advances only by `sleep`."""
 
     class Clock:
         now = 0.0
@@ -76,11 +75,11 @@ def test_every_batch_belongs_to_one_rank(tmp_path):
 
 
 def test_one_process_alone():
-    with joined_ranks(torch.device("cpu"), pytest.fail) as ranks:
+    with join_ranks(torch.device("cpu"), pytest.fail) as ranks:
         assert ranks == Ranks(0, 1, None)
-        assert ranks.from_first(lambda: 7) == 7
-        assert ranks.gathered({"failed": 1}) == [{"failed": 1}]
-    assert rank_device(None) is None
+        assert ranks.broadcast(lambda: 7) == 7
+        assert ranks.gather({"failed": 1}) == [{"failed": 1}]
+    assert choose_rank_device(None) is None
 
 
 def test_a_launched_run(launched, tmp_path, capsys):
@@ -93,11 +92,11 @@ def test_a_launched_run(launched, tmp_path, capsys):
 
 def test_the_first_rank_waits_for_the_words_of_all(monkeypatch):
     store = HashStore()
-    assert member(1, 2, store).gathered({"failed": 1}) == []
-    assert member(0, 2, store).gathered({"failed": 0}) == [{"failed": 0}, {"failed": 1}]
+    assert member(1, 2, store).gather({"failed": 1}) == []
+    assert member(0, 2, store).gather({"failed": 0}) == [{"failed": 0}, {"failed": 1}]
     late = HashStore()
     monkeypatch.setattr(module.time, "sleep", lambda _: late.set("done/1", "{}"))
-    assert member(0, 2, late).gathered({}) == [{}, {}]
+    assert member(0, 2, late).gather({}) == [{}, {}]
 
 
 def test_a_slow_rank_is_waited_for_and_a_silent_one_is_not(clock):
@@ -106,21 +105,21 @@ def test_a_slow_rank_is_waited_for_and_a_silent_one_is_not(clock):
     clock.at_every_look = lambda: next(beats, None) is not None and store.add("beats/2", 1)
     store.set("done/3", "{}")
     with pytest.raises(
-        OutputError, match=r"^ranks 1, 2 are dead or never began: what is done is safe, and the same com"
+        OutputError, match=r"^ranks 1, 2 died or never started: finished maps are saved; run the same command"
     ):
-        member(0, 4, store).gathered({})
-    assert next(beats, None) is None  # it was waited for while it lived
+        member(0, 4, store).gather({})
+    assert next(beats, None) is None  # it was waited for while it was alive
     assert 1000 * module.LOOK_SECONDS + module.SILENCE_SECONDS < clock.now < 1000
 
 
 def test_the_first_rank_is_not_waited_for_either(clock):
-    with pytest.raises(OutputError, match=r"^rank 0 is dead or never began"):
-        member(1, 2, HashStore()).from_first(int)
+    with pytest.raises(OutputError, match=r"^rank 0 died or never started"):
+        member(1, 2, HashStore()).broadcast(int)
     assert module.START_SECONDS < clock.now < module.START_SECONDS + 1
     store = HashStore()
     store.add("beats/0", 7)
-    with pytest.raises(OutputError, match=r"^rank 0 is dead"):
-        member(1, 2, store).from_first(int)
+    with pytest.raises(OutputError, match=r"^rank 0 died"):
+        member(1, 2, store).broadcast(int)
     assert clock.now < module.START_SECONDS + module.SILENCE_SECONDS + 2
 
 
@@ -132,15 +131,15 @@ def test_what_the_first_rank_refuses_ends_all():
 
     def follow():
         with pytest.raises(SystemExit) as stop:
-            member(1, 2, store).from_first(refuse)
+            member(1, 2, store).broadcast(refuse)
         codes.append(stop.value.code)
 
     codes = []
     follower = threading.Thread(target=follow)
     follower.start()
     with pytest.raises(UsageError, match="no such folder"):
-        member(0, 2, store).from_first(refuse)
-    assert store.check(["done/1"])  # the first one was there until the other knew
+        member(0, 2, store).broadcast(refuse)
+    assert store.check(["done/1"])  # the first rank waited until the other one knew
     follower.join()
     assert codes == [2]
 
@@ -148,27 +147,27 @@ def test_what_the_first_rank_refuses_ends_all():
 def test_a_long_list_reaches_the_other_ranks(monkeypatch):
     monkeypatch.setattr(module, "PIECE", 1000)
     store, names = HashStore(), [f"picture {number}.jpg" for number in range(500)]
-    assert member(0, 2, store).from_first(lambda: names) == names
-    assert member(1, 2, store).from_first(list) == names
+    assert member(0, 2, store).broadcast(lambda: names) == names
+    assert member(1, 2, store).broadcast(list) == names
 
 
 def test_a_list_longer_than_a_value_of_the_store(launched):
     launched(world=2)
     names = ["x" * 2**20] * 20
-    with joined_ranks(torch.device("cpu"), pytest.fail) as ranks:
-        assert ranks.from_first(lambda: names) == names
-        with as_rank(1), joined_ranks(torch.device("cpu"), pytest.fail) as other:
-            assert other.from_first(list) == names
+    with join_ranks(torch.device("cpu"), pytest.fail) as ranks:
+        assert ranks.broadcast(lambda: names) == names
+        with as_rank(1), join_ranks(torch.device("cpu"), pytest.fail) as other:
+            assert other.broadcast(list) == names
 
 
 def test_the_store_of_torchrun_outlives_a_restart_and_its_words_do_not_count(launched, monkeypatch):
     launched(world=2)
-    with joined_ranks(torch.device("cpu"), pytest.fail) as first, as_rank(1):
-        with joined_ranks(torch.device("cpu"), pytest.fail) as second:
-            second.gathered({})
+    with join_ranks(torch.device("cpu"), pytest.fail) as first, as_rank(1):
+        with join_ranks(torch.device("cpu"), pytest.fail) as second:
+            second.gather({})
         assert first.store.check(["done/1"])
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-        with joined_ranks(torch.device("cpu"), pytest.fail) as again:
+        with join_ranks(torch.device("cpu"), pytest.fail) as again:
             assert not again.store.check(["done/1"])
 
 
@@ -178,7 +177,7 @@ def test_a_store_that_is_gone_ends_the_run(monkeypatch):
             raise DistError("Connection reset by peer\nframe #0: ...")
 
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(module, "_store", lambda *_: Gone())
+    monkeypatch.setattr(module, "_connect", lambda *_: Gone())
     for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "nowhere", "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
     said, lost = [], threading.Event()
@@ -188,8 +187,8 @@ def test_a_store_that_is_gone_ends_the_run(monkeypatch):
         lost.set()
 
     def run():
-        with joined_ranks(torch.device("cpu"), told) as ranks:
-            assert lost.wait(60)  # in a thread, while this one is at work
+        with join_ranks(torch.device("cpu"), told) as ranks:
+            assert lost.wait(60)  # called by a thread, while this one is working
             ranks.store.add("beats/1", 1)
 
     with pytest.raises(OutputError, match=f"^{GONE}"):
@@ -201,16 +200,16 @@ def test_a_store_that_is_gone_ends_the_run(monkeypatch):
 def test_ranks_that_can_not_meet_say_so(launched, monkeypatch):
     launched(world=2)
     monkeypatch.setattr(module, "START_SECONDS", 0.1)
-    nowhere = "^the ranks can't meet at 127.0.0.1:"
-    with as_rank(1), pytest.raises(UsageError, match=nowhere), joined_ranks(torch.device("cpu"), pytest.fail):
+    nowhere = "^cannot connect the ranks at 127.0.0.1:"
+    with as_rank(1), pytest.raises(UsageError, match=nowhere), join_ranks(torch.device("cpu"), pytest.fail):
         pass
     monkeypatch.setattr(module, "START_SECONDS", 300)
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # torchrun, which began before its ranks, is dead
-    with pytest.raises(UsageError, match=nowhere), joined_ranks(torch.device("cpu"), pytest.fail):
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # torchrun has started before its ranks, and died
+    with pytest.raises(UsageError, match=nowhere), join_ranks(torch.device("cpu"), pytest.fail):
         pass
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE")
     with socket.create_server(("127.0.0.1", int(os.environ["MASTER_PORT"]))):
-        with pytest.raises(UsageError, match=nowhere) as error, joined_ranks(torch.device("cpu"), pytest.fail):
+        with pytest.raises(UsageError, match=nowhere) as error, join_ranks(torch.device("cpu"), pytest.fail):
             pass
         assert "\n" not in str(error.value)
 
@@ -219,16 +218,16 @@ def test_every_rank_has_a_gpu_of_its_own(launched, monkeypatch):
     launched()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert rank_device(None) == rank_device("cuda") == "cuda:1"
-    assert rank_device("cpu") == "cpu"
+    assert choose_rank_device(None) == choose_rank_device("cuda") == "cuda:1"
+    assert choose_rank_device("cpu") == "cpu"
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UsageError, match="2 GPUs for rank 2 of it: start one rank a GPU, or --device cpu"):
-        rank_device("cuda")
+    with pytest.raises(UsageError, match="no GPU for local rank 2, this machine has 2: start one rank per GPU, or set"):
+        choose_rank_device("cuda")
 
 
 def test_a_gpu_is_the_default_of_its_rank(launched, monkeypatch):
     launched()
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    with joined_ranks(torch.device("cuda:1"), pytest.fail):
+    with join_ranks(torch.device("cuda:1"), pytest.fail):
         assert chosen == [torch.device("cuda:1")]

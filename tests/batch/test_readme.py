@@ -1,4 +1,4 @@
-"""The README of the batch jobs: its commands are understood, its example runs, its files are there."""
+"""The README of batch runs: its commands are valid, its example runs, and its files exist."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.__main__ import build_parser, main
 from holistic_cam_plugin.batch import loading
-from holistic_cam_plugin.cli.batch_arguments import batch_arguments
 from tests.batch.batch_tools import QUICK, make_pictures
 
 README = Path(__file__).parents[2] / "holistic_cam_plugin" / "batch" / "README.md"
@@ -25,8 +24,8 @@ def test_every_command_is_understood():
     lines = [line for block in blocks("bash") for line in block.splitlines() if " batch " in line]
     assert len(lines) == 5
     for line in lines:
-        arguments = batch_arguments(shlex.split(line.partition(" batch ")[2], comments=True))
-        assert str(arguments.output) == "maps"
+        command = ["batch", *shlex.split(line.partition(" batch ")[2], comments=True)]
+        assert str(build_parser().parse_args(command).output) == "maps"
 
 
 def test_the_offline_command_makes_the_files_and_the_example_reads_them(tmp_path, monkeypatch, capsys):

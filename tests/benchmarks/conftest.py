@@ -1,4 +1,4 @@
-"""A model that is not torchvision's, six images and a broken one, for every experiment."""
+"""A custom model, six images and an unreadable one, for every experiment."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IMAGES = 6
 
 @pytest.fixture
 def common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Arguments that name a model, images with a class and a box each, an unreadable one, and an output folder."""
+    """Arguments for a model, images with a class and a box each, an unreadable image, and an output folder."""
     (tmp_path / "own_model.py").write_text(MODEL)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as in the tests' own process
@@ -59,13 +59,13 @@ def common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """The folder that `common` names."""
+    """Output folder in `common`."""
     return tmp_path / "output"
 
 
 @pytest.fixture
 def rows(output: Path) -> Callable[[str], list[dict[str, str]]]:
-    """The rows of a table by its name, without `.csv`."""
+    """Reads the rows of a table by its name without `.csv`."""
     return lambda name: read_rows(output / f"{name}.csv")
 
 
@@ -79,7 +79,7 @@ class Subject(NamedTuple):
 
 @pytest.fixture
 def subject(common: list[str]) -> Subject:
-    """What the functions behind the commands take."""
+    """Input of the functions behind the commands."""
     import own_model
 
     model = own_model.net()

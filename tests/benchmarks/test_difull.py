@@ -1,4 +1,4 @@
-"""DiFull: Layer-CAM's values are those of the quarter's image by itself; who leaks, and who can't be measured."""
+"""DiFull: Layer-CAM's values are those of the quarter's image; methods that leak, and unsupported methods."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from benchmarks import difull
-from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.arguments import make_parser
 from benchmarks.harness.data import load
 from benchmarks.harness.models import load_model
-from benchmarks.harness.runner import prepared
+from benchmarks.harness.runner import choose_tasks
 from holistic_cam_plugin.errors import UsageError
 
 SIZE = 32  # of the fixture's images
@@ -21,14 +21,14 @@ IMAGES = 6
 
 @pytest.fixture
 def common(common, tmp_path):
-    """Without the broken image: it would be in most of the grids."""
+    """Remove the broken image, which would be in most grids."""
     labels = tmp_path / "images" / "labels.csv"
     labels.write_text("".join(line for line in labels.read_text().splitlines(True) if "broken" not in line))
     return common
 
 
-def layer_cam_of_the_quarter(model, layer: str, image: torch.Tensor, label: int, quarter: int) -> np.ndarray:
-    """Layer-CAM of one image, put into its quarter of an empty grid: the other quarters have no gradient."""
+def explain_quarter(model, layer: str, image: torch.Tensor, label: int, quarter: int) -> np.ndarray:
+    """Compute Layer-CAM of one image in its quarter of an empty grid; the other quarters have no gradient."""
     found = []
     hook = model.get_submodule(layer).register_forward_hook(lambda _, __, output: found.append(output))
     score = model(image)[0, label]
@@ -42,7 +42,7 @@ def layer_cam_of_the_quarter(model, layer: str, image: torch.Tensor, label: int,
     return cv2.resize(grid, (2 * SIZE, 2 * SIZE))
 
 
-def precision_over_orders_of_ties(cam: np.ndarray, region: np.ndarray) -> float:
+def average_over_ties(cam: np.ndarray, region: np.ndarray) -> float:
     noise = np.random.default_rng(0).random((20, cam.size)) * 1e-9 * cam.max()
     return float(np.mean([average_precision_score(region.ravel(), cam.ravel() + own) for own in noise]))
 
@@ -51,21 +51,21 @@ def test_layer_cam_s_values_are_those_of_the_quarter_s_image_by_itself(common, r
     difull.main([*common, "--methods", "Layer-CAM"])
     found = {(row["image"], row["layer"]): row for row in rows("difull")}
     assert len(found) == IMAGES * 2
-    arguments = experiment_parser(None).parse_args([*common, "--grid"])
+    arguments = make_parser(None).parse_args([*common, "--grid"])
     classifier = load_model(arguments)
-    for task in prepared(arguments):
+    for task in choose_tasks(arguments):
         image, (row, column) = load(task.sample, classifier).image, divmod(task.grid.quarter, 2)
         quarter = np.zeros((2 * SIZE, 2 * SIZE), dtype=bool)
         quarter[row * SIZE :, column * SIZE :][:SIZE, :SIZE] = True
         for layer in ("0", "1"):
             own = found[task.sample.name, layer]
-            cam = layer_cam_of_the_quarter(classifier.model, layer, image, task.sample.label, task.grid.quarter)
+            cam = explain_quarter(classifier.model, layer, image, task.sample.label, task.grid.quarter)
             assert float(own["epg"]) == pytest.approx(cam[quarter].sum() / cam.sum(), abs=1e-4)
-            assert float(own["ap"]) == pytest.approx(precision_over_orders_of_ties(cam, quarter), abs=1e-3)
+            assert float(own["ap"]) == pytest.approx(average_over_ties(cam, quarter), abs=1e-3)
             assert own["class_index"] == str(task.sample.label)
 
 
-def test_who_leaks_into_the_other_quarters(common, rows, capsys):
+def test_methods_that_leak_into_the_other_quarters(common, rows, capsys):
     methods = ["Eigen-CAM", "Layer-CAM", "RefineCAM", "Relevance-CAM", "CAMERAS", "Holistic-CAM", "Grad-CAM+LPW"]
     difull.main([*common, "--methods", *methods, "Uniform", "Gaussian"])
     found = rows("difull")
@@ -92,7 +92,7 @@ def test_a_torn_table_is_completed_to_the_same_bytes(common, output):
 
 
 @pytest.mark.parametrize("name", ["SESS", "SESS+LPW"])
-def test_methods_that_cut_the_grid_are_refused(common, output, name):
-    with pytest.raises(UsageError, match=rf"{name.replace('+', '.')} can't be measured by DiFull"):
+def test_methods_that_cut_the_grid_are_rejected(common, output, name):
+    with pytest.raises(UsageError, match=rf"DiFull cannot measure {name.replace('+', '.')}, which"):
         difull.main([*common, "--methods", "Grad-CAM", name])
     assert not output.exists()

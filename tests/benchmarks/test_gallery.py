@@ -1,4 +1,4 @@
-"""The galleries are drawn, of the images that are named, each by itself or all in one sheet."""
+"""Galleries of chosen images, in one file each or in one sheet."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from benchmarks import gallery
-from benchmarks.harness.arguments import experiment_parser
-from benchmarks.harness.data import candidates, load
+from benchmarks.harness.arguments import make_parser
+from benchmarks.harness.data import find_samples, load
 from benchmarks.harness.figures import GAP
 from benchmarks.harness.models import load_model
 from holistic_cam_plugin.errors import UsageError
@@ -24,7 +24,7 @@ def test_galleries_are_drawn(common, output):
     assert len(list((output / "ablation").glob("*.png"))) == 1
 
 
-def test_a_sheet_holds_the_library_s_overlays_layer_by_layer(common, output, tmp_path):
+def test_a_sheet_has_pytorch_grad_cam_s_overlays_layer_by_layer(common, output, tmp_path):
     path, cell = tmp_path / "new" / "sheet.png", 24
     names = ["1.png", "3.png", "4.png"]
     own = ["--methods", "Grad-CAM", "Gaussian", "Layer-CAM", "--sheet", str(path), "--cell", str(cell)]
@@ -33,15 +33,15 @@ def test_a_sheet_holds_the_library_s_overlays_layer_by_layer(common, output, tmp
     sheet, step, line = np.asarray(Image.open(path)), cell + GAP, cell // 6
     assert sheet.shape == (2 * line + 6 * step - GAP, 3 * step - GAP, 3)
 
-    arguments = experiment_parser(None).parse_args(common)
+    arguments = make_parser(None).parse_args(common)
     classifier = load_model(arguments)
-    samples = {sample.name: sample for sample in candidates(arguments)}
+    samples = {sample.name: sample for sample in find_samples(arguments)}
     for block, layer in enumerate(("0", "1")):
         top = block * (line + 3 * step)
         assert sheet[top : top + line].min() < 128  # a line of text
         for number, name in enumerate(names):
             image, targets = load(samples[name], classifier).image, [ClassifierOutputTarget(samples[name].label)]
-            picture = classifier.preprocessing.shown(image)
+            picture = classifier.preprocessing.denormalize(image)
             module = [classifier.model.get_submodule(layer)]
             cams = [cam_class(classifier.model, module)(image, targets)[0] for cam_class in (GradCAM, LayerCAM)]
             overlays = [np.uint8(255 * picture), *(show_cam_on_image(picture, cam, use_rgb=True) for cam in cams)]
@@ -64,9 +64,9 @@ def test_a_sheet_in_jpeg(common, tmp_path):
     [
         (["--sheet", "a.txt"], "a.txt must end in one of .jpg"),
         (["--cell", "23"], "--cell 23 is too small"),
-        (["--names", "zebra"], "no image's name holds any of zebra"),
+        (["--names", "zebra"], "no image's name contains any of zebra"),
     ],
 )
-def test_arguments_that_can_not_work(common, extra, message):
+def test_invalid_arguments(common, extra, message):
     with pytest.raises(UsageError, match=message):
         gallery.main([*common, *extra])

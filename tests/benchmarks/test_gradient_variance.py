@@ -1,4 +1,4 @@
-"""Fig. 2: variances of gradients that are known."""
+"""Fig. 2: variances of known gradients."""
 
 from __future__ import annotations
 

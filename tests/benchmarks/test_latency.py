@@ -1,4 +1,4 @@
-"""The latency benchmark: its procedures, its table, its memory."""
+"""The latency benchmark: procedures, table and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import latency
 from benchmarks.harness.procedures import BFLOAT16, PROCEDURES, Setting
-from benchmarks.latency import main, peak_memory, timed_round
+from benchmarks.latency import main, measure_peak_memory, time_round
 from benchmarks.latency_report import COLUMNS, HOLISTIC
 from holistic_cam_plugin import CAMERAS
 from holistic_cam_plugin.errors import UsageError
@@ -45,7 +45,7 @@ def test_procedures_leave_no_gradients_and_no_hooks(setting):
 
 def test_a_round_times_every_procedure_in_every_layer_and_the_floors_once(setting):
     settings = [setting, setting._replace(layer="layer1")]
-    rows = timed_round(settings, ["floor, NCHW", HOLISTIC, "Grad-CAM"], ["float32", "bfloat16"])
+    rows = time_round(settings, ["floor, NCHW", HOLISTIC, "Grad-CAM"], ["float32", "bfloat16"])
     found = [(row["layer"], row["precision"], row["procedure"], row["measure"]) for row in rows]
     holistic = [(HOLISTIC, "seconds"), (HOLISTIC, "fusion seconds")]
     expected = [("-", "float32", "floor, NCHW", "seconds")]
@@ -62,7 +62,7 @@ def test_a_round_times_every_procedure_in_every_layer_and_the_floors_once(settin
 ALLOCATING = """
 import numpy as np, torch
 from types import SimpleNamespace
-from benchmarks.latency import peak_memory
+from benchmarks.latency import measure_peak_memory
 from benchmarks.harness.procedures import PROCEDURES
 
 def allocate(_):
@@ -70,20 +70,22 @@ def allocate(_):
         np.ones(100_000_000, np.uint8)
 
 PROCEDURES["allocate"] = allocate
-print(peak_memory(SimpleNamespace(images=torch.zeros(1)), "allocate")["bytes"])
+print(measure_peak_memory(SimpleNamespace(images=torch.zeros(1)), "allocate")["bytes"])
 """
 
 
+@pytest.mark.campaign
 def test_peak_memory_is_what_the_procedure_takes_at_once():
-    assert int(in_a_fresh_process(ALLOCATING)) == pytest.approx(100e6, rel=0.1)
+    assert int(run_in_fresh_process(ALLOCATING)) == pytest.approx(100e6, rel=0.1)
 
 
-def in_a_fresh_process(code: str) -> str:
-    """What it prints. In this process, memory that earlier tests gave back would serve again and not count."""
+def run_in_fresh_process(code: str) -> str:
+    """Return what the code prints. In this process, memory freed by earlier tests would be reused and not counted."""
     root = Path(__file__).parents[2]
     return subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.campaign
 def test_the_command_writes_prints_and_adds_rounds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(latency, "SIZES", SIZES)
     monkeypatch.setattr(latency, "SIDE", 64)
@@ -114,18 +116,19 @@ def test_the_command_writes_prints_and_adds_rounds(tmp_path, monkeypatch, capsys
     assert "| Holistic-CAM / floor |" in printed
 
 
+@pytest.mark.campaign
 def test_one_procedure_of_a_fresh_process(tmp_path):
     options = ["--model", "resnet18", "--layers", "layer3", "--device", "cpu", "--memory", HOLISTIC]
     options += ["--output", str(tmp_path)]
     code = f"from benchmarks import latency; latency.SIZES = {SIZES}; latency.main({options})"
-    assert json.loads(in_a_fresh_process(code))["bytes"] > 1e6
+    assert json.loads(run_in_fresh_process(code))["bytes"] > 1e6
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
         (["--procedures", "Grad"], "no procedure 'Grad'; known: floor, NCHW;"),
-        (["--model", "resnet18"], "name the --layers of resnet18; they are known for resnet50, vgg16, squeezenet1_0"),
+        (["--model", "resnet18"], "resnet18 needs --layers; defaults exist for resnet50, vgg16, squeezenet1_0"),
     ],
 )
 def test_what_the_user_can_correct(tmp_path, options, match):
@@ -135,11 +138,11 @@ def test_what_the_user_can_correct(tmp_path, options, match):
 
 def test_peak_memory_of_a_cpu_needs_linux(setting, monkeypatch, tmp_path):
     monkeypatch.setattr(latency, "STATUS", tmp_path / "none")
-    with pytest.raises(UsageError, match="which this system lacks: use --no-memory"):
-        peak_memory(setting, HOLISTIC)
+    with pytest.raises(UsageError, match="which this system does not have: use --no-memory"):
+        measure_peak_memory(setting, HOLISTIC)
 
 
 def test_bfloat16_agrees(setting):
-    (row,) = latency._correlations([setting], ["bfloat16"])
+    (row,) = latency._correlate([setting], ["bfloat16"])
     assert row["value"] > 0.9
     assert torch.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""The tables of the cost."""
+"""Tables of time and memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 
 from benchmarks import latency_report
 from benchmarks.harness.procedures import BFLOAT16
-from benchmarks.latency_report import COLUMNS, latency_tables
+from benchmarks.latency_report import COLUMNS, make_latency_tables
 
 
 def test_ratios_are_those_of_the_same_round_with_the_faster_floor(tmp_path):
@@ -20,7 +20,7 @@ def test_ratios_are_those_of_the_same_round_with_the_faster_floor(tmp_path):
                 writer.writerow(["net", layer, 1, "float32", procedure, "seconds", number, value])
         for layer, procedure, value in zip("--x", BFLOAT16, (100, 50, 200), strict=True):
             writer.writerow(["net", layer, 1, "float32", procedure, "bytes", 9, value])
-    lines = latency_tables([table]).splitlines()
+    lines = make_latency_tables([table]).splitlines()
     # NCHW's median is 1, the other's 3.
     assert "| Holistic-CAM / floor | 3 [2.3, 3] |" in lines
     assert "| memory: Holistic-CAM / floor | 2 |" in lines

@@ -1,4 +1,4 @@
-"""The study of the parameters varies one thing at a time."""
+"""The study of parameters varies one parameter at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_parameters_vary_one_thing_at_a_time(common, rows, output, monkeypatch):
 def test_settings_are_the_classes(subject, monkeypatch):
     monkeypatch.setattr(parameters, "SCALES", (3,))
     model, image, target = subject
-    found = parameters.settings(model, ["0", "1"], image, target)
+    found = parameters.explain_settings(model, ["0", "1"], image, target)
     settings = {
         "scales=3": {"num_scales": 3},
         "eps=0": {"eps": 0.0},

@@ -1,4 +1,4 @@
-"""What each scale buys: settings are the class's, times and losses are of the same image."""
+"""Quality against time: settings are the class's, times and losses are of the same image."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import pareto
 from benchmarks.pareto import REFERENCE, Setting
-from benchmarks.pareto_report import gains, pareto_table, plot
-from benchmarks.report import made_anew
+from benchmarks.pareto_report import make_pareto_table, plot, read_gains
+from benchmarks.report import rewrite_page
 from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.batch.journal import Journal
 from holistic_cam_plugin.errors import UsageError
@@ -54,7 +54,7 @@ def test_unknown_pyramids_are_named(common):
 
 @pytest.fixture
 def table(tmp_path):
-    """Two images, two layers; times and values by hand."""
+    """A table of two images and two layers with known times and values."""
     path = tmp_path / "net" / "pareto.csv"
     path.parent.mkdir()
     columns = ("image", "layer", "method", "over_all", "ap", "iou", "seconds", "spearman")
@@ -71,30 +71,30 @@ def table(tmp_path):
 
 
 def test_gains_are_those_of_the_same_image(table):
-    found = gains([table], "one", "seven")
+    found = read_gains([table], "one", "seven")
     assert found["one"].times == [1.0, 1.0]
     assert found["three"].times == [3.0, 6.0]
     assert found["three"].losses["ap"] == pytest.approx([0.025, 0.025])
     assert found["three"].values["ap"] == pytest.approx([0.575, 0.575])
     assert found["three"].worst == pytest.approx({"over_all": 0, "ap": 0.05, "iou": 0})
     assert found["one"].correlations == [0.9] * 4
-    with pytest.raises(UsageError, match="the table of net lacks the unit or the reference for a"):
-        gains([table], "none", "seven")
+    with pytest.raises(UsageError, match="the table of net has no unit or no reference for a"):
+        read_gains([table], "none", "seven")
 
 
 def test_the_table_is_in_the_order_of_time(table):
-    text = pareto_table([table], "one", "seven").splitlines()
+    text = make_pareto_table([table], "one", "seven").splitlines()
     assert [line.split(" | ")[0] for line in text[2:]] == ["| one", "| three", "| seven", "| dear"]
     assert text[3].startswith("| three | 4.5 [3.75, 5.25] | 50.0 | 57.5 | 50.0 |")
     assert "| +2.5 [+2.5, +2.5] |" in text[3]
     assert text[3].endswith("| +5.0 | 0.950 |")
     assert text[5].endswith("| +10.0 |  |")
     spec = '<!-- table: net/pareto.csv unit="one" reference="seven" -->\n'
-    assert made_anew(spec, table.parents[1]) == spec + "\n".join(text) + "\n"
+    assert rewrite_page(spec, table.parents[1]) == spec + "\n".join(text) + "\n"
 
 
 def test_the_plot_joins_what_nothing_quicker_beats_and_marks_the_knee(table):
-    figure = plot(gains([table], "one", "seven"), knee="three")
+    figure = plot(read_gains([table], "one", "seven"), knee="three")
     axes = figure.axes[1]
     joined, *points = axes.lines
     np.testing.assert_allclose(joined.get_xydata(), [[1, 50], [4.5, 57.5], [20, 60]])

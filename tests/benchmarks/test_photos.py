@@ -1,4 +1,4 @@
-"""The gallery's photographs: small, all of them attributed, and seen by the classifiers as their README says."""
+"""The gallery's photographs are small and attributed, and predictions are those of their README."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.harness.arguments import experiment_parser
-from benchmarks.harness.data import candidates, load
+from benchmarks.harness.arguments import make_parser
+from benchmarks.harness.data import find_samples, load
 from benchmarks.harness.models import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +19,8 @@ WEIGHTS = ROOT.parent / "shared" / "imagenet"
 NETS = ("squeezenet1_0", "mobilenet_v2")
 
 
-def rows(width: int) -> dict[str, list[str]]:
-    """The README's table of so many columns: the cells by the file's name."""
+def read_rows(width: int) -> dict[str, list[str]]:
+    """Read the README's table with this number of columns, by file name."""
     found = {}
     for line in (PHOTOS / "README.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -29,17 +29,17 @@ def rows(width: int) -> dict[str, list[str]]:
     return found
 
 
-def samples(*extra: str):
-    arguments = experiment_parser(None).parse_args(["--images", str(PHOTOS), "--squash", "--device", "cpu", *extra])
-    return arguments, sorted(candidates(arguments))
+def find_labelled(*extra: str):
+    arguments = make_parser(None).parse_args(["--images", str(PHOTOS), "--squash", "--device", "cpu", *extra])
+    return arguments, sorted(find_samples(arguments))
 
 
 def test_photographs_are_small_labelled_and_attributed():
     files = {path.name for path in PHOTOS.glob("*.jpg")}
     assert len(files) == 8
-    _, labelled = samples()
+    _, labelled = find_labelled()
     assert {sample.name for sample in labelled} == files
-    attributions = rows(6)
+    attributions = read_rows(6)
     assert attributions.keys() == files
     for name, (_, author, licence, *_) in attributions.items():
         assert author, name
@@ -52,10 +52,10 @@ def test_photographs_are_small_labelled_and_attributed():
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="../shared/imagenet, with the weights, is absent")
 @pytest.mark.parametrize("net", NETS)
 def test_classifiers_see_them_as_the_readme_says(net):
-    arguments, labelled = samples("--model", net, "--weights", str(WEIGHTS / f"{net}.pth"))
+    arguments, labelled = find_labelled("--model", net, "--weights", str(WEIGHTS / f"{net}.pth"))
     classifier = load_model(arguments)
     for sample in labelled:
-        name, *seen, _ = rows(5)[sample.name]
+        name, *seen, _ = read_rows(5)[sample.name]
         assert name == f"{sample.label}, {classifier.classes[sample.label]}"
         with torch.inference_mode():
             probabilities = classifier.model(load(sample, classifier).image)[0].softmax(0)

@@ -1,17 +1,17 @@
-"""Mean ranks of candidates, by hand."""
+"""Mean ranks of candidates, computed by hand."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.harness.ranks import mean_ranks, rank_table
+from benchmarks.harness.ranks import compute_mean_ranks, make_rank_table
 from holistic_cam_plugin.batch.journal import Journal
 from holistic_cam_plugin.errors import UsageError
 
 COLUMNS = ("image", "layer", "method", "over_all", "ap", "iou", "lucidity")
 
 
-def written(path, rows):
+def write(path, rows):
     path.parent.mkdir(parents=True)
     with Journal(path, COLUMNS) as journal:
         journal.append([dict(zip(COLUMNS, row, strict=True)) for row in rows])
@@ -28,12 +28,12 @@ def tables(tmp_path):
         ("1", "a", "pge", 1.0, 1.0, 1.0, 0.1),
     ]
     grid = [("1", "a", "A", "", 0.2, 0.9, ""), ("1", "a", "B", "", 0.2, 0.1, ""), ("1", "a", "pge", "", 0.3, 1.0, "")]
-    return [written(tmp_path / "photos" / "t.csv", own), written(tmp_path / "grid" / "t.csv", grid)]
+    return [write(tmp_path / "photos" / "t.csv", own), write(tmp_path / "grid" / "t.csv", grid)]
 
 
 def test_ranks_are_means_over_layers_and_measures(tables):
     # Over-all A, B; AP and IoU B, A; AP in grids a tie. The grids' IoU does not count, nor does pge.
-    assert rank_table(tables, "pge").splitlines()[2:] == [
+    assert make_rank_table(tables, "pge").splitlines()[2:] == [
         "| B | 1.38 | 50.0 | 70.0 | 40.0 | 20.0 | 100 |",
         "| A | 1.62 | 80.0 | 50.0 | 30.0 | 20.0 | 30 |",
         "| pge |  | 100.0 | 100.0 | 100.0 | 30.0 | 10 |",
@@ -42,10 +42,10 @@ def test_ranks_are_means_over_layers_and_measures(tables):
 
 def test_ties_share_their_rank():
     means = {("a", "ap"): {"A": 0.5, "B": 0.5, "C": 0.1}, ("a", "epg"): {"A": 0.0, "B": 1.0, "C": 1.0}}
-    assert mean_ranks(means, ["A", "B", "C"]) == {"A": 1.5, "B": 1.5, "C": 3}
+    assert compute_mean_ranks(means, ["A", "B", "C"]) == {"A": 1.5, "B": 1.5, "C": 3}
 
 
-def test_what_is_missing_is_named(tables, tmp_path):
-    more = written(tmp_path / "more" / "t.csv", [("1", "a", "C", 0.9, 0.5, 0.3, 0.2)])
+def test_missing_candidates_are_named(tables, tmp_path):
+    more = write(tmp_path / "more" / "t.csv", [("1", "a", "C", 0.9, 0.5, 0.3, 0.2)])
     with pytest.raises(UsageError, match="'C' has no grid_ap at a"):
-        rank_table([*tables, more], "pge")
+        make_rank_table([*tables, more], "pge")

@@ -1,4 +1,4 @@
-"""The recipes run as they are written, each section by itself, and give what their text says."""
+"""The recipes run, section by section, and return what their text says."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ TEXT = PAGE.read_text(encoding="utf-8")
 SMALL = holistic_cam_plugin.HolisticCAM.__init__.__kwdefaults__ | {"num_scales": 2, "max_size": 64}
 
 
-def snippets(text):
+def find_snippets(text):
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
 @pytest.fixture
 def executed(monkeypatch):
-    """The names that a section's snippets leave behind, run in order."""
+    """Runs the snippets of a section in order, and returns their names."""
     monkeypatch.setattr(holistic_cam_plugin.HolisticCAM.__init__, "__kwdefaults__", SMALL)
     torch.manual_seed(0)
 
     def run(title, **names):
         names = {"torch": torch, "HolisticCAM": holistic_cam_plugin.HolisticCAM} | names
-        for snippet in snippets(TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]):
+        for snippet in find_snippets(TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]):
             exec(snippet, names)
         return names
 
@@ -38,7 +38,7 @@ def executed(monkeypatch):
 
 
 def test_every_snippet_is_short():
-    assert max(len(snippet.splitlines()) for snippet in snippets(TEXT)) <= 12
+    assert max(len(snippet.splitlines()) for snippet in find_snippets(TEXT)) <= 12
 
 
 def test_captum(executed):
@@ -81,7 +81,7 @@ def test_scikit_learn(executed, classes):
 
 
 def test_scikit_learn_with_a_scaler():
-    """As the text says: the scaler goes into the weights and the intercept."""
+    """The scaler is merged into weights and intercept, as in the text."""
     linear_model = pytest.importorskip("sklearn.linear_model")
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     generator = np.random.default_rng(0)

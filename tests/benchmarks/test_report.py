@@ -1,4 +1,4 @@
-"""Tables of means and differences, printed and rewritten."""
+"""Tables of means and differences."""
 
 from __future__ import annotations
 
@@ -47,13 +47,16 @@ def test_report_on_the_images_of_the_reference_alone(tmp_path: Path, capsys: pyt
 
 
 def test_the_papers_figures_are_all_there() -> None:
-    assert {layer: len(methods) for layer, methods in report._paper("resnet50").items()} == {"layer4": 12, "layer2": 12}
-    assert {layer: len(methods) for layer, methods in report._paper("vgg16").items()} == {
+    assert {layer: len(methods) for layer, methods in report._read_paper("resnet50").items()} == {
+        "layer4": 12,
+        "layer2": 12,
+    }
+    assert {layer: len(methods) for layer, methods in report._read_paper("vgg16").items()} == {
         "features.30": 8,
         "features.16": 8,
     }
-    assert report._paper("resnet18") == {}
-    for methods in (*report._paper("resnet50").values(), *report._paper("vgg16").values()):
+    assert report._read_paper("resnet18") == {}
+    for methods in (*report._read_paper("resnet50").values(), *report._read_paper("vgg16").values()):
         for row in methods.values():
             difference = float(row["ins"]) - float(row["del"])
             assert float(row["over_all"]) == pytest.approx(difference, abs=1.5)  # several are misprinted in the paper

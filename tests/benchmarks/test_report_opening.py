@@ -1,14 +1,15 @@
-"""The benchmark of a report's opening: a real page in a real browser, and the table."""
+"""The benchmark of a report's opening, with a real page in a real browser."""
 
 from __future__ import annotations
 
 import pytest
 
 from benchmarks import report_opening
-from benchmarks.report_opening import COLUMNS, main, opened, table
+from benchmarks.report_opening import COLUMNS, main, make_table, open_report
 from holistic_cam_plugin.errors import UsageError
 
 
+@pytest.mark.campaign
 @pytest.mark.usefixtures("browser")  # or the reason why there is none
 def test_a_round_is_measured_and_added_to_the_table(tmp_path, capsys):
     main(["--images", "3", "--rounds", "1", "--output", str(tmp_path)])
@@ -28,12 +29,12 @@ def test_the_table_has_medians_and_ranges(tmp_path):
     path = tmp_path / "report_opening.csv"
     rows = ["10,inside,2000000,1,2,0.1,0.3,40", "10,inside,2000000,3,4,0.2,0.3,44", "10,inside,2000000,2,3,0.2,0.3,48"]
     path.write_text("\n".join([",".join(COLUMNS), *rows, ""]))
-    assert table(path).splitlines()[2:] == [
+    assert make_table(path).splitlines()[2:] == [
         "| 10 | inside | 2.0 | 2.00 [1.00, 3.00] | 3.00 [2.00, 4.00] | 0.20 [0.10, 0.20] | 0.30 [0.30, 0.30] | 44 |"
     ]
 
 
-def test_without_a_browser_it_says_so(tmp_path, monkeypatch):
+def test_missing_browser(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(UsageError, match="no chromium or no chromedriver"):
-        opened(tmp_path / "report.html")
+    with pytest.raises(UsageError, match="chromium or chromedriver is missing"):
+        open_report(tmp_path / "report.html")

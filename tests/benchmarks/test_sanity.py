@@ -1,4 +1,4 @@
-"""The sanity check finds a control that ignores the model."""
+"""The sanity check detects a control that ignores the model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from benchmarks import report, sanity
-from benchmarks.harness.arguments import experiment_parser
+from benchmarks.harness.arguments import make_parser
 from benchmarks.harness.data import load
 from benchmarks.harness.models import load_model
-from benchmarks.harness.runner import prepared
+from benchmarks.harness.runner import choose_tasks
 from holistic_cam_plugin.batch.journal import Journal
 from holistic_cam_plugin.metrics import EfficientMPRT, independent_randomization
 
@@ -41,9 +41,9 @@ def test_emprt_is_the_median_over_random_models(common, rows):
     command = [*common, "--methods", "Grad-CAM", "--samples", "2", "--randomize", "4"]
     sanity.main(command)
     found = {(r["image"], r["layer"]): float(r["emprt"]) for r in rows("sanity") if r["kind"] == "eMPRT"}
-    arguments = experiment_parser(None).parse_args([*common, "--samples", "2"])
+    arguments = make_parser(None).parse_args([*common, "--samples", "2"])
     classifier = load_model(arguments)
-    for task in prepared(arguments):
+    for task in choose_tasks(arguments):
         image, targets = load(task.sample, classifier).image, [ClassifierOutputTarget(task.sample.label)]
         for layer in ("0", "1"):
 
@@ -66,11 +66,11 @@ def test_emprt_passes_over_random_models_with_a_dead_score(subject):
         if randomized(image)[0, 2] > 0:
             alive.append(randomized)
     assert 0 < len(alive) < 20
-    found = list(islice(sanity._living(with_relu, image, target, 0), len(alive)))
+    found = list(islice(sanity._find_models(with_relu, image, target, 0), len(alive)))
     for one, other in zip(found, alive, strict=True):
         assert torch.equal(one(image), other(image))
     maps = {("1", "M"): np.eye(4, dtype=np.float32)}
-    assert np.isnan(sanity._rises(maps, [])).all()
+    assert np.isnan(sanity._compute_emprt(maps, [])).all()
 
 
 def test_emprt_has_a_table_of_its_own(tmp_path):
@@ -78,18 +78,18 @@ def test_emprt_has_a_table_of_its_own(tmp_path):
     rows = [known | {"emprt": "0.5"}, known | {"emprt": "0.5"}, known | {"method": "N", "emprt": ""}]
     cascade = known | {"kind": "cascading", "randomized": "fc", "ssim": "1", "spearman": "1", "emprt": ""}
     table = "| method | eMPRT ↑ |\n|---|---|\n| M | 0.50 [0.50, 0.50] |\n| N | constant |"
-    assert sanity.emprt_table([*rows, cascade]) == table
-    assert sanity.similarity_table([*rows, cascade]).splitlines()[-1] == "| M | 1.00 (1.00) |"
+    assert sanity.make_emprt_table([*rows, cascade]) == table
+    assert sanity.make_similarity_table([*rows, cascade]).splitlines()[-1] == "| M | 1.00 (1.00) |"
     with Journal(tmp_path / "sanity.csv", tuple(cascade)) as journal:
         journal.append([*rows, cascade])
     comment = "<!-- table: sanity.csv kind=eMPRT -->\n"
-    assert report.made_anew(comment, tmp_path) == f"{comment}{table}\n"
+    assert report.rewrite_page(comment, tmp_path) == f"{comment}{table}\n"
 
 
 def test_rows_are_labelled_by_what_differs():
     known = {"layer": "a", "kind": "cascading", "method": "M", "randomized": "fc", "ssim": "0.5", "spearman": ""}
     rows = [known, known | {"ssim": "0.7", "spearman": "0.25"}, known | {"kind": "independent"}]
-    assert sanity.similarity_table(rows).splitlines() == [
+    assert sanity.make_similarity_table(rows).splitlines() == [
         "| kind | fc |",
         "|---|---|",
         "| cascading | 0.25 (0.60) |",

@@ -1,8 +1,10 @@
-"""Fig. 3: every scale by itself."""
+"""Fig. 3: maps and probabilities of single scales."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from torch.nn import functional as F
 
 from benchmarks import scales
 from holistic_cam_plugin import HolisticCAM
@@ -19,7 +21,14 @@ def test_scales_are_drawn_with_the_models_confidence(common, rows, output):
 def test_one_scales_map_is_a_pyramid_of_that_scale_alone(subject):
     model, image, target = subject
     (record,) = HolisticCAM(model, [model[0]]).intermediates(image, [target])[0]
-    maps = scales.scale_maps(record)
+    maps = scales.compute_scale_maps(record)
     for side, found in ((32, maps[0]), (174, maps[1])):
         alone = HolisticCAM(model, [model[0]], sizes=[side], fsd=False)(image, [target])[0]
         np.testing.assert_allclose(found, alone, atol=1e-6)
+
+
+def test_probabilities_are_those_of_the_enlarged_images(subject):
+    model, image, _ = subject
+    large = F.interpolate(image, (174, 174), mode="bilinear", align_corners=False)
+    expected = [float(model(x)[0].softmax(dim=0)[2].detach()) for x in (image, large)]
+    assert scales.predict_probabilities(model, image, 2)[:2] == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""Table 1, and what all experiments share: the resumed run, halves, refusals, methods by name."""
+"""Table 1, and features shared by all experiments: resumed runs, halves, invalid arguments, methods by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -21,19 +20,20 @@ from scipy import ndimage
 
 from benchmarks import table1
 from benchmarks.harness import methods
+from benchmarks.methods.normgrad import NormGrad
 from holistic_cam_plugin import CAMERAS, HolisticCAM
-from holistic_cam_plugin.baselines.normgrad import NormGrad
 from holistic_cam_plugin.batch.journal import read_rows
 from holistic_cam_plugin.demo import make_scene
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import (
     CenteredGaussian,
+    add_mask,
     average_precision,
     best_iou,
     energy_pointing_game,
-    low_pass_wrapped,
     lucidity,
 )
+from tests.processes import wait_for
 
 IMAGES = 6  # of the fixture
 FEW = ["--methods", "Grad-CAM", "Layer-CAM+LPW", "Gaussian"]
@@ -97,15 +97,14 @@ def test_a_torn_table_is_completed_to_the_same_bytes(common, output):
         assert path.read_bytes() == whole, length
 
 
+@pytest.mark.campaign
 def test_a_killed_run_goes_on_to_the_same_bytes(common, output, tmp_path):
     own = [*FEW, "--metrics", "ins", "del"]
     undisturbed = tmp_path / "undisturbed"
     command = [sys.executable, "-m", "benchmarks.table1", *common, *own, "--workers", "2"]
     path = output / "table1.csv"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (path.exists() and path.read_bytes().count(b"\n\n") >= 2) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: path.exists() and path.read_bytes().count(b"\n\n") >= 2, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     torn = path.read_bytes()
@@ -134,7 +133,7 @@ def test_a_table_is_not_continued_with_other_arguments(common):
         (["--min-confidence", "1"], "lower --min-confidence"),
     ],
 )
-def test_arguments_that_can_not_work(common, extra, message):
+def test_invalid_arguments(common, extra, message):
     with pytest.raises(UsageError, match=message):
         table1.main([*common, *extra])
 
@@ -180,7 +179,7 @@ def test_methods_give_the_maps_of_their_classes(subject):
     model, image, target = subject
     classes: dict[str, Callable[..., object]] = {
         "Grad-CAM": GradCAM,
-        "Grad-CAM+LPW": low_pass_wrapped(GradCAM),
+        "Grad-CAM+LPW": add_mask(GradCAM),
         "CAMERAS": CAMERAS,
         "Holistic-CAM": HolisticCAM,
         "Holistic-CAM positive": partial(HolisticCAM, weighting="positive"),
@@ -189,7 +188,7 @@ def test_methods_give_the_maps_of_their_classes(subject):
         "FinerCAM": partial(FinerCAM, base_method=HolisticCAM),
     }
     names = [*classes, "Gaussian", "Uniform", "Edges", "SESS", "RefineCAM"]
-    found = methods.maps_by_method(model, ["0", "1"], names, image, target)
+    found = methods.explain_methods(model, ["0", "1"], names, image, target)
     for (layer, name), cam in found.items():
         if name in classes:
             expected = classes[name](model, [model.get_submodule(layer)])(image, [target])[0]

@@ -21,8 +21,8 @@ UNITS: list[list[Row]] = [
 ]
 
 
-def written(path: Path) -> bytes:
-    """Append the units that the file does not hold yet."""
+def append_missing(path: Path) -> bytes:
+    """Append the units that are not yet in the file."""
     with TableFile(path, COLUMNS, {"seed": 0}) as table:
         for unit in UNITS[table.units :]:
             table.append(unit)
@@ -31,16 +31,16 @@ def written(path: Path) -> bytes:
 
 def test_a_file_cut_anywhere_is_completed_to_the_same_bytes(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    whole = written(path)
-    assert written(path) == whole
+    whole = append_missing(path)
+    assert append_missing(path) == whole
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert written(path) == whole, length
+        assert append_missing(path) == whole, length
 
 
 def test_rows_of_a_torn_file_are_whole_ones(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    whole = written(path)
+    whole = append_missing(path)
     assert [row["value"] for row in read_rows(path)] == ["0.333333", "", "1e-09", "2"]
     path.write_bytes(whole[:-3])
     assert [row["image"] for row in read_rows(path)] == ["a, b", "a, b", "c"]
@@ -50,7 +50,7 @@ def test_rows_of_a_torn_file_are_whole_ones(tmp_path: Path) -> None:
 
 def test_other_parameters_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    whole = written(path)
+    whole = append_missing(path)
     with pytest.raises(UsageError, match="other values of seed"):
         TableFile(path, COLUMNS, {"seed": 1})
     with pytest.raises(UsageError, match="other columns"):
@@ -58,29 +58,29 @@ def test_other_parameters_do_not_mix(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
-def test_a_table_whose_parameters_are_unknown_is_refused_and_stays(tmp_path: Path) -> None:
+def test_a_table_with_unknown_parameters_is_rejected_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"image,value\n\nforeign,1\n\n")
-    with pytest.raises(UsageError, match=r"t\.csv is there, but not t\.json, .* choose another --output"):
-        written(path)
+    with pytest.raises(UsageError, match=r"t\.csv exists without t\.json, .* choose another --output"):
+        append_missing(path)
     assert path.read_bytes() == b"image,value\n\nforeign,1\n\n"
     assert not (tmp_path / "t.json").exists()
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]"])
-def test_parameters_that_can_not_be_read_are_named(tmp_path: Path, text: str) -> None:
+def test_unreadable_parameters_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.json").write_text(text)
-    with pytest.raises(UsageError, match=r"t\.json can't be read: .* Choose another --output"):
-        written(tmp_path / "t.csv")
+    with pytest.raises(UsageError, match=r"cannot read .*t\.json: .* Choose another --output"):
+        append_missing(tmp_path / "t.csv")
     assert (tmp_path / "t.json").read_text() == text
 
 
-def test_parameters_without_a_table_are_those_of_a_run_that_was_killed_before_it_began(tmp_path: Path) -> None:
-    whole = written(tmp_path / "t.csv")
+def test_parameters_without_a_table_are_of_a_run_that_was_killed_at_its_start(tmp_path: Path) -> None:
+    whole = append_missing(tmp_path / "t.csv")
     (tmp_path / "t.csv").unlink()
-    with pytest.raises(UsageError, match=r"other values of seed: delete it and t\.json to start anew"):
+    with pytest.raises(UsageError, match=r"other values of seed: delete it and t\.json, or choose another"):
         TableFile(tmp_path / "t.csv", COLUMNS, {"seed": 1})
-    assert written(tmp_path / "t.csv") == whole
+    assert append_missing(tmp_path / "t.csv") == whole
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").rglob("*.csv")), ids=str)

@@ -1,4 +1,4 @@
-"""The troubleshooting page quotes what the package says, word for word, and its remedies run."""
+"""The troubleshooting page quotes messages of the package word for word, and its remedies run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 SMALL = holistic_cam_plugin.HolisticCAM.__init__.__kwdefaults__ | {"num_scales": 2, "max_size": 64}
 
 
-def written(node):
-    """A string of the source; what an f-string fills in is `…`."""
+def read_string(node):
+    """Return a string of the source, with `…` for fields of f-strings."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -32,7 +32,9 @@ def written(node):
 @pytest.fixture(scope="module")
 def source():
     files = (ROOT / "holistic_cam_plugin").rglob("*.py")
-    return "\n".join(written(node) for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return "\n".join(
+        read_string(node) for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    )
 
 
 def test_there_is_something_quoted():

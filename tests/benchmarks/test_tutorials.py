@@ -13,7 +13,7 @@ import torch
 from benchmarks.tutorials import __main__ as tutorials
 from benchmarks.tutorials import models as tutorial_models
 from benchmarks.tutorials.models import draw_samples
-from benchmarks.tutorials.quality import digits_found, mean_iou
+from benchmarks.tutorials.quality import find_digits, mean_iou
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "benchmarks" / "tutorials" / "README.md"
@@ -55,7 +55,7 @@ def test_masks_lie_in_the_boxes_and_name_both_digits(samples):
 
 
 def test_the_truth_is_found_and_nothing_else(samples):
-    """Networks that know the scenes: right in the first digit, wrong in the second."""
+    """Networks that know the scenes are right in the first digit and wrong in the second."""
 
     def detector(images):
         labels = samples.labels + torch.tensor([1, 2])
@@ -67,20 +67,20 @@ def test_the_truth_is_found_and_nothing_else(samples):
         return {"out": torch.nn.functional.one_hot(masks, 11).permute(0, 3, 1, 2)}
 
     def classifier(images):
-        return torch.zeros(3, 10).scatter(1, samples.labels[:, :1], 1.0).scatter(1, wrong(samples.labels), 0.5)
+        return torch.zeros(3, 10).scatter(1, samples.labels[:, :1], 1.0).scatter(1, choose_wrong(samples.labels), 0.5)
 
     for model in (detector, segmenter, classifier):
-        assert digits_found(model, samples).tolist() == [[True, False]] * 3, model.__name__
+        assert find_digits(model, samples).tolist() == [[True, False]] * 3, model.__name__
     assert 0 < mean_iou(segmenter, samples) < 1
 
 
-def wrong(labels):
+def choose_wrong(labels):
     others = [next(k for k in range(10) if k not in some) for some in labels.tolist()]
     return torch.tensor(others)[:, None]
 
 
 def test_every_scale_of_the_detector_has_its_own_size():
-    model = tutorial_models.detector(tutorial_models.load_demo_model()).eval()
+    model = tutorial_models.build_detector(tutorial_models.load_demo_model()).eval()
     seen = []
     model.backbone.register_forward_hook(lambda module, images, output: seen.append(images[0].shape[-1]))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The study of weights, masks and fusions: every candidate against the class or a literal transcription."""
+"""The study of weights, masks and fusions: candidates are compared with the class or a literal transcription."""
 
 from __future__ import annotations
 
@@ -9,41 +9,25 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import weightings
-from benchmarks.harness.candidates import (
-    Candidate,
-    Mask,
-    candidate_maps,
-    mean_of_maps,
-    raw_gradients,
-    scale_probabilities,
-)
-from benchmarks.weightings import CANDIDATES, CENTRE, CHOSEN, FIGURE
-from holistic_cam_plugin import HolisticCAM, kernel_size
+from benchmarks.harness.candidates import Candidate, Mask, explain_candidates
+from benchmarks.table2 import raw_gradients
+from benchmarks.weightings import CANDIDATES, FIGURE, mean_of_maps
+from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.errors import UsageError
 
 SIZE = 32
-GRADIENT = raw_gradients
-
-pytestmark = pytest.mark.filterwarnings("ignore:weighting=.gated. goes")
 
 
 @pytest.fixture
 def found(subject):
-    return candidate_maps(subject.model, ["0", "1"], CANDIDATES, subject.image, subject.target)
+    return explain_candidates(subject.model, ["0", "1"], CANDIDATES, subject.image, subject.target)
 
 
 SETTINGS = {
     "pge, paper's mask": {},
-    "gradient, paper's mask": {"weighting": "gradient"},
-    "gated, paper's mask": {"weighting": "gated", "ksize": kernel_size(SIZE, 91), "mask_power": 1.0},
-    CENTRE: {"weighting": "gated", "mask_power": 3.0},
-    CHOSEN: {"weighting": "gated"},
     "pge, split signs": {},
     "S relu": {"weighting": "positive"},
-    "pge": {"ksize": kernel_size(SIZE, 31), "mask_power": 3.0},
-    "power 1": {"weighting": "gated", "mask_power": 1.0},
-    "box 61": {"weighting": "gated", "mask_power": 3.0, "ksize": kernel_size(SIZE, 61)},
-    "blur 27": {"weighting": "gated", "mask_power": 3.0, "blur_size": kernel_size(SIZE, 27)},
+    "S relu, no mask": {"weighting": "positive", "fsd": False},
 }
 
 
@@ -66,7 +50,7 @@ def test_signed_channels_are_taken_as_two(subject):
     model, image, target = subject
     signed = nn.Sequential(model[0], *model[1], *model[2:])
     candidates = {"split": Candidate(weightings.relu, None, split=True), "whole": Candidate(weightings.relu, None)}
-    found = candidate_maps(signed, ["1"], candidates, image, target)
+    found = explain_candidates(signed, ["1"], candidates, image, target)
     cam = HolisticCAM(signed, [signed[1]], weighting="gradient", fsd=False)
     (record,) = cam.intermediates(image, [target])[0]
     assert min(float(a.min()) for a in record.activations) < 0
@@ -98,50 +82,43 @@ def test_mean_of_maps_is_what_it_says():
 
 
 def test_shares_weigh_the_scales(subject):
-    """All the weight on the first scale makes the map of one scale; the mask does not depend on the shares."""
+    """Equal shares change nothing, and other shares change the map."""
     model, image, target = subject
     candidates = {
-        "shares": Candidate(GRADIENT, Mask(), shares=lambda pyramid: [1.0] + [0.0] * 6),
-        "alike": Candidate(GRADIENT, Mask(), shares=lambda pyramid: [2.0] * 7),
-        "plain": Candidate(GRADIENT, Mask()),
+        "shares": Candidate(raw_gradients, Mask(), shares=lambda pyramid: [1.0] + [0.0] * 6),
+        "alike": Candidate(raw_gradients, Mask(), shares=lambda pyramid: [2.0] * 7),
+        "plain": Candidate(raw_gradients, Mask()),
     }
-    found = candidate_maps(model, ["0"], candidates, image, target)
+    found = explain_candidates(model, ["0"], candidates, image, target)
     assert np.array_equal(found["0", "alike"], found["0", "plain"])
     assert np.abs(found["0", "shares"] - found["0", "plain"]).max() > 0.01
 
 
 def test_fewer_scales_are_the_pyramids_first(subject):
     model, image, target = subject
-    candidates = {"three": Candidate(GRADIENT, scales=3), "all": Candidate(GRADIENT)}
-    found = candidate_maps(model, ["0"], candidates, image, target)
+    candidates = {"three": Candidate(raw_gradients, scales=range(3)), "all": Candidate(raw_gradients)}
+    found = explain_candidates(model, ["0"], candidates, image, target)
     cam = HolisticCAM(model, [model[0]], weighting="gradient", sizes=[32, 174, 317])(image, [target])[0]
     np.testing.assert_allclose(found["0", "three"], cam, atol=1e-6)
 
 
-def test_probabilities_are_those_of_the_enlarged_images(subject):
-    model, image, _ = subject
-    large = F.interpolate(image, (174, 174), mode="bilinear", align_corners=False)
-    expected = [float(model(x)[0].softmax(dim=0)[2].detach()) for x in (image, large)]
-    assert scale_probabilities(model, image, 2)[:2] == pytest.approx(expected)
-
-
 def test_the_command_compares_with_the_first_candidate(common, rows, capsys):
-    some = [CENTRE, CHOSEN, "cube"]
+    some = ["pge, paper's mask", "S relu", "S rms 10"]
     weightings.main([*common, "--metrics", "epg", "--samples", "4", "--half", "tuned", "--candidates", *some])
     assert len(rows("weightings")) == 2 * 2 * len(some)
-    assert f"{CENTRE} minus the other" in capsys.readouterr().out
+    assert f"{some[0]} minus the other" in capsys.readouterr().out
 
 
 def test_unknown_candidates_are_named(common):
-    with pytest.raises(UsageError, match="no candidate 'cub'; did you mean cube"):
-        weightings.main([*common, "--candidates", "cub"])
+    with pytest.raises(UsageError, match="no candidate 'S rely'; did you mean S relu"):
+        weightings.main([*common, "--candidates", "S rely"])
 
 
 def test_the_figure_has_grad_cams_channel_wise_map(common, subject, output):
     weightings.main([*common, "--figure", "--samples", "1"])
     assert len(list((output / "weightings").glob("*.png"))) == 1
     model, image, target = subject
-    maps = candidate_maps(model, ["1"], FIGURE, image, target)
+    maps = explain_candidates(model, ["1"], FIGURE, image, target)
     cam = (model[:2](image) * model[4].weight[2][:, None, None]).sum(dim=1, keepdim=True)  # Grad-CAM's, by hand
     expected = F.interpolate(cam, size=(SIZE, SIZE), mode="bilinear")[0, 0].relu().detach()
     np.testing.assert_allclose(
@@ -154,14 +131,16 @@ def test_the_figure_has_grad_cams_channel_wise_map(common, subject, output):
 
 def test_masks_with_a_floor_and_masks_that_fade(subject):
     model, image, target = subject
-    masks = {"none": None, "paper": Mask(), "floor": Mask(floor=0.25), "fades": Mask(fades=True)}
-    found = candidate_maps(model, ["1"], {n: Candidate(weightings.relu, m) for n, m in masks.items()}, image, target)
+    masks = {"none": None, "paper": Mask(), "floor": Mask(floor=0.25), "fades": Mask(power=weightings.base_variation)}
+    found = explain_candidates(
+        model, ["1"], {n: Candidate(weightings.relu, m) for n, m in masks.items()}, image, target
+    )
     cam = HolisticCAM(model, [model[1]], weighting="gradient", fsd=False)
     ((record,),) = cam.intermediates(image, [target])
     positive = HolisticCAM(model, [model[1]], weighting="positive").intermediates(image, [target])[0][0]
-    wrap = positive.mask / positive.mask.max()
+    scaled = positive.mask / positive.mask.max()
     variation = float(weightings.gradient_variation(record.weights[0][None]))
-    for name, mask in {"floor": 0.25 + 0.75 * wrap, "fades": wrap**variation}.items():
+    for name, mask in {"floor": 0.25 + 0.75 * scaled, "fades": scaled**variation}.items():
         expected = positive.fused * mask
         expected = (expected - expected.min()) / (expected.max() - expected.min())
         np.testing.assert_allclose(found["1", name], expected, atol=1e-5)
@@ -169,5 +148,5 @@ def test_masks_with_a_floor_and_masks_that_fade(subject):
 
 def test_channels_are_raw_where_their_gradient_is_constant():
     gradients = torch.tensor([[[[-2.0, -2.0]], [[-1.0, 1.0]]]])  # one constant channel, one that only varies
-    weights = weightings.raw_where_constant(torch.ones_like(gradients), gradients, 0.0)
+    weights = weightings.raw_where_constant(torch.ones_like(gradients), gradients)
     torch.testing.assert_close(weights, torch.tensor([[[[-2.0, -2.0]], [[0.0, 1.0]]]]))

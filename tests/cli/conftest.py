@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.classifiers.files import make_photo, make_weights
+from tests.models.files import make_photo, make_weights
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +15,9 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def photo(tmp_path):
     return make_photo(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def small_figures(monkeypatch):
+    """Drawing large ones takes most of the time."""
+    monkeypatch.setattr("holistic_cam_plugin.display.figure.DPI", 40)

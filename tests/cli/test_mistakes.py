@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +15,10 @@ import torchvision
 from PIL import Image
 
 from holistic_cam_plugin.__main__ import main
-from tests.classifiers.files import MODEL
+from tests.models.files import MODEL
+from tests.processes import PATIENCE, start, wait_for
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero")
 ODD = [
     "..jpg", "...jpg", "a_b.jpg", "a b.jpg", "a$_$b.jpg", "$x.jpg", "line\nend.jpg", "line_end.jpg", "-x.jpg",
     "😀🦄像.jpg", "n" * 251 + ".jpg", os.fsdecode(b"bytes \xff.jpg"), "a\\frac.jpg", "%s {0}.jpg", "x.png", "x.jpg",
@@ -31,7 +31,7 @@ def explain(weights, tmp_path, capsys):
 
     def _run(*arguments):
         command = ["--model", MODEL, "--weights", weights, "--layers", "features.12", "--method", "gradcam"]
-        command += ["--device", "cpu", "--output-dir", tmp_path / "out"]
+        command += ["--device", "cpu", "--output", tmp_path / "out"]
         try:
             code = main([str(argument) for argument in (*command, *arguments)])
         except SystemExit as stop:
@@ -49,7 +49,7 @@ def uncomputed(monkeypatch):
     def fail(*_, **__):
         raise AssertionError("a map was computed")
 
-    monkeypatch.setattr("holistic_cam_plugin.cli.explain.layer_maps", fail)
+    monkeypatch.setattr("holistic_cam_plugin.explain.compute_maps", fail)
 
 
 def refusal(result):
@@ -61,11 +61,10 @@ def refusal(result):
 
 
 def test_odd_names_give_files_in_the_folder_and_not_a_word_more(explain, photo, tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        for name in ODD:
-            (tmp_path / folder / name).write_bytes(photo.read_bytes())
-    images = [f"{tmp_path / folder}/{name}" for folder in ("a", "b") for name in ODD]
+    images = [f"{tmp_path}/a/{name}" for name in ODD] + [f"{tmp_path}/b/{name}" for name in ODD[:4]]
+    for image in images:
+        Path(image).parent.mkdir(exist_ok=True)
+        Path(image).write_bytes(photo.read_bytes())
     before = {path for path in tmp_path.rglob("*") if tmp_path / "out" not in (path, *path.parents)}
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -100,7 +99,7 @@ def test_what_is_given_twice_is_taken_once(explain, photo, tmp_path):
         "photo_gradcam_features.7_1.npy",
         "photo_holistic_cam.png",
     ]
-    code, *_ = explain(photo, "--target", "1", "1", "--save-array", "--output-dir", tmp_path / "one")
+    code, *_ = explain(photo, "--target", "1", "1", "--save-array", "--output", tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir())[0] == "photo_gradcam_features.12.npy"
 
 
@@ -111,8 +110,8 @@ def test_what_can_be_refused_is_refused_before_anything_is_computed(explain, pho
     vector = tmp_path / "resnet18.pth"
     torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), vector)
     error = refusal(explain(photo, "--model", "resnet18", "--weights", vector, "--layers", "layer4", "fc"))
-    assert "the layer 'fc' gives (1, 3), not maps" in error
-    assert "'meta' can't be used" in refusal(explain(photo, "--device", "meta"))
+    assert "the layer 'fc' returns neither maps" in error
+    assert "'meta' cannot be used" in refusal(explain(photo, "--device", "meta"))
     (tmp_path / "out" / "photo_holistic_cam.png").mkdir(parents=True)
     assert "photo_holistic_cam.png is a folder" in refusal(explain(photo))
     (tmp_path / "out" / "photo_holistic_cam.png").rmdir()
@@ -120,7 +119,7 @@ def test_what_can_be_refused_is_refused_before_anything_is_computed(explain, pho
     assert "features.12.npy is a folder" in refusal(explain(photo, "--save-array"))
     assert "File name too long" in refusal(explain(tmp_path / ("n" * 300 + ".jpg")))
     assert "File name too long" in refusal(explain(photo, "--weights", "n" * 300))
-    assert "output folder" in refusal(explain(photo, "--output-dir", tmp_path / ("n" * 300)))
+    assert "output folder" in refusal(explain(photo, "--output", tmp_path / ("n" * 300)))
     assert "udcff.jpg does not exist" in refusal(explain(os.fsdecode(b"\xff.jpg")))
 
 
@@ -130,29 +129,33 @@ def test_a_long_picture_and_a_damaged_one_after_a_good_one(explain, photo, tmp_p
     assert "long.png: 26000 x 3 px is too long and narrow" in refusal(explain(photo, tmp_path / "long.png"))
     (tmp_path / "page.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     refused = refusal(explain(photo, tmp_path / "page.jpg"))
-    assert "page.jpg can't be read as an image: its format is none of BMP" in refused
+    assert "page.jpg cannot be read as an image: its format is none of BMP" in refused
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
 def test_a_long_picture_that_does_not_fit_into_memory(weights, tmp_path):
     """2600 x 3 px become 221,866 x 256."""
-    photo = tmp_path / "long.png"
+    photo, said = tmp_path / "long.png", tmp_path / "said.txt"
     Image.fromarray(np.zeros((3, 2600, 3), np.uint8)).save(photo)
-    command = ["--model", MODEL, "--weights", str(weights), "--output-dir", str(tmp_path / "out"), str(photo)]
-    program = (
-        "import resource, sys; from holistic_cam_plugin.__main__ import main;"
-        "pages = int(open('/proc/self/statm').read().split()[0]);"
-        "resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**27,) * 2);"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    ended = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.endswith("long.png: 2600 x 3 px: there is not the memory to resize it\n")
-    assert ended.stderr.count("\n") == 1
+    command = ["--model", MODEL, "--weights", str(weights), "--output", str(tmp_path / "out"), str(photo)]
+    process = start(main_in_little_memory, command, out=said)
+    process.join(PATIENCE)
+    assert process.exitcode == 2, said.read_text()
+    assert said.read_text().endswith("long.png: 2600 x 3 px: not enough memory to resize it\n")
+    assert said.read_text().count("\n") == 1
+
+
+def main_in_little_memory(command):
+    """With 128 MiB more than the process has."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**27,) * 2)
+    return main(command)
 
 
 @pytest.mark.usefixtures("uncomputed")
-def test_weights_of_nan_are_told(explain, photo, weights, tmp_path):
+def test_weights_of_nan_are_refused(explain, photo, weights, tmp_path):
     state = torch.load(weights, weights_only=True)
     state["classifier.1.bias"] += float("nan")
     torch.save(state, tmp_path / "nan.pth")
@@ -161,10 +164,10 @@ def test_weights_of_nan_are_told(explain, photo, weights, tmp_path):
     state["classifier.1.bias"] = torch.full((3,), 3e38)
     state["classifier.1.weight"] = torch.full_like(state["classifier.1.weight"], 3e38)
     torch.save(state, tmp_path / "huge.pth")
-    assert f"photo.jpg: {MODEL} answers with NaN" in refusal(explain(photo, "--weights", tmp_path / "huge.pth"))
+    assert f"photo.jpg: {MODEL} returns NaN" in refusal(explain(photo, "--weights", tmp_path / "huge.pth"))
 
 
-def test_arguments_with_line_ends_are_told_in_one_line(explain, photo):
+def test_arguments_with_line_ends_are_quoted_in_one_line(explain, photo):
     assert "--no such" in refusal(explain(photo, "--no\nsuch"))
 
 
@@ -176,35 +179,36 @@ def test_a_full_disk_leaves_the_earlier_figure(explain, photo, tmp_path, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("holistic_cam_plugin.batch.store.os.fsync", full)
+    monkeypatch.setattr("holistic_cam_plugin.files.os.fsync", full)
     code, out, err = explain(photo)
     assert (code, out) == (3, "")
-    assert err == f"holistic-cam: stopped: {figure} can't be written: No space left on device\n"
+    assert err == f"holistic-cam: stopped: {figure} cannot be written: No space left on device\n"
     assert list((tmp_path / "out").iterdir()) == [figure]
     assert figure.read_bytes() == before
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device on this system")
-def test_a_full_terminal_is_told_in_one_line(photo, weights, tmp_path):
-    command = [sys.executable, "-m", "holistic_cam_plugin", str(photo), "--model", MODEL, "--weights", str(weights)]
-    command += ["--layers", "features.12", "--method", "gradcam", "--output-dir", str(tmp_path / "out")]
-    with open("/dev/full", "w") as full:
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
-    assert ended.returncode == 3
-    assert ended.stderr == "holistic-cam: stopped: standard output can't be written: No space left on device\n"
+def test_a_full_terminal_is_one_line(photo, weights, tmp_path):
+    command = [str(photo), "--model", MODEL, "--weights", str(weights), "--layers", "features.12"]
+    command += ["--method", "gradcam", "--output", str(tmp_path / "out")]
+    process = start(main, command, out="/dev/full", err=tmp_path / "err.txt")
+    process.join(PATIENCE)
+    assert process.exitcode == 3
+    said = (tmp_path / "err.txt").read_text()
+    assert said == "holistic-cam: stopped: standard output cannot be written: No space left on device\n"
     assert (tmp_path / "out" / "photo_holistic_cam.png").is_file()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_a_line(photo, weights, tmp_path, number):
-    command = [sys.executable, "-m", "holistic_cam_plugin", str(photo), "--model", MODEL, "--weights", str(weights)]
-    command += ["--layers", "features.3", "--method", "holisticcam", "--output-dir", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "out").is_dir() and time.monotonic() < deadline:  # made just before the first pass
-        time.sleep(0.01)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 128 + number
-    assert (out, err) == ("", f"holistic-cam: stopped by {number.name}\n")
+    command = [str(photo), "--model", MODEL, "--weights", str(weights), "--layers", "features.3"]
+    command += ["--method", "holisticcam", "--output", str(tmp_path / "out")]
+    # The passes are so many that the signal comes in time on any machine.
+    command += ["--sizes", *map(str, range(224, 1000))]
+    process = start(main, command, out=tmp_path / "said.txt")
+    wait_for((tmp_path / "out").is_dir, process)  # made just before the first pass
+    os.kill(process.pid, number)
+    process.join(PATIENCE)
+    assert process.exitcode == 128 + number
+    assert (tmp_path / "said.txt").read_text() == f"holistic-cam: stopped by {number.name}\n"
     assert not list((tmp_path / "out").iterdir())

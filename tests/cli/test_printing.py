@@ -1,4 +1,4 @@
-"""What is printed reaches any terminal, and a full device has a line and an exit code."""
+"""Terminal output in any encoding, and on a full device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from holistic_cam_plugin.__main__ import main
 from tests.batch.batch_tools import QUICK, make_pictures, rows
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero")
 ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
@@ -49,7 +49,7 @@ def batch(folder, output):
     return "batch", folder / "in", "--output", output, *QUICK, "--workers", "0"
 
 
-def test_a_terminal_that_has_no_such_characters(folder, run):
+def test_characters_that_the_terminal_cannot_show_are_escaped(folder, run):
     code, out, _ = run(*batch(folder, folder / "out"))
     assert code == 1
     assert rb"h\xf6lle \u50cf" in out
@@ -79,22 +79,24 @@ def test_a_summary_for_which_there_is_no_room(folder, run):
     code, _, err = run(*batch(folder, output), out=FULL.open("w"))
     assert code == 3
     assert b"holistic-cam batch: stopped: all is done and in" in err
-    assert b"but the summary can't be written: [Errno 28] No space left on device\n" in err
+    assert b"but standard output cannot be written: No space left on device\n" in err
     assert err.count(b"holistic-cam") == 1
     assert len(rows(output)) == 1
     code, _, err = run("report", output, out=FULL.open("w"))
     assert (code, err.count(b"\n")) == (3, 1)
-    assert b"report.html is written, but not this: [Errno 28] No space left on device\n" in err
+    assert b"report.html is written, but standard output cannot be written: No space left on device\n" in err
     assert (output / "report.html").is_file()
 
 
+@pytest.mark.campaign
 @needs_full_device
-def test_python_adds_no_words_of_its_own_at_its_end(folder, run):
-    output = folder / "end"
+@pytest.mark.parametrize("code", [3, 2])
+def test_python_adds_no_words_of_its_own_at_its_end(folder, run, code):
+    """In a process that ends as Python ends: a report that is written, and a folder that has none."""
+    output = folder / f"end {code}"
     run(*batch(folder, output))
-    for arguments, code in ((("report", output), 3), (("report", folder), 2)):
-        command = [sys.executable, "-m", "holistic_cam_plugin", *map(str, arguments)]
-        with FULL.open("wb") as full:
-            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=full if code == 2 else subprocess.PIPE)
-        assert done.returncode == code
-        assert (done.stderr or b"\n").count(b"\n") == 1
+    command = [sys.executable, "-m", "holistic_cam_plugin", "report", str(output if code == 3 else folder)]
+    with FULL.open("wb") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=full if code == 2 else subprocess.PIPE)
+    assert done.returncode == code
+    assert (done.stderr or b"\n").count(b"\n") == 1

@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-from holistic_cam_plugin.cli.stopping import Stopped, stoppable
+from holistic_cam_plugin.batch import RESUME
+from holistic_cam_plugin.cli.stopping import raise_signals
+from holistic_cam_plugin.errors import Stopped
 from tests.batch.batch_tools import QUICK, make_pictures
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -25,7 +27,7 @@ def handlers():
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_first_signal_is_raised_and_the_later_ones_are_ignored(handlers, number):
-    with pytest.raises(Stopped, match=f"^stopped by {number.name}$") as stop, stoppable():
+    with pytest.raises(Stopped, match=f"^stopped by {number.name}$") as stop, raise_signals():
         signal.raise_signal(number)
     assert stop.value.number == number
     for later in NUMBERS:
@@ -33,13 +35,14 @@ def test_the_first_signal_is_raised_and_the_later_ones_are_ignored(handlers, num
 
 
 def test_without_a_signal_all_is_as_before(handlers):
-    with stoppable():
+    with raise_signals():
         assert signal.getsignal(signal.SIGINT) != handlers[signal.SIGINT]
-    with pytest.raises(ValueError, match="of the body"), stoppable():
+    with pytest.raises(ValueError, match="of the body"), raise_signals():
         raise ValueError("of the body")
     assert {number: signal.getsignal(number) for number in NUMBERS} == handlers
 
 
+@pytest.mark.campaign
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process on Windows")
 def test_impatient_ctrl_c_gets_one_line(tmp_path):
     make_pictures(tmp_path / "in", 30)
@@ -58,6 +61,6 @@ def test_impatient_ctrl_c_gets_one_line(tmp_path):
         process.kill()
     assert process.returncode == 130
     said = process.stderr.read()
-    assert "stopped by SIGINT: what is done is safe, and the same command goes on from there" in said
+    assert f"stopped by SIGINT: {RESUME}" in said
     assert "Traceback" not in said
     assert "KeyboardInterrupt" not in said

@@ -1,4 +1,4 @@
-"""The figure says what its colours are and how much of the picture each map covers."""
+"""Figures: legend and coverage of each map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holistic_cam_plugin.display.figure import save_figure
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """Draw a figure of two layers and two methods; gives its texts and its pixels."""
+    """Draw a figure of two layers and two methods; return its texts and its pixels."""
     kept = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (kept.append(figure), save(figure, *a, **k)))
@@ -39,7 +39,7 @@ def test_every_map_has_its_share(drawn):
     assert [layer for _, layer, _ in texts[::3]] == ["layer1", "layer4"]
 
 
-def test_the_colours_are_said(drawn):
+def test_the_legend_names_the_colours(drawn):
     _, words, pixels = drawn()
     assert "linear, jet" in words
     _, others, rooted = drawn(scale="sqrt", colormap="viridis")

@@ -1,4 +1,4 @@
-"""What the eye gets of a map: the same order in every scale, colours over the picture, and a share of the picture."""
+"""Display scales, overlays and coverage of a map."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
-from holistic_cam_plugin.display import COLORMAPS, SCALES, coverage, displayed, overlaid, percent
+from holistic_cam_plugin.display import COLORMAPS, SCALES, apply_scale, coverage, format_percent, overlay_map
 
 
 @pytest.fixture
 def sparse():
-    """A dot on nothing, with a faint halo."""
+    """A point with a faint halo on zeros."""
     saliency_map = np.zeros((20, 30), np.float32)
     saliency_map[5:9, 5:9] = np.linspace(0.01, 0.1, 16).reshape(4, 4)
     saliency_map[6, 6] = 1
@@ -25,7 +25,7 @@ def picture():
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_scale_keeps_the_order_and_the_range(sparse, scale):
-    shown = displayed(sparse, scale)
+    shown = apply_scale(sparse, scale)
     assert shown.dtype == np.float32
     assert shown.shape == sparse.shape
     assert (shown[sparse == 0] == 0).all()
@@ -34,17 +34,17 @@ def test_a_scale_keeps_the_order_and_the_range(sparse, scale):
     assert (np.diff(shown[sparse > 0][order]) > 0).all()
 
 
-def test_what_the_scales_are(sparse):
-    assert (displayed(sparse) == sparse).all()
-    assert displayed(sparse, "sqrt")[8, 8] == pytest.approx(np.sqrt(0.1))
-    ranks = displayed(sparse, "rank")
+def test_scales(sparse):
+    assert (apply_scale(sparse) == sparse).all()
+    assert apply_scale(sparse, "sqrt")[8, 8] == pytest.approx(np.sqrt(0.1))
+    ranks = apply_scale(sparse, "rank")
     assert sorted(ranks[ranks > 0]) == pytest.approx(np.arange(1, 17) / 16)
-    assert (displayed(np.full((4, 4), 0.5, np.float32), "rank") == 1).all()  # equal pixels look equal
+    assert (apply_scale(np.full((4, 4), 0.5, np.float32), "rank") == 1).all()  # equal pixels look equal
 
 
 def test_a_map_without_evidence_stays_empty():
     for scale in SCALES:
-        assert not displayed(np.zeros((4, 4), np.float32), scale).any()
+        assert not apply_scale(np.zeros((4, 4), np.float32), scale).any()
     assert coverage(np.zeros((4, 4), np.float32)) == 0
 
 
@@ -59,25 +59,25 @@ def test_coverage_is_the_share_from_a_fifth_of_the_peak_on():
     ("share", "text"),
     [(0, "0 %"), (0.000412, "0.041 %"), (0.0234, "2.3 %"), (0.0996, "10 %"), (0.314, "31 %"), (1, "100 %")],
 )
-def test_shares_are_short(share, text):
-    assert percent(share) == text
+def test_format_percent(share, text):
+    assert format_percent(share) == text
 
 
-def test_the_default_overlay_is_the_librarys(sparse, picture):
-    assert (overlaid(picture, sparse) == show_cam_on_image(picture, sparse, use_rgb=True)).all()
+def test_the_default_overlay_is_pytorch_grad_cam_s(sparse, picture):
+    assert (overlay_map(picture, sparse) == show_cam_on_image(picture, sparse, use_rgb=True)).all()
 
 
 def test_colours_and_opacity(sparse, picture):
-    looks = [overlaid(picture, sparse, "sqrt", colormap) for colormap in COLORMAPS]
+    looks = [overlay_map(picture, sparse, "sqrt", colormap) for colormap in COLORMAPS]
     assert len({look.tobytes() for look in looks}) == len(COLORMAPS)
-    assert (overlaid(picture, sparse, opacity=0) == np.uint8(255 * picture)).all()
-    assert not overlaid(np.zeros_like(picture), sparse, opacity=0).any()
-    alone = overlaid(picture, sparse, opacity=1)
-    assert (alone == overlaid(np.zeros_like(picture), sparse, opacity=1)).all()
+    assert (overlay_map(picture, sparse, opacity=0) == np.uint8(255 * picture)).all()
+    assert not overlay_map(np.zeros_like(picture), sparse, opacity=0).any()
+    alone = overlay_map(picture, sparse, opacity=1)
+    assert (alone == overlay_map(np.zeros_like(picture), sparse, opacity=1)).all()
 
 
-def test_unknown_names_are_refused(sparse, picture):
+def test_unknown_names(sparse, picture):
     with pytest.raises(ValueError, match="scale must be one of linear, sqrt, rank, got 'log'"):
-        displayed(sparse, "log")
+        apply_scale(sparse, "log")
     with pytest.raises(ValueError, match=r"colormap must be one of jet, .*, got 'grey'"):
-        overlaid(picture, sparse, colormap="grey")
+        overlay_map(picture, sparse, colormap="grey")

@@ -1,4 +1,4 @@
-"""Text that a figure can show as it is meant."""
+"""Text in figures."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from matplotlib.figure import Figure
 
 from holistic_cam_plugin.display import figure as figures
 from holistic_cam_plugin.display.figure import save_figure
-from holistic_cam_plugin.display.text import drawable
+from holistic_cam_plugin.display.text import escape_missing_glyphs
 
 PICTURE = np.zeros((20, 30, 3), np.float32)
 ODD = ["🦄 像 \ud800", "a$_$b.jpg", "$x", "\\frac $\\frac{$", "tab\tbell\a", "", "%s {0} {", "n" * 300, "two  spaces"]
 
 
 def test_characters_without_a_glyph_are_escaped():
-    assert drawable("Ünïcode 像 😀🦄\udcff\tend\nline") == "Ünïcode \\u50cf 😀\\U0001f984\\udcff\\tend\nline"
+    text = "Ünïcode 像 😀🦄\udcff\tend\nline"
+    assert escape_missing_glyphs(text) == "Ünïcode \\u50cf 😀\\U0001f984\\udcff\\tend\nline"
 
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """Draw a figure of these texts; gives it, and fails on any warning."""
+    """Draw a figure with these texts and return it; warnings are errors."""
     kept = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (kept.append(figure), save(figure, *a, **k)))
@@ -39,8 +40,8 @@ def drawn(monkeypatch, tmp_path):
 @pytest.mark.parametrize("text", ODD)
 def test_texts_are_shown_literally_and_without_a_warning(drawn, text):
     figure = drawn(text, text)
-    assert "".join(figure.get_suptitle().split()) == "".join(drawable(text).split())
-    assert figure.axes[0].get_ylabel() == drawable(text)
+    assert "".join(figure.get_suptitle().split()) == "".join(escape_missing_glyphs(text).split())
+    assert figure.axes[0].get_ylabel() == escape_missing_glyphs(text)
     for shown in (figure._suptitle, figure.axes[0].yaxis.label):
         assert not shown.get_parse_math()
 
@@ -54,5 +55,5 @@ def test_a_long_title_stays_inside(drawn):
 
 
 def test_a_figure_of_many_rows_is_made_smaller(drawn, monkeypatch):
-    monkeypatch.setattr(figures, "LARGEST_SIDE", 600)
+    monkeypatch.setattr(figures, "MAX_SIDE", 600)
     assert max(drawn("layer", "title", rows=6).canvas.get_width_height()) <= 600

@@ -19,17 +19,12 @@ from typing import NamedTuple
 
 from holistic_cam_plugin.__main__ import main
 from tests.batch.batch_tools import QUICK
+from tests.processes import PATIENCE, context
 
-# A loaded machine is slow; a hang is for ever.
-SECONDS = 60
 # What a user is told about a map; anything else on the terminal is noise.
-WELCOME = ("a saliency map is constant", "the low-pass wrap is zero everywhere")
+WELCOME = ("a saliency map is constant", "the mask is zero everywhere")
 
 _BAR = re.compile(r"(images|checking|pictures): +\d+%\|")
-
-# Its children start within milliseconds, from a process that has imported everything and run nothing.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["holistic_cam_plugin.__main__", "tests.batch.batch_tools", "tests.hostile.outcome"])
 
 
 class Outcome(NamedTuple):
@@ -49,7 +44,7 @@ class Hang(BaseException):
     """Not an Exception: nothing on the way takes it for an error of its own."""
 
 
-def run(*arguments: object, seconds: int = SECONDS) -> Outcome:
+def run(*arguments: object, seconds: int = PATIENCE) -> Outcome:
     """The command line in this process."""
     out, err = io.StringIO(), io.StringIO()
     code: int | None = None
@@ -75,17 +70,17 @@ def run(*arguments: object, seconds: int = SECONDS) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue(), noise)
 
 
-def batch(source: Path, output: Path, *more: object, seconds: int = SECONDS) -> Outcome:
+def batch(source: Path, output: Path, *more: object, seconds: int = PATIENCE) -> Outcome:
     """A job of the bundled model at one small scale, in this process."""
     return run("batch", source, "--output", output, *QUICK, "--workers", "0", *more, seconds=seconds)
 
 
 def run_bounded(
-    *arguments: object, more_mib: int = 1536, seconds: int = 120, environment: Mapping[str, str] | None = None
+    *arguments: object, more_mib: int = 1536, seconds: int = PATIENCE, environment: Mapping[str, str] | None = None
 ) -> Outcome:
     """The command line in a process of its own, which may take this much memory on top of what it begins with."""
     texts = [Path(tempfile.mkstemp(prefix="hostile")[1]) for _ in range(2)]
-    process = _context.Process(target=_bounded, args=([str(a) for a in arguments], texts, more_mib, environment or {}))
+    process = context.Process(target=_bounded, args=([str(a) for a in arguments], texts, more_mib, environment or {}))
     process.start()
     process.join(seconds)
     late = process.is_alive()

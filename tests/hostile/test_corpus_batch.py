@@ -12,7 +12,10 @@ from tests.batch.batch_tools import QUICK, make_pictures, rows, tree
 from tests.hostile.corpus import CASES, base_picture, make_good
 from tests.hostile.outcome import assert_explained, assert_told, batch, run, run_bounded, snapshot
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero"),
+]
 
 PROGRAM = "holistic-cam batch"
 INSIDE = "folder.jpg/inside.png"  # of the case that is a folder
@@ -33,7 +36,7 @@ def job(corpus, tmp_path_factory):
     around = corpus.parent, output.parent
     before = [snapshot(folder, output) for folder in around]
     command = ("batch", corpus, "--output", output, *QUICK, "--workers", "2", "--overlays", "--dtype", "float32")
-    outcome = run_bounded(*command, more_mib=4096, seconds=300)
+    outcome = run_bounded(*command, more_mib=4096)
     assert [snapshot(folder, output) for folder in around] == before, "a file outside of the output folder"
     return output, outcome, command
 

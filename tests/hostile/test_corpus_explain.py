@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.classifiers.files import MODEL, make_weights
 from tests.hostile.corpus import CASES, base_picture, make_good
 from tests.hostile.outcome import assert_explained, assert_told, run, run_bounded, snapshot
+from tests.models.files import MODEL, make_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero"),
+]
 
 PROGRAM = "holistic-cam"
 QUICK = ("--layers", "features.12", "--methods", "layercam", "--device", "cpu", "--save-array")
@@ -38,7 +41,7 @@ def clean(model, tmp_path_factory):
     """The base picture's map, of a run that has nothing else."""
     folder = tmp_path_factory.mktemp("clean")
     make_good(folder / "base.png")
-    assert_explained(run(folder / "base.png", *model, *QUICK, "--output-dir", folder / "output"))
+    assert_explained(run(folder / "base.png", *model, *QUICK, "--output", folder / "output"))
     (path,) = (folder / "output").glob("*.npy")
     return np.load(path)
 
@@ -60,7 +63,7 @@ def explained(output):
 @pytest.mark.parametrize("case", [case for case in CASES if case.title not in LARGE], ids=lambda case: case.title)
 def test_a_file_of_the_corpus(corpus, model, clean, tmp_path, case):
     before = snapshot(tmp_path, tmp_path / "output"), snapshot(corpus, tmp_path)
-    outcome = run(corpus / case.name, *model, *QUICK, "--output-dir", tmp_path / "output")
+    outcome = run(corpus / case.name, *model, *QUICK, "--output", tmp_path / "output")
     assert (snapshot(tmp_path, tmp_path / "output"), snapshot(corpus, tmp_path)) == before
     if case.explain == "bad" or (case.explain == "either" and outcome.code == 2):
         assert_told(outcome, PROGRAM)
@@ -76,7 +79,7 @@ def test_a_file_of_the_corpus(corpus, model, clean, tmp_path, case):
 @pytest.mark.parametrize("title", LARGE)
 def test_a_large_file_in_bounded_memory(corpus, model, tmp_path, title):
     (case,) = [case for case in CASES if case.title == title]
-    outcome = run_bounded(corpus / case.name, *model, *QUICK, "--output-dir", tmp_path / "output", more_mib=2048)
+    outcome = run_bounded(corpus / case.name, *model, *QUICK, "--output", tmp_path / "output", more_mib=2048)
     if case.explain == "bad":
         assert_told(outcome, PROGRAM)
     else:
@@ -88,7 +91,7 @@ def test_a_large_file_in_bounded_memory(corpus, model, tmp_path, title):
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (2600, 3)], ids=str)
 def test_a_long_picture_in_bounded_memory(model, tmp_path, size):
     base_picture().resize(size).save(tmp_path / "long.png")
-    outcome = run_bounded(tmp_path / "long.png", *model, *QUICK, "--output-dir", tmp_path / "output", more_mib=1536)
+    outcome = run_bounded(tmp_path / "long.png", *model, *QUICK, "--output", tmp_path / "output", more_mib=1536)
     if outcome.code == 0:
         assert outcome.err == ""
         explained(tmp_path / "output")
@@ -104,7 +107,7 @@ def test_names_that_differ_in_what_a_figure_s_name_leaves_out(model, clean, tmp_
         make_good(tmp_path / "in" / name)
     paths = [tmp_path / "in" / name for name in names]
     before = snapshot(tmp_path, tmp_path / "output")
-    outcome = run(*paths, *model, *QUICK, "--output-dir", tmp_path / "output")
+    outcome = run(*paths, *model, *QUICK, "--output", tmp_path / "output")
     assert snapshot(tmp_path, tmp_path / "output") == before
     assert_explained(outcome)
     assert len(list((tmp_path / "output").glob("*_holistic_cam.png"))) == len(names)
@@ -117,7 +120,7 @@ def test_names_that_differ_in_case(model, tmp_path):
     """A file system may hold both for one: that of macOS or of Windows, to which an output folder is copied."""
     for name in ("cat.png", "Cat.png"):
         make_good(tmp_path / name)
-    outcome = run(tmp_path / "cat.png", tmp_path / "Cat.png", *model, *QUICK, "--output-dir", tmp_path / "output")
+    outcome = run(tmp_path / "cat.png", tmp_path / "Cat.png", *model, *QUICK, "--output", tmp_path / "output")
     assert_explained(outcome)
     assert len({path.name.lower() for path in (tmp_path / "output").glob("*.png")}) == 2
 
@@ -125,7 +128,7 @@ def test_names_that_differ_in_case(model, tmp_path):
 def test_one_bad_picture_of_several_is_named_before_any_work(model, tmp_path):
     make_good(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"")
-    outcome = run(tmp_path / "good.png", tmp_path / "bad.png", *model, *QUICK, "--output-dir", tmp_path / "output")
+    outcome = run(tmp_path / "good.png", tmp_path / "bad.png", *model, *QUICK, "--output", tmp_path / "output")
     assert_told(outcome, PROGRAM)
     assert "bad.png" in outcome.err
     assert not (tmp_path / "output").exists()
@@ -133,7 +136,7 @@ def test_one_bad_picture_of_several_is_named_before_any_work(model, tmp_path):
 
 def test_a_picture_given_twice(model, tmp_path):
     make_good(tmp_path / "a.png")
-    outcome = run(tmp_path / "a.png", tmp_path / "a.png", *model, *QUICK, "--output-dir", tmp_path / "output")
+    outcome = run(tmp_path / "a.png", tmp_path / "a.png", *model, *QUICK, "--output", tmp_path / "output")
     assert_explained(outcome)
     assert len(list((tmp_path / "output").glob("*.npy"))) == 1  # it is taken once
 
@@ -141,7 +144,7 @@ def test_a_picture_given_twice(model, tmp_path):
 def test_a_name_behind_two_dashes(model, clean, tmp_path, monkeypatch):
     make_good(tmp_path / "-x.png")
     monkeypatch.chdir(tmp_path)
-    assert_explained(run(*model, *QUICK, "--output-dir", "output", "--", "-x.png"))
+    assert_explained(run(*model, *QUICK, "--output", "output", "--", "-x.png"))
     assert np.array_equal(explained(tmp_path / "output"), clean)
 
 
@@ -173,10 +176,10 @@ ARGUMENTS = {
     "a dotted model": ("good.png", "--model", "__class__"),
     "a segmentation model": ("good.png", "--model", "fcn_resnet50"),
     "a transformer": ("good.png", "--model", "vit_b_16"),
-    "an empty output": ("good.png", "--output-dir", "good.png"),
-    "an output below a file": ("good.png", "--output-dir", "good.png/below"),
-    "an output with a NUL": ("good.png", "--output-dir", "a\0b"),
-    "an output of 5,000 letters": ("good.png", "--output-dir", "x" * 5000),
+    "an empty output": ("good.png", "--output", "good.png"),
+    "an output below a file": ("good.png", "--output", "good.png/below"),
+    "an output with a NUL": ("good.png", "--output", "a\0b"),
+    "an output of 5,000 letters": ("good.png", "--output", "x" * 5000),
     "labels in a folder": ("good.png", "--labels", "."),
     "labels in a picture": ("good.png", "--labels", "good.png"),
     "weights in a picture": ("good.png", "--weights", "good.png"),
@@ -209,7 +212,7 @@ def test_an_argument_that_can_t_be_meant(model, tmp_path, monkeypatch, title):
 )  # fmt: skip
 def test_something_given_twice(model, tmp_path, twice):
     make_good(tmp_path / "good.png")
-    outcome = run(tmp_path / "good.png", *model, *QUICK, *twice, "--output-dir", tmp_path / "output")
+    outcome = run(tmp_path / "good.png", *model, *QUICK, *twice, "--output", tmp_path / "output")
     assert outcome.code in (0, 2), outcome
     if outcome.code == 2:
         assert_told(outcome, PROGRAM)
@@ -230,7 +233,7 @@ def test_something_where_the_output_should_go(model, tmp_path, ending, what):
         path.symlink_to(path.name)
     else:
         os.mkfifo(path)
-    outcome = run(tmp_path / "good.png", *model, *QUICK, "--output-dir", path.parent, seconds=30)
+    outcome = run(tmp_path / "good.png", *model, *QUICK, "--output", path.parent)
     if outcome.code == 0:  # replaced
         assert_explained(outcome)
         explained(path.parent)
@@ -246,7 +249,7 @@ def test_a_link_where_the_output_should_go_is_not_followed(model, tmp_path, endi
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / f"good{ending}").symlink_to(tmp_path / "mine.txt")
-    outcome = run(tmp_path / "good.png", *model, *QUICK, "--output-dir", tmp_path / "output")
+    outcome = run(tmp_path / "good.png", *model, *QUICK, "--output", tmp_path / "output")
     assert outcome.code in (0, 2, 3), outcome
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
@@ -254,13 +257,13 @@ def test_a_link_where_the_output_should_go_is_not_followed(model, tmp_path, endi
 def test_an_earlier_figure_survives_a_full_disk(model, tmp_path):
     """A limit on the size of files is as good as a full disk."""
     make_good(tmp_path / "good.png")
-    assert_explained(run(tmp_path / "good.png", *model, *QUICK, "--output-dir", tmp_path / "output"))
+    assert_explained(run(tmp_path / "good.png", *model, *QUICK, "--output", tmp_path / "output"))
     figure = tmp_path / "output" / "good_holistic_cam.png"
     before, limits = figure.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
-        outcome = run(tmp_path / "good.png", *model, *QUICK[:-1], "--output-dir", tmp_path / "output")
+        outcome = run(tmp_path / "good.png", *model, *QUICK[:-1], "--output", tmp_path / "output")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
@@ -277,6 +280,6 @@ def test_odd_class_names(tmp_path, model):
         labels.write_text("\n".join(names), encoding="utf-8")
         output = tmp_path / f"output {number}"
         for target in ((), ("--target", "0", "2")):
-            command = (tmp_path / "good.png", *model, "--labels", labels, *QUICK[:-1], "--output-dir", output)
+            command = (tmp_path / "good.png", *model, "--labels", labels, *QUICK[:-1], "--output", output)
             assert_explained(run(*command, *target))
             assert (output / "good_holistic_cam.png").is_file()

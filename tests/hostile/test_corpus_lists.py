@@ -8,7 +8,10 @@ from tests.batch.batch_tools import make_pictures, rows
 from tests.hostile.corpus import make_good, one_colour_png
 from tests.hostile.outcome import assert_explained, assert_told, batch, snapshot
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero"),
+]
 
 PROGRAM = "holistic-cam batch"
 

@@ -13,7 +13,10 @@ import pytest
 from tests.batch.batch_tools import make_pictures, rows, tree
 from tests.hostile.outcome import Outcome, assert_explained, assert_told, batch, run, run_bounded, snapshot
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero"),
+]
 
 PROGRAM = "holistic-cam batch"
 

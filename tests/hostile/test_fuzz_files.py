@@ -15,7 +15,10 @@ import pytest
 from holistic_cam_plugin.__main__ import main
 from tests.batch.batch_tools import QUICK, make_pictures, tree
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero"),
+]
 
 TABLES = ("manifest.csv", "manifest-0.csv", "errors.csv", "errors-3.csv", "list.csv")
 FILES = (*TABLES, "parameters.json", "overlay", "maps")

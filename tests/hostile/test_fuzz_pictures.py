@@ -17,14 +17,16 @@ from PIL import Image, features
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch.inputs import Job
 from holistic_cam_plugin.batch.loading import JobImages
-from holistic_cam_plugin.classifiers.images import preprocessed, read_image
-from holistic_cam_plugin.classifiers.models import demo_classifier
 from holistic_cam_plugin.errors import UsageError
-from tests.classifiers.files import MODEL, make_weights
+from holistic_cam_plugin.models.classifier import load_classifier
+from holistic_cam_plugin.models.images import preprocess_image, read_image
 from tests.hostile.mutation import SECONDS, mutants
+from tests.models.files import MODEL, make_weights
+
+pytestmark = pytest.mark.campaign
 
 SIZE = (37, 29)
-CLASSIFIER = demo_classifier("cpu")
+CLASSIFIER = load_classifier("digits", None, None, "cpu")
 
 
 def noise(mode="RGB", seed=0):
@@ -85,7 +87,7 @@ def outcome(path):
         warnings.simplefilter("error")
         try:
             image = read_image(path)
-            preprocessed(image, CLASSIFIER)
+            preprocess_image(image, CLASSIFIER)
         except UsageError as error:
             line = str(error)
         else:
@@ -129,7 +131,7 @@ def test_changed_pictures_on_the_command_line(tmp_path, capsys):
     for title in ("JPEG", "PNG", "TIFF of LZW"):
         for data, _ in zip(mutants(PICTURES[title], title, 0), range(4), strict=False):
             path.write_bytes(data)
-            code = main([str(path), *options, "--output-dir", str(tmp_path / "out")])
+            code = main([str(path), *options, "--output", str(tmp_path / "out")])
             out, err = capsys.readouterr()
             assert code in (0, 2), (title, data)
             assert err.count("\n") == (code == 2), err

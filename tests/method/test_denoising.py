@@ -1,11 +1,11 @@
-"""The base scale's mask on the fused map: its power, its units, and what it refuses."""
+"""The mask on the fused map: its units, and the maps that it refuses."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from holistic_cam_plugin import denoising_mask, fundamental_scale_denoising, kernel_size
+from holistic_cam_plugin import fundamental_scale_denoising, kernel_size
 from tests.method.hills import hill, literal
 
 
@@ -20,17 +20,6 @@ def test_a_mask_of_another_shape_is_refused(shape):
 def test_a_primary_map_that_is_not_finite_is_refused(value):
     with pytest.raises(ValueError, match="primary_map holds NaN or infinite values"):
         fundamental_scale_denoising(np.full((8, 8), value, np.float32), hill(8, 8))
-
-
-@pytest.mark.parametrize("power", [0, -1, np.nan, np.inf, True, "2"])
-def test_a_power_that_is_none_is_refused(power):
-    with pytest.raises(ValueError, match="power must be a finite number above 0"):
-        denoising_mask(hill(8, 8), power=power)
-
-
-def test_a_power_of_negative_numbers_is_refused():
-    with pytest.raises(ValueError, match="a power needs a base_map that is never negative, got values down to -1"):
-        denoising_mask(hill(8, 8) - hill(8, 8).min() - 1, power=0.5)
 
 
 def test_denoising_multiplies_the_map_by_the_wrap():
@@ -49,7 +38,7 @@ def test_a_tiny_hot_spot_falls_back_to_the_unmasked_map():
     base = np.zeros((64, 64), np.float32)
     base[30:33, 30:33] = 1  # far below half of the median's window of 15 x 15
     primary = hill(64, 64)
-    with pytest.warns(UserWarning, match="the low-pass wrap is zero everywhere: the hot spot .* smaller blur_size"):
+    with pytest.warns(UserWarning, match="the mask is zero everywhere: the hot spot .* smaller blur_size"):
         denoised = fundamental_scale_denoising(primary, base)
     assert np.array_equal(denoised, primary)
     assert not np.array_equal(fundamental_scale_denoising(primary, base, blur_size=3), primary)
@@ -60,10 +49,8 @@ def test_an_empty_base_map_masks_everything_without_a_warning():
 
 
 @pytest.mark.parametrize("unit", [1e-20, 1.0, 1e6])
-@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
-def test_the_masks_power_in_any_unit(unit, power):
+def test_the_mask_in_any_unit(unit):
     primary, base = hill(64, 64, sigma=0.1), hill(64, 64, unit=unit)
-    wrap = literal(base, kernel_size(64, 51), kernel_size(64, 91))
-    denoised = fundamental_scale_denoising(primary, base, power=power)
-    expected = primary * (wrap / wrap.max()) ** power
+    denoised = fundamental_scale_denoising(primary, base)
+    expected = primary * literal(base, kernel_size(64, 51), kernel_size(64, 91))
     np.testing.assert_allclose(denoised / denoised.max(), expected / expected.max(), atol=1e-3)

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from holistic_cam_plugin import fuse, fuse_principal
-from holistic_cam_plugin.method.fuse import CPU_BAND
+from holistic_cam_plugin.method.resizing import CPU_BAND
 
 # The package's attribute of this name is the function.
-MODULE = importlib.import_module("holistic_cam_plugin.method.fuse")
+MODULE = importlib.import_module("holistic_cam_plugin.method.resizing")
 
 Stacks = tuple[list[Tensor], list[Tensor]]
 
@@ -151,12 +151,12 @@ def test_volumes_are_fused_trilinearly():
     ],
 )
 def test_stacks_that_do_not_belong_together_are_refused(function, activations, weights):
-    with pytest.raises(ValueError, match=r"one \(C, h, w\) tensor a scale .*, in the same shapes; got .* for \(9, 9\)"):
+    with pytest.raises(ValueError, match=r"one \(C, h, w\) tensor per scale .* in the same shapes; got .* \(9, 9\)"):
         function([torch.ones(s) for s in activations], [torch.ones(s) for s in weights], (9, 9))
 
 
 def svd_projection(products: Tensor) -> np.ndarray:
-    """What the library's `get_2d_projection` does, with the sign that follows the sum over channels."""
+    """What pytorch-grad-cam's `get_2d_projection` does, with the sign that follows the sum over channels."""
     matrix = products.flatten(start_dim=1).T.numpy()
     centred = matrix - matrix.mean(axis=0)
     projection = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]

@@ -131,7 +131,6 @@ def test_numpys_integers_are_kernel_sizes():
     base = hill(64, 80)
     expected = low_pass_wrap(base, 11, 21)
     np.testing.assert_array_equal(low_pass_wrap(base, np.int64(11), np.uint8(21)), expected)
-    np.testing.assert_array_equal(denoising_mask(base, 11, 21, power=np.float32(1)), expected)
 
 
 @pytest.mark.parametrize("name", ["blur_size", "ksize"])
@@ -164,9 +163,8 @@ def test_no_unit_is_too_small_or_too_large(unit, shape):
     assert wrap.dtype == np.float32
     step = 1.4e-45  # of the smallest numbers
     np.testing.assert_allclose(wrap.astype(np.float64), low_pass_wrap(base) * unit, rtol=0.01, atol=2 * step)
-    mask = denoising_mask(in_unit, power=2)
-    assert np.isfinite(mask).all()
-    assert mask.max() == 1
+    mask, expected = denoising_mask(in_unit), low_pass_wrap(base)
+    np.testing.assert_allclose(mask / mask.max(), expected / expected.max(), rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize("unit", [1e-320, 1e-300, 1e300, 1e308])
@@ -223,12 +221,5 @@ def test_a_volume_is_filtered_slice_by_slice_in_its_own_units(shape):
 def test_a_volume_of_one_slice_is_its_slice():
     base = hill(64, 80)
     assert np.array_equal(low_pass_wrap(base[None])[0], low_pass_wrap(base))
-    denoised = fundamental_scale_denoising(base[None], base[None], power=3)
-    assert np.array_equal(denoised[0], fundamental_scale_denoising(base, base, power=3))
-
-
-def test_another_box_filter_in_proportion():
-    base = hill(96, 112)
-    expected = literal(base, kernel_size(96, 51), kernel_size(96, 31))
-    np.testing.assert_allclose(low_pass_wrap(base, ksize_at_224=31), expected, atol=1e-4)
-    np.testing.assert_allclose(low_pass_wrap(base, ksize=13, ksize_at_224=91), expected, atol=1e-4)
+    denoised = fundamental_scale_denoising(base[None], base[None])
+    assert np.array_equal(denoised[0], fundamental_scale_denoising(base, base))

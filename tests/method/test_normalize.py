@@ -54,7 +54,7 @@ def test_the_result_is_contiguous_and_the_input_untouched():
 
 @pytest.mark.parametrize("value", [0, -3, 1e-30])
 def test_a_constant_map_becomes_zero_with_a_warning(value):
-    with pytest.warns(UserWarning, match="a saliency map is constant and comes out as zero: no evidence"):
+    with pytest.warns(UserWarning, match="a saliency map is constant and becomes zero: this layer has no evidence"):
         scaled = min_max_normalize(np.full((3, 4), value, np.float64))
     assert scaled.dtype == np.float32
     assert np.array_equal(scaled, np.zeros((3, 4)))

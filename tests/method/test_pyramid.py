@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from holistic_cam_plugin import pyramid_sizes, resize_image
-from holistic_cam_plugin.method.pyramid import check_images
+from holistic_cam_plugin.checks import check_images
 
 
 def test_the_papers_example():
@@ -83,8 +83,8 @@ def test_the_fast_pyramid_has_multiples_and_depths_too():
         ({"sizes": b"fast"}, TypeError, "sizes must be a sequence"),
         ({"sizes": "224"}, ValueError, "sizes must be one of fast, or shorter sides in pixels, got '224'"),
         ({"sizes": "Fast"}, ValueError, "sizes must be one of fast, or shorter sides in pixels, got 'Fast'"),
-        ({"sizes": [224, 0]}, ValueError, "every one of sizes must be at least 1"),
-        ({"sizes": [224, 300.5]}, TypeError, "every one of sizes must be an integer, got 300.5"),
+        ({"sizes": [224, 0]}, ValueError, "every item of sizes must be at least 1"),
+        ({"sizes": [224, 300.5]}, TypeError, "every item of sizes must be an integer, got 300.5"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, error, match):
@@ -182,7 +182,11 @@ def test_explicit_sizes_are_rounded_too_to_one_multiple_at_least():
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ({"height": 60, "multiple_of": 14}, ValueError, "60x56 px are no multiples of multiple_of=14: crop or pad it"),
+        (
+            {"height": 60, "multiple_of": 14},
+            ValueError,
+            "60x56 px, which are no multiples of multiple_of=14: crop",
+        ),
         ({"multiple_of": 0}, ValueError, "multiple_of must be at least 1, got 0"),
         ({"multiple_of": 14.0}, TypeError, "multiple_of must be an integer, got 14.0"),
     ],

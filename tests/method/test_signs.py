@@ -5,12 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from holistic_cam_plugin import HolisticCAM, positive_gradient_weights
 from holistic_cam_plugin.method.signs import signed_weights, split_signs
 
 SMALL = {"sizes": [64, 96]}
+
+
+def weigh(activations: Tensor, gradients: Tensor, eps: float = 1e-5) -> Tensor:
+    return positive_gradient_weights(activations[None], gradients[None], eps)[0]
 
 
 @pytest.fixture
@@ -19,33 +23,22 @@ def generator() -> torch.Generator:
 
 
 def test_both_signs_are_weighed_as_channels_of_their_own(generator):
-    activations, gradients = torch.randn(2, 2, 3, 4, 5, generator=generator)
-    signed = signed_weights(positive_gradient_weights, activations, gradients)
-    scales = split_signs([activations[0]], [signed[0]])
-    expected = torch.cat([activations.relu(), (-activations).relu()], dim=1)
-    assert torch.equal(scales[0][0], expected[0])
-    weights = positive_gradient_weights(expected, torch.cat([gradients, -gradients], dim=1))
-    assert torch.equal(scales[1][0], weights[0])
+    activations, gradients = torch.randn(2, 3, 4, 5, generator=generator)
+    signed = signed_weights(weigh, activations, gradients)
+    (split_activations,), (split_weights,) = split_signs([activations], [signed])
+    expected = torch.cat([activations.relu(), (-activations).relu()])
+    assert torch.equal(split_activations, expected)
+    assert torch.equal(split_weights, weigh(expected, torch.cat([gradients, -gradients])))
 
 
 def test_activations_of_one_sign_are_left_alone(generator):
-    activations, gradients = torch.randn(2, 2, 3, 4, 5, generator=generator)
+    activations, gradients = torch.randn(2, 3, 4, 5, generator=generator)
     activations = activations.relu()
-    weights = signed_weights(positive_gradient_weights, activations, gradients)
-    assert torch.equal(weights, positive_gradient_weights(activations, gradients))
-    scales = split_signs([activations[0]], [weights[0]])
-    assert scales[0][0] is not None
-    assert torch.equal(scales[0][0], activations[0])
-    assert torch.equal(scales[1][0], weights[0])
-
-
-def test_an_image_of_one_sign_does_not_care_for_the_batch(generator):
-    activations, gradients = torch.randn(2, 2, 3, 4, 5, generator=generator)
-    activations[0].relu_()
-    weights = signed_weights(positive_gradient_weights, activations, gradients)[0]
-    alone = signed_weights(positive_gradient_weights, activations[:1], gradients[:1])[0]
-    assert torch.equal(weights, alone)
-    assert not (weights < 0).any()
+    weights = signed_weights(weigh, activations, gradients)
+    assert torch.equal(weights, weigh(activations, gradients))
+    (split_activations,), (split_weights,) = split_signs([activations], [weights])
+    assert split_activations is activations
+    assert split_weights is weights
 
 
 def test_one_negative_scale_splits_all(generator):

@@ -1,4 +1,4 @@
-"""The two controls: a centred Gaussian, and any method with the low-pass wrap of its own map."""
+"""Control methods: a centred Gaussian, and any method with the mask of its own maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from holistic_cam_plugin import HolisticCAM, fundamental_scale_denoising, min_max_normalize
-from holistic_cam_plugin.metrics import CenteredGaussian, low_pass_wrapped
+from holistic_cam_plugin.metrics import CenteredGaussian, add_mask
 
 TARGETS = [ClassifierOutputTarget(1), ClassifierOutputTarget(2)]
 
@@ -46,16 +46,16 @@ class TestCenteredGaussian:
         assert narrow < wide
 
     @pytest.mark.parametrize("sigma", [0, -1, float("nan"), float("inf")])
-    def test_refused(self, model, sigma):
+    def test_invalid_arguments(self, model, sigma):
         with pytest.raises(ValueError, match="sigma must be a finite number above 0"):
             CenteredGaussian(model, sigma=sigma)
 
 
-class TestLowPassWrapped:
+class TestMask:
     @pytest.mark.parametrize("method", [GradCAM, LayerCAM])
-    def test_is_the_map_times_its_wrap(self, model, images, method):
-        wrapped = low_pass_wrapped(method)
-        assert wrapped.__name__ == f"LowPassWrapped{method.__name__}"
+    def test_is_the_map_times_its_mask(self, model, images, method):
+        wrapped = add_mask(method)
+        assert wrapped.__name__ == f"Masked{method.__name__}"
         assert issubclass(wrapped, method)
         plain = method(model, [model[0]])(images, TARGETS)
         expected = np.stack([min_max_normalize(fundamental_scale_denoising(one, one)) for one in plain])
@@ -66,15 +66,15 @@ class TestLowPassWrapped:
         assert expected.dtype == np.float32
 
     def test_constructor_s_options_pass_through(self, model, images):
-        cam = low_pass_wrapped(HolisticCAM)(model, [model[0]], num_scales=2, fsd=False)
+        cam = add_mask(HolisticCAM)(model, [model[0]], num_scales=2, fsd=False)
         maps = cam(images, TARGETS)
         assert cam.num_scales == 2
         assert maps.shape == (2, 64, 48)
 
     def test_under_a_meta_method(self, model, images):
-        cam = SESS(model, [model[0]], base_method=low_pass_wrapped(GradCAM), num_scales=2)
+        cam = SESS(model, [model[0]], base_method=add_mask(GradCAM), num_scales=2)
         assert np.isfinite(cam(images[:1], TARGETS[:1])).all()
 
     def test_needs_a_class(self, model):
         with pytest.raises(TypeError, match="base_method must be a class, such as GradCAM"):
-            low_pass_wrapped(GradCAM(model, [model[0]]))
+            add_mask(GradCAM(model, [model[0]]))

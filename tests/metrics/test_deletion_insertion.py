@@ -12,7 +12,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 from torchvision.transforms.functional import gaussian_blur
 
-from holistic_cam_plugin.metrics import Curve, Deletion, FidelityCurves, Insertion, OverAll, blurred
+from holistic_cam_plugin.metrics import Curve, Deletion, FidelityCurves, Insertion, OverAll, blur
 
 TARGET = [ClassifierOutputTarget(0)]
 
@@ -112,7 +112,7 @@ class TestSteps:
             assert curve.shares[1] * 224 * 224 == 224 * 8
 
     @pytest.mark.parametrize(("name", "value", "error"), [("step", 0, ValueError), ("step", 1.5, TypeError)])
-    def test_refused(self, name, value, error):
+    def test_invalid_arguments(self, name, value, error):
         with pytest.raises(error, match=name):
             Deletion(**{name: value})
         with pytest.raises(ValueError, match="batch_size"):
@@ -122,15 +122,15 @@ class TestSteps:
 class TestBaselines:
     def test_insertion_begins_with_the_blurred_image(self):
         images = torch.randn(1, 3, 16, 20, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(blurred(images), gaussian_blur(images, [11, 11], [5.0, 5.0]))
+        torch.testing.assert_close(blur(images), gaussian_blur(images, [11, 11], [5.0, 5.0]))
         model = conv_net()
         curve = Insertion().curves(images, np.zeros((1, 16, 20)), TARGET, model)
-        ends = model(torch.cat([blurred(images), images])).softmax(dim=1)[:, 0]
+        ends = model(torch.cat([blur(images), images])).softmax(dim=1)[:, 0]
         np.testing.assert_allclose(curve.scores[0, [0, -1]], ends.detach().numpy(), rtol=1e-5)
 
     def test_tiny_images_need_another_one(self):
         model = Linear(torch.ones(1, 5, 5))
-        with pytest.raises(ValueError, match="5x5 px are smaller than the blur's window of 11 px: pass a baseline"):
+        with pytest.raises(ValueError, match="5x5 px are smaller than half of the blur's kernel of 11 px: pass"):
             Insertion()(torch.ones(1, 1, 5, 5), np.zeros((1, 5, 5)), TARGET, model)
 
     def test_own_baseline_must_fit(self):
@@ -152,7 +152,7 @@ class TestAgainstOthers:
     def literal(self, image, saliency_map, category, model, insertion):
         """Published procedure, one copy at a time."""
         order = sorted(range(saliency_map.size), key=lambda place: -saliency_map.flat[place])
-        start, finish = (blurred(image[None])[0], image) if insertion else (image, torch.zeros_like(image))
+        start, finish = (blur(image[None])[0], image) if insertion else (image, torch.zeros_like(image))
         copy, curve = start.clone().flatten(1), []
         for first in range(0, len(order) + 1, 120):
             with torch.no_grad():
@@ -199,7 +199,7 @@ class TestAgainstOthers:
 
         model = conv_net()
         expected = {}
-        for name, baseline in (("deletion", None), ("insertion", blurred)):
+        for name, baseline in (("deletion", None), ("insertion", blur)):
             oracle = metrics.DeletionInsertionMetric(
                 GivenMaps(model), lambda logits: logits.softmax(dim=-1), steps=28, baseline=baseline
             )
@@ -210,7 +210,7 @@ class TestAgainstOthers:
         assert curves.insertion.area().mean() == pytest.approx(expected["insertion"], rel=1e-5)
 
 
-def test_over_all_scores_the_untouched_image_once():
+def test_over_all_scores_the_original_image_once():
     calls = []
 
     class Counting(Linear):

@@ -1,4 +1,4 @@
-"""DiFull: what the quarters see, what they can't influence, and which methods show it all the same."""
+"""DiFull: scores and gradients of the quarters, and methods whose maps leak into the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from holistic_cam_plugin import HolisticCAM, swin_reshape_transform
-from holistic_cam_plugin.metrics import DiFull, energy_pointing_game, region_mask
+from holistic_cam_plugin.metrics import DiFull, energy_pointing_game, rasterize_region
 from holistic_cam_plugin.passes.capture import Capture
 
 QUARTERS = range(4)
@@ -26,7 +26,7 @@ def grids(make_images):
 
 def outside(region, height: int, width: int, margin: int = 0) -> np.ndarray:
     left, top, right, bottom = region
-    return ~region_mask((left - margin, top - margin, right + margin, bottom + margin), height, width)
+    return ~rasterize_region((left - margin, top - margin, right + margin, bottom + margin), height, width)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97)])
@@ -46,7 +46,7 @@ def test_regions_are_the_four_quarters():
     disconnected = DiFull(nn.Identity())
     union = np.zeros((6, 8), dtype=int)
     for disconnected.quarter in QUARTERS:
-        union += region_mask(disconnected.region(6, 8), 6, 8)
+        union += rasterize_region(disconnected.region(6, 8), 6, 8)
     assert (union == 1).all()
     assert disconnected.region(7, 9) == (5, 4, 9, 7)  # the middle belongs to no quarter
 
@@ -93,7 +93,7 @@ def test_other_quarters_have_no_gradient(any_net, grids, quarter):
 
 
 def full_resolution_net() -> nn.Module:
-    """Its first layer's map has the image's size: nothing is interpolated."""
+    """The first layer's map has the image's size, so nothing is interpolated."""
     torch.manual_seed(0)
     head = [nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 6)]
     return nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.ReLU()), *head).eval()
@@ -123,7 +123,7 @@ def test_weights_of_channels_and_activations_alone_leak(make_images):
         regions = [disconnected.region(24, 32)] * 2
         assert energy_pointing_game(GradCAM(disconnected, layer, reshape)(grids, TARGETS), regions).max() < 0.9
         maps[disconnected.quarter] = EigenCAM(disconnected, layer, reshape)(grids, TARGETS)
-    # One map, whichever quarter decides: its energy is shared among the four.
+    # The map is the same for every quarter, so its energy is divided among the four.
     energies = [energy_pointing_game(maps[0], [DiFull(nn.Identity(), q).region(24, 32)] * 2) for q in QUARTERS]
     assert all(np.array_equal(maps[0], maps[quarter]) for quarter in QUARTERS)
     np.testing.assert_allclose(np.sum(energies, axis=0), 1)
@@ -156,9 +156,9 @@ def test_targets_of_the_quarter_s_own_scores(net, grids):
     assert cam.outputs.shape == (2, 6)
 
 
-def test_refused(net, grids):
+def test_invalid_arguments(net, grids):
     for quarter in (4, -1, None):
-        with pytest.raises(ValueError, match="quarters are 0 to 3"):
+        with pytest.raises(ValueError, match="quarter must be an integer from 0 to 3"):
             DiFull(net, quarter)
     disconnected = DiFull(net)
     for bad in (grids[0], grids[..., :1]):

@@ -1,4 +1,4 @@
-"""eMPRT: the entropy in closed form, the relative rise, and a model that stays as it is."""
+"""eMPRT: entropies in closed form, relative increase, and no side effects on the model."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_entropy_literally(bins):
     np.testing.assert_allclose(histogram_entropy(maps, bins), [literal_entropy(one, bins) for one in maps], atol=1e-12)
 
 
-def test_a_narrow_range_has_room_for_the_intervals():
+def test_a_narrow_range_has_room_for_the_bins():
     maps = np.full((1, 4, 4), 1e4, dtype=np.float32)
     maps[0, 0] = np.nextafter(np.float32(1e4), np.float32(2e4))
     assert histogram_entropy(maps)[0] == pytest.approx(literal_entropy(maps[0], 2))
 
 
-def test_relative_rise():
+def test_relative_increase():
     rng = np.random.default_rng(1)
     simple, complex_ = np.zeros((1, 20, 20)), rng.random((1, 20, 20))
     simple[0, :10] = 1
@@ -65,7 +65,7 @@ def test_relative_rise():
     assert np.isnan(efficient_mprt(np.zeros((1, 20, 20)), complex_)).all()
 
 
-def test_library_s_calling_form(net, images):
+def test_called_as_a_metric_of_pytorch_grad_cam(net, images):
     targets = [ClassifierOutputTarget(1), ClassifierOutputTarget(2)]
     seen = []
 
@@ -87,7 +87,7 @@ def test_library_s_calling_form(net, images):
     assert values.shape == (2,)
 
 
-def test_refused(net, images):
+def test_invalid_arguments(net, images):
     maps = np.ones((1, 4, 4))
     with pytest.raises(ValueError, match=r"same shape, got \(1, 4, 4\) and \(1, 4, 5\)"):
         efficient_mprt(maps, np.ones((1, 4, 5)))

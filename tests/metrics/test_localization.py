@@ -1,4 +1,4 @@
-"""Localisation by order: scikit-learn without ties, all orders of the ties with them, and what can't change it."""
+"""Localisation by order: scikit-learn without ties, all orders of tied pixels, and invariances."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INCREASING = {
 
 
 def literal_precision(order: list[int], inside: list[bool]) -> float:
-    """Mean over the region's pixels of the precision at their places."""
+    """Mean over the region's pixels of the precision at their ranks."""
     found, total = 0, 0.0
     for place, pixel in enumerate(order, start=1):
         if inside[pixel]:
@@ -90,14 +90,14 @@ def test_iou_is_the_best_of_all_thresholds(saliency_map, mask):
 
 @settings(deadline=None)
 @given(tied, masks, st.sampled_from(sorted(INCREASING)))
-def test_increasing_transforms_change_nothing(saliency_map, mask, name):
+def test_increasing_transforms_do_not_matter(saliency_map, mask, name):
     transformed = INCREASING[name](saliency_map)
     assume(len(np.unique(transformed)) == len(np.unique(saliency_map)))
     for measure in (average_precision, best_iou):
         assert measure(transformed[None], [mask]) == measure(saliency_map[None], [mask])
 
 
-def test_a_constant_map_knows_nothing():
+def test_a_constant_map_scores_as_a_random_order():
     maps, box = np.ones((1, 224, 224), dtype=np.float32), (0, 0, 56, 224)
     harmonic = (1 / np.arange(1, 224**2 + 1)).sum()
     expected = 0.25 + 0.75 * (harmonic - 1) / (224**2 - 1)
@@ -118,7 +118,7 @@ def test_bounds():
     assert best_iou(wrong[None], [mask])[0] == pytest.approx(8 / 48)
 
 
-def test_a_dot_is_next_to_nothing():
+def test_a_single_point_scores_low():
     dot = np.zeros((1, 40, 40))
     dot[0, 20, 20] = 1
     box = (10, 10, 30, 30)
@@ -126,7 +126,7 @@ def test_a_dot_is_next_to_nothing():
     assert best_iou(dot, [box]) == 0.25
 
 
-def test_maps_of_a_batch_are_apart():
+def test_maps_of_a_batch_are_independent():
     rng = np.random.default_rng(1)
     maps, regions = rng.random((3, 6, 8)), [(0, 0, 3, 4), [(1, 1, 3, 3), (5, 0, 8, 6)], rng.random((6, 8)) > 0.5]
     for measure in (average_precision, best_iou):
@@ -137,22 +137,22 @@ def test_maps_of_a_batch_are_apart():
 
 
 @pytest.mark.parametrize(("metric", "measure"), [(AveragePrecision, average_precision), (BestIoU, best_iou)])
-def test_library_s_calling_form(metric, measure):
-    class Untouched(nn.Module):
+def test_called_as_a_metric_of_pytorch_grad_cam(metric, measure):
+    class NotRun(nn.Module):
         def forward(self, images):
             raise AssertionError("the model must not run")
 
     images, targets = torch.ones(2, 3, 6, 8), [ClassifierOutputTarget(0)] * 2
     maps, regions = np.random.default_rng(2).random((2, 6, 8)), [(0, 0, 3, 4), (2, 2, 8, 6)]
-    np.testing.assert_array_equal(metric(regions)(images, maps, targets, Untouched()), measure(maps, regions))
+    np.testing.assert_array_equal(metric(regions)(images, maps, targets, NotRun()), measure(maps, regions))
     with pytest.raises(ValueError, match="got 2 regions for 1 maps"):
-        metric(regions)(images[:1], maps[:1], targets[:1], Untouched())
+        metric(regions)(images[:1], maps[:1], targets[:1], NotRun())
     with pytest.raises(ValueError, match=r"shape .* of the images"):
-        metric(regions)(images, maps[:, :4], targets, Untouched())
+        metric(regions)(images, maps[:, :4], targets, NotRun())
 
 
 @pytest.mark.parametrize("measure", [average_precision, best_iou])
-def test_refused(measure):
+def test_invalid_arguments(measure):
     maps = np.zeros((2, 6, 8))
     with pytest.raises(ValueError, match=r"covers the whole map in image \[1\]"):
         measure(maps, [(0, 0, 3, 4), (0, 0, 8, 6)])

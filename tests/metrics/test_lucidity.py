@@ -1,4 +1,4 @@
-"""Lucidity: closed forms, and photographs on which a dot in the object deceives the energy pointing game."""
+"""Lucidity: closed forms, and a single point, which deceives the energy pointing game."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_ends_of_the_scale():
     assert lucidity(np.ones((1, 8, 10)), [(0, 0, 10, 8)]) == 1
 
 
-def test_library_s_calling_form():
+def test_called_as_a_metric_of_pytorch_grad_cam():
     images, targets = torch.ones(2, 3, 8, 10), [ClassifierOutputTarget(0)] * 2
     maps = np.random.default_rng(0).random((2, 8, 10)) ** 3
     metric = Lucidity([BOX, np.eye(8, 10, dtype=bool)], share=0.2)
@@ -47,8 +47,8 @@ def test_library_s_calling_form():
         metric(images[:1], maps[:1], targets[:1], nn.Identity())
 
 
-def test_refused():
-    with pytest.raises(ValueError, match="go down to -1"):
+def test_invalid_arguments():
+    with pytest.raises(ValueError, match="must not be negative, got a minimum of -1"):
         lucidity(-np.ones((1, 8, 10)), [BOX])
     for share in (1, -0.1, float("nan")):
         with pytest.raises(ValueError, match="share must be"):
@@ -58,7 +58,7 @@ def test_refused():
 
 
 @pytest.mark.skipif(not OBJECTS.is_dir(), reason=f"the photographs with object masks are not in {OBJECTS}")
-def test_one_pixel_deceives_the_pointing_game_alone():
+def test_one_pixel_deceives_the_pointing_game_only():
     rows = list(csv.DictReader((OBJECTS / "labels.csv").open()))[::8]
     masks = np.stack([cv2.imread(str(OBJECTS / row["mask"]), cv2.IMREAD_GRAYSCALE) > 127 for row in rows])
     dots = np.zeros(masks.shape)

@@ -1,4 +1,4 @@
-"""Energy-based pointing game: closed forms, unions, boxes and masks, and what is refused."""
+"""Energy-based pointing game: closed forms, boxes and masks, invalid arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from holistic_cam_plugin.metrics import EnergyPointingGame, energy_pointing_game, region_mask
+from holistic_cam_plugin.metrics import EnergyPointingGame, energy_pointing_game, rasterize_region
 
 FLAT = np.ones((1, 8, 10), dtype=np.float32)
 
@@ -31,13 +31,13 @@ FLAT = np.ones((1, 8, 10), dtype=np.float32)
         (torch.ones(8, 10, dtype=torch.bool), 1),
     ],
 )
-def test_share_of_a_flat_map(region, share):
+def test_share_of_a_constant_map(region, share):
     assert energy_pointing_game(FLAT, [region]) == pytest.approx(share)
-    assert region_mask(region, 8, 10).sum() == pytest.approx(share * 80)
+    assert rasterize_region(region, 8, 10).sum() == pytest.approx(share * 80)
 
 
 def test_columns_and_rows_are_not_mixed_up():
-    mask = region_mask((2, 1, 5, 3), 8, 10)
+    mask = rasterize_region((2, 1, 5, 3), 8, 10)
     rows, columns = np.nonzero(mask)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (1, 2, 2, 4)
 
@@ -60,45 +60,45 @@ def test_top_points():
     assert energy_pointing_game(FLAT, [(0, 0, 10, 1)], top_k=10) == 1  # equal pixels row by row
 
 
-def test_a_map_without_energy_points_nowhere():
+def test_a_map_of_zeros_scores_zero():
     assert energy_pointing_game(FLAT * 0, [(0, 0, 10, 8)]) == 0
 
 
-def test_library_s_calling_form():
-    class Untouched(nn.Module):
+def test_called_as_a_metric_of_pytorch_grad_cam():
+    class NotRun(nn.Module):
         def forward(self, images):
             raise AssertionError("the model must not run")
 
     images, targets = torch.ones(2, 3, 8, 10), [ClassifierOutputTarget(0)] * 2
     metric = EnergyPointingGame([(0, 0, 5, 8), np.eye(8, 10, dtype=bool)], top_k=None)
-    np.testing.assert_allclose(metric(images, np.repeat(FLAT, 2, axis=0), targets, Untouched()), [0.5, 0.1])
+    np.testing.assert_allclose(metric(images, np.repeat(FLAT, 2, axis=0), targets, NotRun()), [0.5, 0.1])
     with pytest.raises(ValueError, match="got 2 regions for 1 maps"):
-        metric(images[:1], FLAT, targets[:1], Untouched())
+        metric(images[:1], FLAT, targets[:1], NotRun())
 
 
 @pytest.mark.parametrize(
     ("region", "error", "message"),
     [
-        ((5, 0, 5, 8), ValueError, "an empty box"),
-        ((5, 0, 2, 8), ValueError, "must be x_min < x_max"),
-        ((0, 0, float("nan"), 8), ValueError, "an empty box"),
+        ((5, 0, 5, 8), ValueError, r"got \[5, 0, 5, 8\]"),
+        ((5, 0, 2, 8), ValueError, "must have x_min < x_max"),
+        ((0, 0, float("nan"), 8), ValueError, "must have x_min < x_max"),
         ((10, 0, 20, 8), ValueError, "covers no pixel of the 8x10 map"),
         ((0.6, 0.6, 1.4, 1.4), ValueError, "covers no pixel"),
         (np.zeros((8, 10), dtype=bool), ValueError, "covers no pixel"),
         (np.zeros((0, 4)), ValueError, "covers no pixel"),
         (np.ones((10, 8), dtype=bool), ValueError, r"must have the map's size 8x10, got shape \(10, 8\)"),
         (np.ones(10, dtype=bool), ValueError, "must have the map's size"),
-        (np.ones((8, 10)), ValueError, r"boxes must have the shape \(N, 4\).*booleans"),
+        (np.ones((8, 10)), ValueError, r"boxes must have the shape \(N, 4\).*boolean"),
         (["a"], TypeError, "boxes .numbers. or a boolean mask"),
     ],
 )
-def test_refused_regions(region, error, message):
+def test_invalid_regions(region, error, message):
     with pytest.raises(error, match=message):
         energy_pointing_game(FLAT, [region])
 
 
-def test_refused_maps_and_counts():
-    with pytest.raises(ValueError, match="go down to -1"):
+def test_invalid_maps_and_counts():
+    with pytest.raises(ValueError, match="must not be negative, got a minimum of -1"):
         energy_pointing_game(-FLAT, [(0, 0, 1, 1)])
     with pytest.raises(ValueError, match="NaN"):
         energy_pointing_game(FLAT * np.nan, [(0, 0, 1, 1)])

@@ -1,4 +1,4 @@
-"""What holds for every map in [0, 1], whatever its size, its plateaus or its denormal numbers."""
+"""Properties of the metrics for any map in [0, 1], with plateaus and denormal numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holistic_cam_plugin.metrics import (
     energy_pointing_game,
     histogram_entropy,
     lucidity,
-    relevance_ranks,
+    rank_pixels,
     similarity,
     tied_pixels,
 )
@@ -56,7 +56,7 @@ def test_localisation_lies_between_0_and_1(cams, data):
 
 @some
 @given(maps(), st.sampled_from([2.0**-900, 2.0**-100, 2.0**100, 2.0**900]))
-def test_no_figure_depends_on_the_unit(cams, unit):
+def test_no_score_depends_on_the_unit(cams, unit):
     mask = np.zeros(cams.shape[1:], bool)
     mask[0] = True
     cams = cams.astype(np.float64)
@@ -64,7 +64,7 @@ def test_no_figure_depends_on_the_unit(cams, unit):
         assert measure(cams * unit, [mask]) == measure(cams, [mask])
     for measure in (histogram_entropy, tied_pixels):
         assert measure(cams * unit) == measure(cams)
-    np.testing.assert_array_equal(relevance_ranks(cams * unit), relevance_ranks(cams))
+    np.testing.assert_array_equal(rank_pixels(cams * unit), rank_pixels(cams))
 
 
 @some
@@ -76,14 +76,14 @@ def test_complexity_lies_between_0_and_that_of_noise(cams, bins):
 @some
 @given(maps())
 def test_ranks_are_a_permutation_in_descending_order(cams):
-    order = np.argsort(relevance_ranks(cams).ravel())
+    order = np.argsort(rank_pixels(cams).ravel())
     assert (np.diff(cams.ravel()[order]) <= 0).all()
     assert 0 <= tied_pixels(cams)[0] <= 1
 
 
 @some
 @given(maps(11, 14), maps(11, 14))
-def test_likeness_is_symmetric_and_at_most_1(first, second):
+def test_similarity_is_symmetric_and_at_most_1(first, second):
     height, width = np.minimum(first.shape, second.shape)[1:]
     a, b = first[0, :height, :width], second[0, :height, :width]
     there, back, same = similarity(a, b), similarity(b, a), similarity(a, a)

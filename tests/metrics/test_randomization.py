@@ -1,4 +1,4 @@
-"""Parameter randomisation: exactly the named layers change, and never the user's model."""
+"""Parameter randomisation: only the named layers change, and never the original model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from holistic_cam_plugin.metrics import (
     cascading_randomization,
     independent_randomization,
-    parameter_layers,
+    list_parameter_layers,
     similarity,
 )
 
@@ -64,7 +64,7 @@ def changed(a: nn.Module, b: nn.Module) -> set[str]:
 
 
 def test_default_layers_from_the_output_to_the_input(model):
-    assert parameter_layers(model) == ORDER
+    assert list_parameter_layers(model) == ORDER
     assert [name for name, _ in cascading_randomization(model)] == ORDER
     assert [name for name, _ in independent_randomization(model)] == ORDER
 
@@ -105,7 +105,7 @@ def test_chosen_layers_in_the_given_order(model):
 
 
 @pytest.mark.parametrize("randomization", [cascading_randomization, independent_randomization])
-def test_user_s_model_and_random_state_are_untouched(model, randomization):
+def test_user_s_model_and_random_state_are_unchanged(model, randomization):
     before = copy.deepcopy(model.state_dict())
     flags = [(module.training, [p.requires_grad for p in module.parameters()]) for module in model.modules()]
     parameters = list(map(id, model.parameters()))
@@ -151,20 +151,20 @@ def test_initial_distributions(model):
 
 
 @pytest.mark.parametrize("randomization", [cascading_randomization, independent_randomization])
-def test_refused_layers(model, randomization):
+def test_invalid_layers(model, randomization):
     with pytest.raises(ValueError, match="no module named 'layer4'"):
         list(randomization(model, ["5", "layer4"]))
     with pytest.raises(ValueError, match="module '4' has no parameters"):
         list(randomization(model, ["4"]))
 
 
-def test_the_check_as_documented(model):
+def test_the_example_of_the_module(model):
     model.eval()
     image, targets = torch.randn(1, 3, 32, 32), [ClassifierOutputTarget(1)]
-    untouched = GradCAM(model, [model.get_submodule("1")])(image, targets)
-    assert similarity(untouched[0], untouched[0]) == (1, 1)
+    expected = GradCAM(model, [model.get_submodule("1")])(image, targets)
+    assert similarity(expected[0], expected[0]) == (1, 1)
     values = []
     for _, randomized in cascading_randomization(model, seed=1):
         cams = GradCAM(randomized, [randomized.get_submodule("1")])(image, targets)
-        values.append(similarity(untouched[0], cams[0]).ssim)
+        values.append(similarity(expected[0], cams[0]).ssim)
     assert max(values) < 0.999

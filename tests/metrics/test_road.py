@@ -1,4 +1,4 @@
-"""ROAD: shares removed, closed forms, the library's own figures, and the seed."""
+"""ROAD: removed shares, closed forms, agreement with pytorch-grad-cam, and the seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
 from torch import nn
 
-from holistic_cam_plugin.metrics import RelativeROAD, RoadScores, SeededROADCombined
+from holistic_cam_plugin.metrics import RelativeROAD, ROADScores, SeededROADCombined
 
 TARGET = [ClassifierOutputTarget(0)]
 PERCENT = (20, 40, 60, 80)
@@ -74,19 +74,19 @@ class TestSharesRemoved:
                 assert set(most) == set(order[: len(most)])
                 assert set(least) == set(order[len(order) - len(least) :])
 
-    def test_the_library_removes_whole_plateaus(self, images, maps):
-        # Why the relative form breaks ties: here nothing is left of the image at percentile 20, 40, 60 and 80.
+    def test_road_combined_removes_whole_plateaus(self, images, maps):
+        # The reason for breaking ties: nothing of the image is left at the percentiles 20, 40, 60 and 80.
         model = Recorder()
         sparse = np.where(maps > 0.96, maps, 0)[:1]
         with np.errstate(all="ignore"):
             ROADCombined(list(PERCENT))(images[:1], sparse, TARGET, model)
         removed = [int((copy != images[0]).any(dim=0).sum()) for copy in model.seen]
-        assert removed[9::2] == [600] * 4  # untouched and imputed copies take turns; least relevant first comes first
+        assert removed[9::2] == [600] * 4  # original and imputed copies take turns; least relevant first comes first
 
-    def test_an_image_of_which_the_library_removes_everything_has_no_figure(self, images, maps):
+    def test_an_image_of_which_everything_is_removed_scores_nan(self, images, maps):
         model = conv_net()
         flat = np.stack([np.where(maps[0] > 0.96, maps[0], 0), maps[1]])
-        with pytest.warns(UserWarning, match=r"removes all of image \[0\] at once.*RelativeROAD does"):
+        with pytest.warns(UserWarning, match=r"image \[0\] scores NaN: .* removes all pixels; use RelativeROAD"):
             figures = SeededROADCombined()(images, flat, TARGET * 2, model)
         assert np.isnan(figures[0])
         np.testing.assert_array_equal(figures[1:], SeededROADCombined()(images[1:], maps[1:], TARGET, model))
@@ -96,11 +96,11 @@ class TestSharesRemoved:
 
 class TestClosedForms:
     def test_uniform_image(self, maps):
-        # Imputation without noise gives back what was there.
+        # Imputation without noise reconstructs the removed pixels.
         images = torch.full((2, 3, 20, 30), 0.7)
         scores = RelativeROAD(noise=0).scores(images, maps, TARGET * 2, conv_net())
         np.testing.assert_allclose(scores.relative(), 0, atol=1e-5)
-        np.testing.assert_allclose(scores.least_first, np.repeat(scores.untouched[:, None], 4, axis=1), rtol=1e-5)
+        np.testing.assert_allclose(scores.lerf, np.repeat(scores.original[:, None], 4, axis=1), rtol=1e-5)
 
     def test_one_decisive_pixel(self):
         # Removed among the most relevant it is imputed from zeros; removed among the least relevant it stays.
@@ -108,11 +108,11 @@ class TestClosedForms:
         for sign in (1, -1):
             metric = RelativeROAD(noise=0, score=raw)
             scores = metric.scores(image, sign * (image[:, 0] + torch.rand(1, 10, 10) / 2), TARGET, Recorder())
-            right, wrong = (scores.least_first, scores.most_first)[::sign]
+            right, wrong = (scores.lerf, scores.morf)[::sign]
             np.testing.assert_allclose(right, 1, atol=1e-6)
             np.testing.assert_allclose(wrong, 0, atol=1e-6)
             np.testing.assert_allclose(scores.relative(), sign, atol=1e-6)
-            np.testing.assert_allclose(scores.halved(), sign / 2, atol=1e-6)
+            np.testing.assert_allclose(scores.absolute(), sign / 2, atol=1e-6)
 
     def test_noise(self):
         metric = RelativeROAD([50], noise=0.1, score=raw)
@@ -122,31 +122,31 @@ class TestClosedForms:
         assert float(imputed[imputed != 0].std()) == pytest.approx(0.1, rel=0.1)
 
     def test_forms(self):
-        scores = RoadScores(np.array([0.5, 0]), np.array([[0.4, 0.2], [1, 1]]), np.array([[0.1, 0.1], [0, 0]]))
+        scores = ROADScores(np.array([0.5, 0]), np.array([[0.4, 0.2], [1, 1]]), np.array([[0.1, 0.1], [0, 0]]))
         np.testing.assert_allclose(scores.relative(), [0.4, np.nan])
-        np.testing.assert_allclose(scores.halved(), [0.1, 0.5])
+        np.testing.assert_allclose(scores.absolute(), [0.1, 0.5])
 
 
 class TestLibrary:
-    def test_seeded_form_is_the_library_s(self, images, maps):
+    def test_seeded_form_equals_road_combined(self, images, maps):
         model, targets = conv_net(), [ClassifierOutputTarget(2), ClassifierOutputTarget(0)]
         expected = []
         for image, saliency_map, target in zip(images, maps, targets, strict=True):
             torch.manual_seed(7)
-            library = ROADCombined(percentiles=[20, 40, 60, 80])
+            combined = ROADCombined(percentiles=[20, 40, 60, 80])
             softmax_target = [ClassifierOutputSoftmaxTarget(target.category)]
-            expected += library(image[None], saliency_map[None], softmax_target, model).tolist()
+            expected += combined(image[None], saliency_map[None], softmax_target, model).tolist()
         np.testing.assert_allclose(SeededROADCombined(seed=7)(images, maps, targets, model), expected, rtol=1e-6)
 
-    def test_halved_form_agrees_where_nothing_is_tied(self, images, maps):
+    def test_absolute_form_agrees_without_ties(self, images, maps):
         model, targets = conv_net(), TARGET * 2
-        halved = RelativeROAD().scores(images, maps, targets, model).halved()
-        np.testing.assert_allclose(halved, SeededROADCombined()(images, maps, targets, model), atol=2e-4)
+        absolute = RelativeROAD().scores(images, maps, targets, model).absolute()
+        np.testing.assert_allclose(absolute, SeededROADCombined()(images, maps, targets, model), atol=2e-4)
 
 
 class TestSeed:
     @pytest.mark.parametrize("metric", [RelativeROAD, SeededROADCombined])
-    def test_same_seed_same_figure(self, metric, images, maps):
+    def test_same_seed_same_score(self, metric, images, maps):
         model = conv_net()
         first = metric(seed=1)(images, maps, TARGET * 2, model)
         torch.manual_seed(99)
@@ -175,7 +175,7 @@ def conv_net_without_seed() -> nn.Module:
 @pytest.mark.parametrize("metric", [RelativeROAD, SeededROADCombined])
 @pytest.mark.parametrize("percent", [[], [0], [100], [20, -1], [float("nan")]])
 def test_percentages_out_of_range(metric, percent):
-    with pytest.raises(ValueError, match=r"percent.* must be above 0 and below 100"):
+    with pytest.raises(ValueError, match=r"percent.* must be a list of values above 0 and below 100"):
         metric(percent)
 
 

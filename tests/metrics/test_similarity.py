@@ -60,14 +60,14 @@ def test_spearman_sees_the_order_alone():
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (A, B[:, :12], "different sizes"),
-        (A[:10], B[:10], "at least 11 px a side"),
+        (A, B[:, :12], "must have the same size"),
+        (A[:10], B[:10], "at least 11 px per side"),
         (A * 2, B, r"must lie in \[0, 1\]"),
         (A - 1, B, r"must lie in \[0, 1\]"),
         (A * np.nan, B, "NaN"),
         (A[None], B[None], "must be a batch"),
     ],
 )
-def test_refused(a, b, message):
+def test_invalid_arguments(a, b, message):
     with pytest.raises(ValueError, match=message):
         similarity(a, b)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers
-from holistic_cam_plugin.passes.modes import eval_mode, unwrapped
+from holistic_cam_plugin.passes.model_state import eval_mode, unwrap_model
 
 
 class InPlace(nn.Module):
@@ -172,8 +172,8 @@ def test_the_reshape_transform_makes_maps_of_activations_and_gradients():
 @pytest.mark.parametrize(
     ("transform", "match"),
     [
-        (None, r"'1' \(Linear\) gives activations of shape \(2, 3, 6\), .*; transformers need a reshape_transform"),
-        (lambda tokens: tokens[0], r"'1' \(Linear\) gives activations of shape \(3, 6\), not \(B, C, h, w\)$"),
+        (None, r"'1' \(Linear\) returns activations of shape \(2, 3, 6\), .*; transformers need a reshape_transform"),
+        (lambda tokens: tokens[0], r"'1' \(Linear\) returns activations of shape \(3, 6\), not \(B, C, h, w\)$"),
     ],
 )
 def test_activations_that_are_no_maps_are_refused(transform, match):
@@ -199,7 +199,7 @@ def test_a_layer_without_influence_is_named():
 
 def test_a_layer_that_returns_no_tensor_is_named():
     model = nn.Sequential(nn.Flatten(2), nn.LSTM(64, 4))
-    with pytest.raises(TypeError, match=r"'1' \(LSTM\) returns a tuple, not a tensor: choose a layer inside it"):
+    with pytest.raises(TypeError, match=r"'1' \(LSTM\) returns a tuple, not a tensor: pass a layer inside it"):
         Capture(model, [model[1]])(X)
     assert not model[1]._forward_hooks
 
@@ -219,14 +219,14 @@ def test_evaluation_mode_restores_every_modules_own_flag(net):
 
 def test_wrappers_are_taken_off_also_nested_ones(net):
     compiled = torch.compile(net, backend="eager")
-    assert unwrapped(net) is unwrapped(nn.DataParallel(net)) is unwrapped(compiled) is net
-    assert unwrapped(torch.compile(nn.DataParallel(net), backend="eager")) is net
+    assert unwrap_model(net) is unwrap_model(nn.DataParallel(net)) is unwrap_model(compiled) is net
+    assert unwrap_model(torch.compile(nn.DataParallel(net), backend="eager")) is net
 
 
 def test_distributed_data_parallel_is_taken_off(net):
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
-        assert unwrapped(nn.parallel.DistributedDataParallel(net)) is net
+        assert unwrap_model(nn.parallel.DistributedDataParallel(net)) is net
     finally:
         torch.distributed.destroy_process_group()
 

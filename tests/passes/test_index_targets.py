@@ -55,7 +55,7 @@ def test_entries_carry_gradients():
 @pytest.mark.parametrize(
     ("target", "error", "match"),
     [
-        ([1, 2], ValueError, "got 2 targets for 3 images: name one an image, or an integer for all of them"),
+        ([1, 2], ValueError, "got 2 targets for 3 images: pass one per image, or an integer for all"),
         ([], ValueError, "got 0 targets for 3 images"),
         (torch.tensor([1, 2]), ValueError, "got 2 targets for 3 images"),
         (torch.zeros(3, 1, dtype=torch.long), ValueError, r"a tensor of targets must be \(B,\), got shape \(3, 1\)"),
@@ -78,14 +78,14 @@ def test_other_targets_are_refused(target, error, match):
 @pytest.mark.parametrize(
     ("index", "output", "match"),
     [
-        (4, CLASSES[0], r"target \(4,\) is no entry of an image's output of shape \(4,\)"),
+        (4, CLASSES[0], r"target \(4,\) is no entry of an output of shape \(4,\)"),
         (-5, CLASSES[0], r"target \(-5,\) is no entry"),
         (
             2,
             DENSE[0],
-            r"target \(2,\) is no entry of an image's output of shape \(4, 5, 6\): give a tuple of 3 indices",
+            r"target \(2,\) is no entry of an output of shape \(4, 5, 6\): pass a tuple of 3 indices",
         ),
-        ((1, 0, 2), CLASSES[0], r"target \(1, 0, 2\) is no entry .* shape \(4,\): give a class index, or a list"),
+        ((1, 0, 2), CLASSES[0], r"target \(1, 0, 2\) is no entry .* shape \(4,\): pass a class index, or a list"),
         ((2, 5, 0), DENSE[0], r"target \(2, 5, 0\) is no entry"),
     ],
 )
@@ -97,5 +97,5 @@ def test_an_index_outside_of_the_output_is_refused(index, output, match):
 
 def test_detections_have_no_entries():
     (target,) = index_targets(1, 1)
-    with pytest.raises(TypeError, match=r"target \(1,\) is an entry of a tensor, the model returned a dict an image"):
+    with pytest.raises(TypeError, match=r"target \(1,\) needs a tensor, but the model returned a dict per image"):
         target({"boxes": CLASSES})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from holistic_cam_plugin.passes.outputs import check_outputs, detached, joined, native_outputs
+from holistic_cam_plugin.passes.outputs import check_outputs, detach_outputs, join_outputs, rescale_outputs
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (2,), (2, 7, 3), (2, 5, 8, 8)])
@@ -60,14 +60,14 @@ def test_detections_pass_where_they_are_welcome():
 
 @pytest.mark.parametrize("shape", [(), (3, 5)])
 def test_a_first_dimension_that_is_not_the_batch_is_refused(shape):
-    with pytest.raises(ValueError, match="for 2 images: its first dimension is not the batch"):
+    with pytest.raises(ValueError, match="for 2 images, not one row per image"):
         check_outputs(torch.zeros(shape), 2)
 
 
 def test_dense_outputs_come_back_to_the_native_extent_with_their_gradients():
     ramp = torch.linspace(0, 1, 40).expand(1, 2, 40, 40)
     outputs = ramp.clone().requires_grad_()
-    native = native_outputs(outputs, (80, 80), (20, 20), (10, 10))
+    native = rescale_outputs(outputs, (80, 80), (20, 20), (10, 10))
     torch.testing.assert_close(native[0, 0, 5], torch.linspace(0, 1, 40).view(10, 4).mean(dim=1), atol=0.02, rtol=0)
     gradient = torch.autograd.grad(native[:, 1].sum(), outputs)[0]
     assert (gradient[:, 0] == 0).all()
@@ -78,18 +78,18 @@ def test_dense_outputs_come_back_to_the_native_extent_with_their_gradients():
 @pytest.mark.parametrize("extent", [None, (40, 40)])
 def test_dense_outputs_of_the_right_or_of_unknown_extent_stay(extent):
     outputs = torch.rand(1, 2, 40, 40)
-    assert native_outputs(outputs, (80, 80), (40, 40), extent) is outputs
+    assert rescale_outputs(outputs, (80, 80), (40, 40), extent) is outputs
 
 
 def test_dense_outputs_of_volumes_are_resized_trilinearly():
     outputs = torch.rand(1, 2, 6, 8, 8)
     expected = F.interpolate(outputs, size=(3, 4, 4), mode="trilinear", align_corners=False)
-    torch.testing.assert_close(native_outputs(outputs, (6, 8, 8), (3, 4, 4), (3, 4, 4)), expected)
+    torch.testing.assert_close(rescale_outputs(outputs, (6, 8, 8), (3, 4, 4), (3, 4, 4)), expected)
 
 
 def test_rows_of_classes_are_the_same_at_every_size():
     outputs = torch.rand(2, 5)
-    assert native_outputs(outputs, (80, 80), (40, 40), None) is outputs
+    assert rescale_outputs(outputs, (80, 80), (40, 40), None) is outputs
 
 
 def test_detections_come_back_to_native_pixels_with_their_gradients():
@@ -100,7 +100,7 @@ def test_detections_come_back_to_native_pixels_with_their_gradients():
         "masks": torch.ones(1, 1, 120, 80),
         "scores": torch.tensor([0.9]),
     }
-    (native,) = native_outputs([found], (120, 80), (40, 40), None)
+    (native,) = rescale_outputs([found], (120, 80), (40, 40), None)
     assert native["boxes"].tolist() == [[10.0, 10.0, 30.0, 30.0]]
     assert native["keypoints"].tolist() == [[[20.0, 20.0, 1.0]]]
     assert native["masks"].shape == (1, 1, 40, 40)
@@ -111,21 +111,21 @@ def test_detections_come_back_to_native_pixels_with_their_gradients():
 
 def test_an_image_without_detections_comes_back():
     found = {"boxes": torch.zeros(0, 4), "masks": torch.zeros(0, 1, 80, 80)}
-    (native,) = native_outputs([found], (80, 80), (40, 40), None)
+    (native,) = rescale_outputs([found], (80, 80), (40, 40), None)
     assert native["boxes"].shape == (0, 4)
 
 
 def test_native_detections_are_left_alone():
     found = [{"boxes": torch.ones(1, 4)}]
-    assert native_outputs(found, (40, 40), (40, 40), None) is found
+    assert rescale_outputs(found, (40, 40), (40, 40), None) is found
 
 
 def test_batches_are_joined_and_detached():
     tensor = torch.ones(1, 2, requires_grad=True)
-    assert joined([tensor, tensor]).shape == (2, 2)
-    assert not detached(tensor * 2).requires_grad
+    assert join_outputs([tensor, tensor]).shape == (2, 2)
+    assert not detach_outputs(tensor * 2).requires_grad
     found = {"scores": tensor * 2, "name": "a"}
-    first, second = joined([[found], detached([found])])
+    first, second = join_outputs([[found], detach_outputs([found])])
     assert first is found
     assert not second["scores"].requires_grad
     assert second["name"] == "a"

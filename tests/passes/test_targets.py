@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from holistic_cam_plugin.passes.targets import check_targets, predicted_targets, total_score
+from holistic_cam_plugin.passes.targets import check_targets, predict_targets, total_score
 
 
 @pytest.mark.parametrize("targets", [None, [len, len], (len, ClassifierOutputTarget(1))])
@@ -15,11 +15,11 @@ def test_one_callable_an_image_passes(targets):
 @pytest.mark.parametrize(
     ("targets", "error", "match"),
     [
-        ([len], ValueError, "got 1 targets for 2 images: name one target an image"),
+        ([len], ValueError, "got 1 targets for 2 images: pass one target per image"),
         ([len] * 3, ValueError, "got 3 targets for 2 images"),
         ([], ValueError, "got 0 targets for 2 images"),
         ([281, 282], TypeError, r"every target must be callable, such as ClassifierOutputTarget\(281\), got 281"),
-        (ClassifierOutputTarget(3), TypeError, "targets must be None or a list with one target an image"),
+        (ClassifierOutputTarget(3), TypeError, "targets must be None or a list with one target per image"),
         ("ab", TypeError, "targets must be None or a list"),
         ({0: len, 1: len}, TypeError, "targets must be None or a list"),
     ],
@@ -31,7 +31,7 @@ def test_targets_of_another_form_are_refused(targets, error, match):
 
 def test_none_means_each_images_best_class():
     outputs = torch.tensor([[0.1, 0.9, 0.2], [3.0, 1.0, 2.0]], requires_grad=True)
-    assert [target.category for target in predicted_targets(outputs)] == [1, 0]
+    assert [target.category for target in predict_targets(outputs)] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_none_means_each_images_best_class():
 )
 def test_none_on_other_outputs_names_the_shape_and_the_remedy(shape, match):
     with pytest.raises(ValueError, match=match):
-        predicted_targets(torch.zeros(shape))
+        predict_targets(torch.zeros(shape))
 
 
 def test_the_score_is_the_sum_over_the_images():
@@ -60,8 +60,8 @@ def test_the_score_is_the_sum_over_the_images():
 @pytest.mark.parametrize(
     ("target", "match"),
     [
-        (lambda output: output, r"must give one value an image, as a tensor, got shape \(2,\)"),
-        (lambda output: 3.5, "must give one value an image, as a tensor, got 3.5"),
+        (lambda output: output, r"must return one value per image, as a tensor, got shape \(2,\)"),
+        (lambda output: 3.5, "must return one value per image, as a tensor, got 3.5"),
         (lambda output: torch.tensor(1.0), "score does not depend on the target layers: nothing to explain"),
     ],
 )

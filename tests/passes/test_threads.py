@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.passes.capture import Capture
-from holistic_cam_plugin.passes.modes import eval_mode
+from holistic_cam_plugin.passes.model_state import eval_mode
 
 SMALL = {"sizes": [64, 80]}
 THREADS, ROUNDS = 4, 12
@@ -93,22 +93,41 @@ def test_a_pass_of_another_thread_is_not_recorded(net, images):
     assert found[1].requires_grad  # of its parameters, as in any thread
 
 
-def test_flags_come_back_with_the_last_one_in_evaluation_mode(net):
+def test_threads_wait_for_one_another_in_evaluation_mode(net):
     net.train()
-    inside, leave = threading.Event(), threading.Event()
+    order: list[str] = []
+    inside, other_waits = threading.Event(), threading.Event()
 
     def first() -> None:
         with eval_mode(net):
             inside.set()
-            leave.wait(60)
+            other_waits.wait(60)
+            order.append("first")
+        order.append("left")
 
     other = threading.Thread(target=first)
     other.start()
     inside.wait(60)
+    other_waits.set()
     with eval_mode(net):
-        leave.set()
-        other.join()
+        order.append("second")
         assert not any(module.training for module in net.modules())
+    other.join()
+    assert order.index("first") < order.index("second")
+    assert all(module.training for module in net.modules())
+
+
+def test_a_with_block_does_not_keep_other_threads_from_the_model(net, images):
+    expected = HolisticCAM(net, [net.layer2], **SMALL)(images)
+    net.train()
+    found = []
+    with HolisticCAM(net, [net.layer2], **SMALL) as cam:
+        other = threading.Thread(target=lambda: found.append(HolisticCAM(net, [net.layer2], **SMALL)(images)))
+        other.start()
+        other.join()
+        assert not net.training
+        assert np.array_equal(cam(images), expected)
+    assert np.array_equal(found[0], expected)
     assert all(module.training for module in net.modules())
 
 
@@ -125,10 +144,10 @@ def test_evaluation_mode_inside_evaluation_mode(net):
 def test_compiled_modules_are_eager_until_the_last_pass_ends():
     from torch._dynamo import eval_frame
 
-    from holistic_cam_plugin.passes.modes import eager
+    from holistic_cam_plugin.passes.model_state import uncompiled
 
     before = eval_frame._stance
-    first, second = eager(), eager()
+    first, second = uncompiled(), uncompiled()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

@@ -37,7 +37,7 @@ def test_neighbours_overlap_and_no_window_is_superfluous(size):
 
 
 def test_an_image_smaller_than_a_window_is_refused():
-    with pytest.raises(ValueError, match=r"can't cover an image of 100x300 px with windows of the native 224x224 px"):
+    with pytest.raises(ValueError, match=r"cannot cover 100x300 px with windows of the original 224x224 px"):
         cover((100, 300), (224, 224), 1)
 
 
@@ -114,15 +114,15 @@ def test_the_class_is_decided_once_on_the_native_image(make_images):
 
 def test_the_plain_error_names_tiles(make_images):
     model = Pointwise(64).eval()
-    with pytest.raises(ValueError, match=r"not at the pyramid's 921x921 px \(expected 64 px\)\. .* needs tiles=True"):
+    with pytest.raises(ValueError, match=r"not the pyramid's 921x921 px \(expected 64 px\)\. Pass tiles=True"):
         HolisticCAM(model, [model.act])(make_images(1))
 
 
 def test_dense_outputs_and_volumes_have_no_tiles(make_images):
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()).eval()
-    with pytest.raises(ValueError, match="explains one output an image; segmentation and detection need whole images"):
+    with pytest.raises(ValueError, match="needs one output per image: segmentation and detection need whole images"):
         HolisticCAM(model, [model[0]], tiles=True, sizes=[64, 96])(make_images(1), [lambda output: output[0].sum()])
-    with pytest.raises(ValueError, match="tiles=True covers images; volumes need"):
+    with pytest.raises(ValueError, match="tiles=True takes images only: for volumes pass num_scales=1"):
         HolisticCAM(model, [model[0]], tiles=True)(torch.rand(1, 3, 4, 16, 16))
 
 

@@ -127,7 +127,7 @@ def test_a_target_that_does_not_depend_on_the_layer(net, images):
     cam = HolisticCAM(net, [net.layer2], **SIZES)
     with pytest.raises(ValueError, match="score does not depend on the target layers: nothing to explain"):
         cam(images, [lambda output: torch.tensor(1.0)] * 2)
-    with pytest.raises(ValueError, match="must give one value an image"):
+    with pytest.raises(ValueError, match="must return one value per image"):
         cam(images, [lambda output: output] * 2)
     with pytest.raises(TypeError, match=r"every target must be callable, .* got 281"):
         cam(images, [281, 281])
@@ -160,8 +160,6 @@ def test_a_model_that_refuses_other_sizes_gets_a_hint_at_tiles(images, error):
         return x.mean((2, 3))
 
     model = Returns(pooled)
-    match = (
-        rf"at 64x64 px but not at the pyramid's 80x80 px \({error.__name__}\). A model of fixed size needs tiles=True"
-    )
+    match = rf"the model takes images of 64x64 px but not the pyramid's 80x80 px \({error.__name__}\). Pass tiles=True"
     with pytest.raises(ValueError, match=match):
         HolisticCAM(model, [model.features], **SIZES)(images)

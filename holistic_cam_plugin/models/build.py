@@ -1,0 +1,239 @@
+"""Build a model by its name, whose form tells the library.
+
+    digits                      the bundled classifier of handwritten digits, which needs no download
+    resnet50                    torchvision
+    timm/convnext_tiny          timm, also timm/hf-hub:OWNER/NAME and timm/local-dir:FOLDER
+    hf/google/vit-base-...      a transformers classifier of the Hugging Face Hub, or hf/./FOLDER on this machine
+    package.module:function     a function of the user that returns the model
+
+Only code of installed packages and of a module that the user names is run: weights are safetensors, or pickles that
+load with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+
+from holistic_cam_plugin.demo import CLASSES, SCENE_MEAN, SCENE_SIZE, SCENE_STD, load_demo_model
+from holistic_cam_plugin.errors import UsageError, describe_error, near_matches
+from holistic_cam_plugin.models.preprocessing import Preprocessing, load_processor
+from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
+
+__all__ = ["DIGITS", "BuiltModel", "build_model"]
+
+DIGITS = "digits"
+_TIMM, _HUGGING_FACE = "timm/", "hf/"
+_FOLDERS = (".", "/", "~")  # first characters of the name of a folder
+_LOCAL = ": give a local state dict with --weights FILE, or use --model digits, the bundled one"
+
+
+class BuiltModel(NamedTuple):
+    """A model with its weights, and what its library knows about it.
+
+    Attributes:
+        model: the model.
+        processor: the `processor` argument of `explainable`.
+        size: side in pixels of the model's images; None if the model itself knows it.
+        classes: class names by index; None if the model itself knows them, or nobody does.
+    """
+
+    model: nn.Module
+    processor: Any = None
+    size: int | None = None
+    classes: list[str] | None = None
+
+
+def build_model(name: str, weights: Path | None, *, untrained: bool = False) -> BuiltModel:
+    """Build the model of this name.
+
+    Args:
+        weights: file of a state dict; None for the published weights.
+        untrained: use random weights instead of published ones where this saves a download.
+
+    Raises:
+        UsageError: the model or its library does not exist, the download failed, or the weights are missing, unsafe or
+            do not fit.
+    """
+    if name == DIGITS:
+        return _build_digits(weights)
+    if name.startswith(_TIMM):
+        return _build_timm(name.removeprefix(_TIMM), weights, untrained)
+    if name.startswith(_HUGGING_FACE):
+        return _build_transformers(name.removeprefix(_HUGGING_FACE), weights)
+    if ":" in name:
+        return _call_function(name, weights)
+    return _build_torchvision(name, weights, untrained)
+
+
+def _build_digits(weights: Path | None) -> BuiltModel:
+    if weights is not None:
+        raise UsageError(f"--model {DIGITS} has weights of its own: leave out --weights")
+    size = (SCENE_SIZE, SCENE_SIZE)
+    preprocessing = Preprocessing(SCENE_MEAN, SCENE_STD, size, SCENE_SIZE, "bilinear", "bundled")
+    return BuiltModel(load_demo_model(), preprocessing, SCENE_SIZE, [f"digit {digit}" for digit in range(CLASSES)])
+
+
+def _build_torchvision(name: str, weights: Path | None, untrained: bool) -> BuiltModel:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UsageError(
+            f"torchvision has no classifier called {name!r}{near_matches(name, [*known, DIGITS])} "
+            f"(others are {DIGITS}, timm/NAME, hf/NAME or hf/./FOLDER, and package.module:function)"
+        )
+    entry = torchvision.models.get_model_weights(name).DEFAULT
+    count = len(entry.meta["categories"])
+    if weights is not None:
+        state = read_state_dict(weights)
+        entry = _find_entry(name, state, weights)
+        # RegNet's constructor computes with tensors.
+        with torch.device("cpu" if name.startswith("regnet") else "meta"):
+            last = [*_build_untrained(name, entry).state_dict()][-1]
+            count = count_classes(state, [last])
+            model = _build_untrained(name, entry, count, auxiliary=any("aux" in key.lower() for key in state))
+        load_weights(model, state, weights, name)
+    elif untrained:
+        model = _build_untrained(name, entry)
+    else:
+        with _report_failure(name, _LOCAL):
+            model = torchvision.models.get_model(name, weights="DEFAULT")
+    preset = entry.transforms()
+    classes = list(entry.meta["categories"])
+    return BuiltModel(model, preset, preset.crop_size[0], classes if count == len(classes) else None)
+
+
+def _find_entry(name: str, state: Mapping[str, Tensor], path: Path) -> WeightsEnum:
+    """Find torchvision's entry with this file name, else the first one, for images of the state dict's size."""
+    entries = sorted(torchvision.models.get_model_weights(name), key=lambda entry: Path(entry.url).name != path.name)
+    positions = state.get("encoder.pos_embedding")
+    if name.startswith("vit_") and positions is not None:
+        patch = int(name.rpartition("_")[2])
+        entries.sort(key=lambda entry: positions.shape[1:2] != ((entry.meta["min_size"][0] // patch) ** 2 + 1,))
+    return entries[0]
+
+
+def _build_untrained(
+    name: str, entry: WeightsEnum, classes: int | None = None, *, auxiliary: bool = False
+) -> nn.Module:
+    """Build a model as torchvision's own builder does for published weights, which have as many classes as `entry`."""
+    published = len(entry.meta["categories"])
+    options: dict[str, object] = {"num_classes": classes or published}
+    if name in ("googlenet", "inception_v3"):
+        own = classes in (None, published)
+        options |= {"transform_input": own, "aux_logits": auxiliary, "init_weights": False}
+    if name.startswith("vit_"):
+        options["image_size"] = entry.meta["min_size"][0]
+    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return model
+
+
+def _build_timm(name: str, weights: Path | None, untrained: bool) -> BuiltModel:
+    timm = _import_library("timm")
+    bare = name.partition(".")[0]
+    if ":" not in name and not timm.is_model(bare):
+        raise UsageError(f"timm has no model called {bare!r}{near_matches(bare, timm.list_models())}")
+    if weights is None:
+        with _report_failure(f"{_TIMM}{name}", _LOCAL):
+            return BuiltModel(timm.create_model(name, pretrained=not untrained))
+    state = read_state_dict(weights)
+    with _report_failure(f"{_TIMM}{name}"):
+        head = getattr(timm.get_pretrained_cfg(name), "classifier", None) or ()
+        heads = [head] if isinstance(head, str) else head
+        model = timm.create_model(name, num_classes=count_classes(state, [f"{head}.bias" for head in heads]))
+    load_weights(model, state, weights, name)
+    return BuiltModel(model)
+
+
+def _build_transformers(name: str, weights: Path | None) -> BuiltModel:
+    if weights is not None:
+        raise UsageError(
+            f"--model {_HUGGING_FACE}{name} has weights of its own: leave out --weights. For a folder that "
+            f"save_pretrained() wrote, use --model {_HUGGING_FACE}./FOLDER"
+        )
+    transformers = _import_library("transformers")
+    local = name.startswith(_FOLDERS)
+    place = str(Path(name).expanduser()) if local else name
+    if local and not Path(place).is_dir():
+        raise UsageError(f"--model {_HUGGING_FACE}{name}: {place} is not a folder")
+    with _silence(transformers), _report_failure(f"{_HUGGING_FACE}{name}"):
+        model, loading = transformers.AutoModelForImageClassification.from_pretrained(
+            place, dtype=torch.float32, output_loading_info=True, local_files_only=local
+        )
+        processor = load_processor(place, download=not local)
+    if lacking := sorted(map(str, loading["missing_keys"] or loading["mismatched_keys"])):
+        raise UsageError(
+            f"{_HUGGING_FACE}{name} is not a trained classifier: its files lack {', '.join(lacking[:3])}"
+            f"{', ...' if len(lacking) > 3 else ''}"
+        )
+    return BuiltModel(model, processor)
+
+
+def _call_function(name: str, weights: Path | None) -> BuiltModel:
+    """Call the user's function, which returns a module, or a module and the `processor` argument of `explainable`."""
+    module, _, function = name.partition(":")
+    try:
+        with _import_from_here():
+            returned = getattr(import_module(module), function)()
+    except Exception as error:  # the user's own code
+        raise UsageError(f"--model {name}: {type(error).__name__}: {error}") from error
+    model, processor = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"--model {name} returned a {type(model).__name__}, not a torch.nn.Module")
+    if weights is not None:
+        load_weights(model, read_state_dict(weights), weights, name)
+    return BuiltModel(model, processor)
+
+
+def _import_library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UsageError(f"this model needs {name}: pip install {name} ({describe_error(error)})") from error
+
+
+@contextmanager
+def _report_failure(name: str, hint: str = "") -> Iterator[None]:
+    """Raise whatever a library raises as a UsageError."""
+    try:
+        yield
+    except UnpicklingError as error:
+        raise UsageError(f"the weights of {name} could run code when they are loaded: refused") from error
+    except Exception as error:  # libraries raise exceptions of their own types
+        raise UsageError(f"{name} cannot be loaded ({describe_error(error)}){hint}") from error
+
+
+@contextmanager
+def _silence(transformers: Any) -> Iterator[None]:
+    """Turn off the loading report and the progress bar."""
+    log = transformers.utils.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
+
+
+@contextmanager
+def _import_from_here() -> Iterator[None]:
+    """Import modules from the current folder too, as `python -m` does."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)

@@ -1,0 +1,141 @@
+"""Classifiers by name: the model with its weights, layers, preprocessing and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from holistic_cam_plugin.errors import UsageError, describe_error
+from holistic_cam_plugin.models.build import BuiltModel, build_model
+from holistic_cam_plugin.models.explainable import Explainable, examine
+from holistic_cam_plugin.models.preprocessing import Preprocessing
+
+__all__ = ["Classifier", "choose_device", "load_classifier"]
+
+DEFAULT_MODEL = "resnet50"
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A model with its name, classes and device.
+
+    Attributes:
+        name: the name that the user gave.
+        classes: class names by index.
+        explainable: the model in evaluation mode, in float32, and what `HolisticCAM` needs of it.
+        device: the model's device.
+    """
+
+    name: str
+    classes: list[str] = field(repr=False)
+    explainable: Explainable
+    device: torch.device
+
+    @property
+    def model(self) -> nn.Module:
+        """The module that computes logits `(B, classes)`."""
+        return self.explainable.model
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Converts a picture to the model's input."""
+        return self.explainable.preprocessing
+
+    @property
+    def default_layers(self) -> list[str]:
+        """Names of the default target layers: one for each of the last stages, shallow to deep.
+
+        Raises:
+            UsageError: no layer explains the model's score.
+        """
+        if not self.explainable.layer_names:
+            raise UsageError(
+                f"no layer of {self.name} returns maps that explain its best score: choose some with --layers"
+            )
+        return self.explainable.layer_names
+
+    def at(self, names: Sequence[str]) -> Explainable:
+        """Return `explainable` with the target layers of these names.
+
+        Raises:
+            UsageError: a layer does not exist or returns no maps, or no reshape transform fits all layers.
+        """
+        try:
+            return self.explainable.at(names)
+        except ValueError as error:
+            raise UsageError(f"{error} (--list-layers shows all layers that return maps)") from error
+
+
+def load_classifier(
+    name: str | None = None,
+    weights: Path | None = None,
+    labels: Path | None = None,
+    device: str | None = None,
+    *,
+    untrained: bool = False,
+) -> Classifier:
+    """Load a classifier, in evaluation mode, on its device.
+
+    Args:
+        name: `digits`, the bundled model; a classifier of torchvision; `timm/NAME`; `hf/OWNER/NAME`; `hf/./FOLDER`;
+            `package.module:function`. None: ResNet-50.
+        weights: file of a state dict, which is loaded without running code; None for the published weights.
+        labels: text file of class names, one a line; None for the names that come with the model.
+        device: such as `cuda:1`; None for a GPU if there is one.
+        untrained: use random weights instead of published ones where this saves a download.
+
+    Raises:
+        UsageError: the model or the device does not exist, the download failed, or a file is missing, unsafe or does
+            not fit.
+
+    Example:
+        >>> classifier = load_classifier("digits", device="cpu")
+        >>> classifier.classes[:2], classifier.default_layers
+        (['digit 0', 'digit 1'], ['layer1', 'layer2', 'layer3', 'layer4'])
+    """
+    name = name or DEFAULT_MODEL
+    where = choose_device(device)
+    return _examine_built(name, build_model(name, weights, untrained=untrained), labels, where)
+
+
+def _examine_built(name: str, built: BuiltModel, labels: Path | None, device: torch.device) -> Classifier:
+    model = built.model.eval().to(device, torch.float32)
+    try:
+        found = examine(model, built.processor, size=None if built.size is None else (built.size, built.size))
+    except Exception as error:  # a model can raise anything
+        raise UsageError(f"{name}: {str(error) or type(error).__name__}") from error
+    if len(found.output_shape) != 1:
+        shape = ", ".join(map(str, (1, *found.output_shape)))
+        raise UsageError(f"{name} returns ({shape}) for one image: a classifier returns (1, classes)")
+    if (channels := len(found.preprocessing.mean)) not in (1, 3):
+        raise UsageError(f"{name} takes images with {channels} channels: pictures have one or three")
+    (count,) = found.output_shape
+    known = built.classes or found.classes or []
+    classes = known if len(known) == count else [f"class {index}" for index in range(count)]
+    return Classifier(name, classes if labels is None else _read_labels(labels, count), found, device)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the named device, or by default a GPU if there is one; raise UsageError if it cannot be used."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # raises on the meta device
+    except (RuntimeError, AssertionError, ImportError) as error:  # ImportError: a device of another package
+        raise UsageError(f"the device {name!r} cannot be used: {describe_error(error)}") from error
+    return device
+
+
+def _read_labels(path: Path, count: int) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the labels file {path} cannot be read: {error}") from error
+    if len(names) != count:
+        raise UsageError(f"{path} names {len(names)} classes, but the model has {count}")
+    return names

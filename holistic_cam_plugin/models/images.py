@@ -1,0 +1,89 @@
+"""Read images from files and convert them to the model's input."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from holistic_cam_plugin.errors import UsageError, check_file, describe_error
+from holistic_cam_plugin.models.classifier import Classifier
+from holistic_cam_plugin.models.preprocessing import Preprocessing
+
+__all__ = [
+    "FORMATS",
+    "LARGEST_RESIZED",
+    "check_proportions",
+    "convert_to_rgb",
+    "preprocess_image",
+    "read_image",
+]
+
+# Pillow can do more, but some of its formats start other programs.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+# Most pixels of the resized image, before the crop: a line of 1 x 5000 px would become one of 256 x 1,280,000.
+LARGEST_RESIZED = 2**26
+# A JPEG file of more than twice this on both sides is decoded at a half, a quarter or an eighth of its size: that takes
+# less time and memory; a classifier sees far fewer pixels.
+DRAFT_SIDE = 2048
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read an upright RGB image from a file in one of the `FORMATS`; its name does not matter.
+
+    Raises:
+        UsageError: the file does not exist, is damaged, or is not an image.
+    """
+    check_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            with Image.open(path, formats=FORMATS) as image:
+                return convert_to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise UsageError(f"{path} cannot be read as an image: its format is none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise UsageError(f"{path} cannot be read as an image: {describe_error(error)}") from error
+
+
+def convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an opened image to eight bits per channel, turned as its EXIF data say, without transparency.
+
+    Of an animation, the first frame is taken.
+
+    Raises:
+        ValueError: the range of the values is unknown (32-bit integers or floating point).
+        OSError, SyntaxError, ...: Pillow's errors for damaged files.
+    """
+    image.draft("RGB", (DRAFT_SIDE, DRAFT_SIDE))
+    upright = ImageOps.exif_transpose(image)
+    sixteen_bits = upright.mode.startswith("I;16") or (upright.mode == "I" and image.format in ("PNG", "PPM"))
+    if sixteen_bits:  # Pillow's own conversion clips values at 255
+        return Image.fromarray((np.asarray(upright) / 257).round().astype(np.uint8)).convert("RGB")
+    if upright.mode in ("I", "F"):
+        raise ValueError(f"mode {upright.mode} has 32 bits per value, and the values of black and white are unknown")
+    if "transparency" in upright.info:  # a palette's is stored as bytes
+        upright = upright.convert("RGBA")
+    return upright.convert("RGB")
+
+
+def check_proportions(size: tuple[int, int], preprocessing: Preprocessing) -> None:
+    """Raise UsageError if an image of this width and height in pixels is too long and narrow to be resized."""
+    if preprocessing.resized_area(*size) > LARGEST_RESIZED:
+        raise UsageError(f"{size[0]} x {size[1]} px is too long and narrow to be resized to {preprocessing.resize} px")
+
+
+def preprocess_image(image: Image.Image, classifier: Classifier) -> Tensor:
+    """Convert an image to the model's input `(1, C, H, W)` on its device.
+
+    Raises:
+        UsageError: the image is too long and narrow to be resized, or memory ran out.
+    """
+    check_proportions(image.size, classifier.preprocessing)
+    try:
+        return classifier.preprocessing(image).to(classifier.device)
+    except MemoryError as error:
+        raise UsageError(f"{image.width} x {image.height} px: not enough memory to resize it") from error

@@ -1,0 +1,130 @@
+"""The stages of a model, and the layer of each that explains a score."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from holistic_cam_plugin.models.layers import CHANNELS_FIRST, TOKENS, Grid, Layer, leave_out_blocks, read_layouts
+from holistic_cam_plugin.models.probe import compute_gradients, record_outputs
+
+__all__ = ["find_layers"]
+
+# The deepest stages are explained.
+STAGES = 4
+# The maps of a stem, finer than a quarter of the image, are left out where at least three other stages remain.
+_FINEST, _ENOUGH = 4, 3
+# Below this part of |A| |G|, the sum of A G over the channels is rounding: the normalisation that follows does not
+# respond to larger activations.
+_EVIDENCE = 1e-3
+
+
+def find_layers(model: nn.Module, image: Tensor, classes: int) -> tuple[list[Layer], list[Layer]]:
+    """Find all layers of a model that return maps, and among them the target layers: one for each of the last stages.
+
+    Args:
+        model: in evaluation mode, inside `preserve_model`.
+        image: `(1, C, H, W)`.
+        classes: number of channels of the model's output.
+    """
+    # In a batch of one, tables of positions would look like maps.
+    layers = read_layouts(record_outputs(model, image.expand(2, -1, -1, -1)), 2, (image.shape[2], image.shape[3]))
+    once = [layer for layer in layers if layer.calls == 1]  # only a module's first call can be explained
+    return layers, _choose_target_layers(model, once, classes, image)
+
+
+def _choose_target_layers(model: nn.Module, layers: Sequence[Layer], classes: int, image: Tensor) -> list[Layer]:
+    """Choose one layer for each of the last stages, shallow to deep; of a model with one grid, one at each quarter.
+
+    A stage is all the layers with maps of one size. Its result is the last layer that finishes, outside of any block.
+    A result may not explain the score: only the class token is used after it, or the sum of A G is zero before a
+    normalisation of each place. Then the last normalisation of the same shape is taken.
+    """
+    outer = _leave_out_scores(_leave_out_other_widths(leave_out_blocks(layers)), classes)
+    stages = {layer.grid: layer for layer in outer}
+    grids = sorted(stages, key=math.prod, reverse=True)
+    coarse = [grid for grid in grids if _FINEST * grid[0] <= image.shape[2]]
+    chosen = (coarse if len(coarse) >= _ENOUGH else grids)[-STAGES:]
+    candidates = [_list_candidates(stages[grid], layers, outer) for grid in chosen]
+    modules = list(dict.fromkeys(layer.module for of_stage in candidates for layer in of_stage))
+    gradients = compute_gradients(model, modules, image, _best_score)
+    explaining = {layer for of_stage in candidates for layer in of_stage if _explains(layer, gradients)}
+    found = [next((layer for layer in of_stage if layer in explaining), None) for of_stage in candidates]
+    targets = _keep_reshapeable([layer for layer in found if layer is not None])
+    if len(stages) == 1 and targets:
+        return _choose_quarters(targets[0], [layer for layer in layers if layer in explaining])
+    return targets
+
+
+def _best_score(logits: Tensor) -> Tensor:
+    """The logit of the best class; of dense outputs, the sum."""
+    return logits.max() if logits.ndim == 2 else logits.sum()
+
+
+def _leave_out_other_widths(outer: Sequence[Layer]) -> list[Layer]:
+    """Leave out tokens wider or narrower than most of their grid: keys and values of a pooling by attention."""
+    widths: dict[Grid, Counter[int]] = {}
+    for layer in outer:
+        if layer.layout == TOKENS:
+            widths.setdefault(layer.grid, Counter())[layer.channels] += 1
+    usual = {grid: counts.most_common(1)[0][0] for grid, counts in widths.items()}
+    return [layer for layer in outer if layer.layout != TOKENS or layer.channels == usual[layer.grid]]
+
+
+def _leave_out_scores(outer: Sequence[Layer], classes: int) -> Sequence[Layer]:
+    """Leave out the deepest maps with a channel for each class, unless all of the deepest maps have one."""
+    deepest = min((layer.grid for layer in outer), key=math.prod, default=None)
+    scores = [x for x in outer if x.grid == deepest and x.layout == CHANNELS_FIRST and x.channels == classes]
+    others = [layer for layer in outer if layer not in scores]
+    return others if any(layer.grid == deepest for layer in others) else outer
+
+
+def _list_candidates(result: Layer, layers: Sequence[Layer], outer: Sequence[Layer]) -> list[Layer]:
+    """List the layers that can represent the stage with this result, best first."""
+    alike = [x for x in layers[::-1] if x.form == result.form and x.channels == result.channels]
+    norms = [layer for layer in alike if "norm" in type(layer.module).__name__.lower()]
+    others = [layer for layer in outer[::-1] if layer.grid == result.grid]
+    return [layer for layer in (result, *norms, *others) if layer.is_tensor]
+
+
+def _explains(layer: Layer, gradients: Mapping[nn.Module, tuple[Tensor, Tensor]]) -> bool:
+    r"""Whether $\sum_{ij} |\sum_c A G|$ over the grid is a relevant part of $\sum_{ijc} |A G|$."""
+    if layer.module not in gradients:
+        return False
+    activations, gradient = gradients[layer.module]
+    product = activations.double() * gradient.double()
+    if layer.layout == CHANNELS_FIRST:
+        product = product.movedim(1, -1)
+    product = product.flatten(1, -2)[:, layer.prefix_tokens :]
+    total = float(product.abs().sum())
+    return total > 0 and float(product.sum(dim=-1).abs().sum()) / total > _EVIDENCE
+
+
+def _keep_reshapeable(targets: Sequence[Layer]) -> list[Layer]:
+    """Keep the layers that share a reshape transform: alike if the deepest has prefix tokens, else those without."""
+    if targets and targets[-1].prefix_tokens:
+        return [layer for layer in targets if layer.form == targets[-1].form]
+    return [layer for layer in targets if not layer.prefix_tokens]
+
+
+def _choose_quarters(last: Layer, explaining: Sequence[Layer]) -> list[Layer]:
+    """Choose the layers at each quarter of a row of successive blocks that ends with this layer or before it."""
+    rows: dict[str, list[Layer]] = {}
+    for layer in explaining:
+        if layer.form == last.form:
+            rows.setdefault(_mask_block_numbers(layer.name), []).append(layer)
+    row = rows[_mask_block_numbers(last.name)]
+    if len(row) == 1:
+        row = max(rows.values(), key=len)
+    picked = [row[math.ceil(len(row) * quarter / STAGES) - 1] for quarter in range(1, STAGES)]
+    return [*dict.fromkeys(layer for layer in picked if layer != last), last]
+
+
+def _mask_block_numbers(name: str) -> str:
+    """The name that layers of successive blocks have in common."""
+    parent, _, own = name.rpartition(".")
+    return re.sub(r"\d+", "#", parent) + "." + ("#" if own.isdecimal() else own)
