@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
@@ -17,8 +18,9 @@ from torch.nn import functional as F
 # Fixtures that live beside this file.
 pytest_plugins = ["tests.browser"]
 
-# On nets as small as these, threads mostly wait for one another.
+# pytest runs one process per core, and on nets as small as these threads mostly wait for one another.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 
 class Staged(nn.Module):

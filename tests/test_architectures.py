@@ -108,6 +108,7 @@ def small_detector(**options: Any) -> nn.Module:
     return model
 
 
+@pytest.mark.campaign
 def test_detection_with_the_librarys_target_and_reshape_transform():
     model, image = small_detector(), picture(96, 96)
     with torch.no_grad():

@@ -61,6 +61,7 @@ def test_a_batch_equals_its_single_images(make_net, make_images, name, height, w
 
 @few
 @given(names, sides, sides, st.integers(1, 3), st.booleans(), st.booleans())
+@pytest.mark.campaign
 def test_a_repetition_is_bit_identical(make_net, make_images, name, height, width, batch, aug, eigen):
     net, images = make_net(name), make_images(batch, height, width)
     cam = HolisticCAM(net, [net.layer1, net.layer3], sizes=[32, 70])

@@ -26,7 +26,7 @@ from holistic_cam_plugin.passes.capture import Capture
 FAMILIES = [
     ("resnet18", ["layer1", "layer2.1", "layer3", "layer4"]),
     ("resnet50", ["layer2", "layer4"]),
-    ("vgg11", ["features.10", "features.20"]),
+    pytest.param("vgg11", ["features.10", "features.20"], marks=pytest.mark.campaign),
     pytest.param("vgg11_bn", ["features.14", "features.28"], marks=pytest.mark.campaign),
     ("squeezenet1_0", ["features.5", "features.7", "features.12"]),
     ("squeezenet1_1", ["features.7", "features.12"]),

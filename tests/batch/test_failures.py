@@ -65,6 +65,7 @@ def test_an_image_that_the_model_refuses_is_listed_and_the_run_goes_on(run, tmp_
 
 
 @pytest.mark.parametrize("methods", [("holisticcam",), ("gradcam", "layercam")])
+@pytest.mark.campaign
 def test_the_others_of_a_batch_get_the_same_maps_at_every_restart(run, tmp_path, monkeypatch, methods):
     make_pictures(tmp_path / "in", 5)
     run("--batch-size", "1", "--methods", *methods, output=tmp_path / "alone")

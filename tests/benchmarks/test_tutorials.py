@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "benchmarks" / "tutorials" / "README.md"
 
 
+@pytest.mark.campaign
 def test_the_whole(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tutorial_models, "_BOX_SCORE", 0.0)  # after two steps no box has a score
     drawn = {}

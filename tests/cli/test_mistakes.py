@@ -60,6 +60,7 @@ def refusal(result):
     return err
 
 
+@pytest.mark.campaign
 def test_odd_names_give_files_in_the_folder_and_not_a_word_more(explain, photo, tmp_path):
     images = [f"{tmp_path}/a/{name}" for name in ODD] + [f"{tmp_path}/b/{name}" for name in ODD[:4]]
     for image in images:

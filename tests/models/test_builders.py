@@ -129,7 +129,12 @@ FAMILIES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+ORDINARY = ("densenet121", "inception_v3", "maxvit_t")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ORDINARY else pytest.mark.campaign) for name in FAMILIES]
+)
 def test_every_family_comes_back_from_a_file(name, published, monkeypatch):
     state = random_state(name, **(QUIET if name in ("googlenet", "inception_v3") else {}))
     monkeypatch.setattr(build, "read_state_dict", lambda path: dict(state))
