@@ -344,7 +344,8 @@ def test_gray_and_multi_channel_images(channels):
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize(("fsd", "eigen_smooth"), [(True, False), (False, True)])
+@pytest.mark.parametrize("eigen_smooth", [False, True])
+@pytest.mark.parametrize("fsd", [False, True])
 def test_videos(fsd, eigen_smooth):
     model, clip = seeded(video.r3d_18, weights=None), picture(8, 48, 56)
     cam = HolisticCAM(model, [model.layer2], sizes=[48, 64], fsd=not eigen_smooth)

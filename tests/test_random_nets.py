@@ -15,7 +15,7 @@ from torch import nn
 from holistic_cam_plugin import HolisticCAM
 from tests.random_nets import CLASSES, assert_sound, count, nets, options, sizes, targets, tried
 
-many = tried(20)
+many = tried(40)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:a saliency map is constant"),

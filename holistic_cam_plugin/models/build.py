@@ -1,4 +1,4 @@
-"""Build a model by its name, whose form tells the library.
+"""Build a model by its name, whose form tells where it comes from.
 
     digits                      the bundled classifier of handwritten digits, which needs no download
     resnet50                    torchvision
