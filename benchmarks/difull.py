@@ -20,7 +20,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from benchmarks.harness.arguments import make_parser
 from benchmarks.harness.grids import load_grid
-from benchmarks.harness.methods import MASKED, explain_methods
+from benchmarks.harness.methods import explain_methods, remove_mask
 from benchmarks.harness.models import load_model
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.set_defaults(grid=True)
     arguments = parser.parse_args(argv)
     for name in arguments.methods:
-        if name.removesuffix(MASKED) in UNSUPPORTED:
+        if remove_mask(name) in UNSUPPORTED:
             raise UsageError(f"DiFull cannot measure {name}, which cuts the grid into patches: leave it out")
     path = run(make, arguments, choose_tasks(arguments), COLUMNS, "difull")
     print_report([path], arguments.model, reference="Holistic-CAM")
@@ -60,7 +60,8 @@ def _measure(task: Task, classifier: Classifier, arguments: argparse.Namespace) 
     grid, label = load_grid(task.grid, classifier).image, task.sample.label
     disconnected = DiFull(classifier.model, task.grid.quarter)
     layers = [INSIDE + name for name in arguments.layers]
-    target, options = ClassifierOutputTarget(label), {"reshape_transform": disconnected.reshape_transform}
+    target = ClassifierOutputTarget(label)
+    options = classifier.at(arguments.layers).options | {"reshape_transform": disconnected.reshape_transform}
     maps = explain_methods(disconnected, layers, arguments.methods, grid, target, options)
     cams, regions = np.stack(list(maps.values())), [disconnected.region(*grid.shape[-2:])] * len(maps)
     values = zip(maps, energy_pointing_game(cams, regions), average_precision(cams, regions), strict=True)

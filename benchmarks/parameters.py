@@ -26,6 +26,7 @@ from benchmarks.harness.runner import Evaluate, choose_tasks, run, run_main
 from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.method.low_pass_wrap import BLUR_SIZE_AT_224, KSIZE_AT_224
 from holistic_cam_plugin.method.pge import positive_gradient_weights
+from holistic_cam_plugin.methods import pyramid_options
 
 BLURS = (3, 27, 51, 75)
 BOXES = (3, 47, 91, 135)
@@ -56,9 +57,9 @@ def explain_settings(
 ) -> MapsByMethod:
     """Compute the maps of every setting in every layer."""
     found = explain_candidates(model, layers, SETTINGS, image, target, options)
-    modules = [model.get_submodule(name) for name in layers]
+    modules, own = [model.get_submodule(name) for name in layers], pyramid_options(HolisticCAM, options)
     for scales in SCALES:
-        maps = HolisticCAM(model, modules, num_scales=scales, **options).compute_cam_per_layer(image, [target])
+        maps = HolisticCAM(model, modules, num_scales=scales, **own).compute_cam_per_layer(image, [target])
         found |= {(layer, f"scales={scales}"): own[0, 0] for layer, own in zip(layers, maps, strict=True)}
     return {key: found[key] for layer in layers for key in found if key[0] == layer}
 

@@ -38,6 +38,7 @@ from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_mai
 from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.errors import UsageError, near_matches
+from holistic_cam_plugin.methods import pyramid_options
 
 __all__ = ["PYRAMIDS", "REFERENCE", "Setting", "list_settings"]
 
@@ -90,7 +91,8 @@ class Setting(NamedTuple):
         """
         spec = PYRAMIDS[self.pyramid]
         options |= {"num_scales": spec} if isinstance(spec, int) else {"sizes": [px * side // SIDE for px in spec]}
-        return HolisticCAM(model, layers, weighting=self.weighting, amp=self.amp, **options)
+        needed = pyramid_options(HolisticCAM, options)
+        return HolisticCAM(model, layers, weighting=self.weighting, amp=self.amp, **needed)
 
 
 class Timed(NamedTuple):

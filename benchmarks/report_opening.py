@@ -30,7 +30,7 @@ COLUMNS = ("images", "pictures", "page_bytes", "ready", "seen", "filtered", "sor
 BESIDE, INSIDE = "beside the page", "inside"
 
 _BATCH = (
-    "--model", "digits", "--sizes", "64", "--layers", "layer2", "layer4", "--methods", "gradcam", "holisticcampositive",
+    "--model", "digits", "--sizes", "64", "--layers", "layer2", "layer4", "--methods", "gradcam", "classholisticcam",
 )  # fmt: skip
 
 # Checked in every frame, from the start of the navigation.

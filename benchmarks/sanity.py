@@ -31,7 +31,9 @@ from benchmarks.harness.markdown import format_table
 from benchmarks.harness.methods import NO_LAYER, MapsByMethod, explain_methods
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
+from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.batch.journal import Row, read_rows
+from holistic_cam_plugin.methods import pyramid_options
 from holistic_cam_plugin.metrics import (
     cascading_randomization,
     efficient_mprt,
@@ -122,7 +124,8 @@ def _check(task: Task, classifier: Classifier, arguments: argparse.Namespace) ->
     """Evaluate one image: rows per kind, randomised module, layer and method, and of eMPRT per layer and method."""
     image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
 
-    options = classifier.at(arguments.layers).options
+    # Without the mask layer, which is a module of the model and not of its copies: it is found.
+    options = pyramid_options(HolisticCAM, classifier.at(arguments.layers).options)
 
     def maps(model: nn.Module) -> MapsByMethod:
         return explain_methods(model, arguments.layers, arguments.methods, image, target, options)

@@ -19,6 +19,7 @@ from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_mai
 from holistic_cam_plugin import HolisticCAM, fuse, min_max_normalize, pyramid_sizes, resize_image
 from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.method.intermediates import Intermediates
+from holistic_cam_plugin.methods import pyramid_options
 from holistic_cam_plugin.models.classifier import Classifier
 
 COLUMNS = ("image", "class_index", "height", "width", "probability")
@@ -54,7 +55,7 @@ def _draw(task: Task, classifier: Classifier, arguments: argparse.Namespace) -> 
     """Draw one row of panels per layer; return one row per scale."""
     image, target = load(task.sample, classifier).image, ClassifierOutputTarget(task.sample.label)
     found = classifier.at(arguments.layers)
-    cam = HolisticCAM(found.model, found.target_layers, **found.options)
+    cam = HolisticCAM(found.model, found.target_layers, **pyramid_options(HolisticCAM, found.options))
     sizes = pyramid_sizes(image.shape[-2], image.shape[-1])
     probabilities = predict_probabilities(classifier.model, image, task.sample.label)
     labels = [f"{w} px, p = {p:.2f}" for (_, w), p in zip(sizes, probabilities, strict=True)]

@@ -20,17 +20,15 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-from benchmarks.harness.arguments import make_parser
 from benchmarks.harness.candidates import Candidate, Mask, Pyramid, Size, Weigh, explain_candidates
 from benchmarks.harness.data import load
 from benchmarks.harness.figures import save_panels
-from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics, make_evaluate
+from benchmarks.harness.measures import make_evaluate
 from benchmarks.harness.models import load_model
-from benchmarks.harness.report import print_report
-from benchmarks.harness.runner import Evaluate, choose_tasks, run, run_main
+from benchmarks.harness.runner import Evaluate, choose_tasks, run_main
+from benchmarks.harness.study import make_study_parser, run_study
 from benchmarks.harness.variation import gradient_variation
 from holistic_cam_plugin import fuse
-from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.method.pge import positive_gradient_weights
 
 __all__ = ["CANDIDATES", "FIGURE"]
@@ -68,7 +66,7 @@ def mean_of_maps(activations: Sequence[Tensor], weights: Sequence[Tensor], size:
     return torch.stack([(m - m.min()) / (m.max() - m.min()).clamp(min=tiny) for m in maps]).mean(dim=0)
 
 
-def by_positions(pyramid: Pyramid) -> list[float]:
+def by_root(pyramid: Pyramid) -> list[float]:
     """The square root of each scale's number of positions; gradients shrink with that number."""
     return [gradients[0].numel() ** 0.5 for gradients in pyramid.gradients]
 
@@ -109,7 +107,7 @@ CANDIDATES = {
     "S relu, no mask": Candidate(relu, None, split=True),
     "S relu, half mask": Candidate(relu, Mask(power=0.5), split=True),
     "S relu, own mask": Candidate(relu, OWN, split=True),
-    "S relu, own mask, positions": Candidate(relu, OWN, split=True, shares=by_positions),
+    "S relu, own mask, positions": Candidate(relu, OWN, split=True, shares=by_root),
     "S relu, own mask, equal norms": Candidate(relu, OWN, split=True, shares=equal_norms),
     "S relu, mean of maps": Candidate(relu, Mask(power=0.5), split=True, fusion=mean_of_maps),
     "S rms 1": Candidate(rms(1), split=True),
@@ -125,13 +123,13 @@ CANDIDATES = {
     "S share, own mask": Candidate(relu, OWN, split=True, combine=share, against=1),
     "S share squared, own mask": Candidate(relu, OWN, split=True, combine=share, against=2),
     "S deep share, own mask, positions": Candidate(
-        relu, OWN, split=True, combine=share, against=constancy(1), shares=by_positions
+        relu, OWN, split=True, combine=share, against=constancy(1), shares=by_root
     ),
     "S deep share squared, own mask, positions": Candidate(
-        relu, OWN, split=True, combine=share, against=constancy(2), shares=by_positions
+        relu, OWN, split=True, combine=share, against=constancy(2), shares=by_root
     ),
     "S deep share squared, own mask, positions, three scales": Candidate(
-        relu, OWN, split=True, combine=share, against=constancy(2), shares=by_positions, scales=range(3)
+        relu, OWN, split=True, combine=share, against=constancy(2), shares=by_root, scales=range(3)
     ),
 }
 FIGURE = {
@@ -148,21 +146,13 @@ def make(arguments: argparse.Namespace) -> Evaluate:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment, or draw one PNG per image into the folder `weightings`."""
-    parser = make_parser(__doc__)
-    add = parser.add_argument
-    add("--metrics", nargs="+", default=["ins", "del", "epg"], help=", ".join(METRICS))
-    add("--candidates", nargs="+", default=list(CANDIDATES), metavar="NAME", help="; ".join(CANDIDATES))
-    add("--figure", action="store_true", help="draw Fig. 4, of 4 images unless --samples is given")
+    parser = make_study_parser(__doc__, CANDIDATES)
+    parser.add_argument("--figure", action="store_true", help="draw Fig. 4, of 4 images unless --samples is given")
     arguments = parser.parse_args(argv)
-    check_metrics(arguments.metrics)
-    for name in arguments.candidates:
-        if name not in CANDIDATES:
-            raise UsageError(f"no candidate {name!r}{near_matches(name, CANDIDATES)}; known: {'; '.join(CANDIDATES)}")
     if arguments.figure:
         _draw(arguments)
         return
-    path = run(make, arguments, choose_tasks(arguments), COLUMNS, "weightings")
-    print_report([path], arguments.model, reference=arguments.candidates[0])
+    run_study(make, arguments, CANDIDATES, "weightings")
 
 
 def _draw(arguments: argparse.Namespace) -> None:

@@ -3,8 +3,10 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from holistic_cam_plugin.baselines.cameras import CAMERAS
+from holistic_cam_plugin.class_holistic_cam import ClassHolisticCAM
 from holistic_cam_plugin.detections import BoxScoreTarget, DETRDetections, YOLODetections
 from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.method.class_mask import class_evidence
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
 from holistic_cam_plugin.method.holistic_map import holistic_map
 from holistic_cam_plugin.method.intermediates import Intermediates
@@ -17,7 +19,7 @@ from holistic_cam_plugin.method.low_pass_wrap import (
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import positive_gradient_weights
 from holistic_cam_plugin.method.pyramid import pyramid_sizes, resize_image
-from holistic_cam_plugin.method.signs import signed_weights, split_signs
+from holistic_cam_plugin.method.signs import separate_signs, signed_weights, split_signs
 from holistic_cam_plugin.models.explainable import Explainable, explainable
 from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_reshape_transform
 
@@ -29,11 +31,13 @@ except PackageNotFoundError:
 __all__ = [
     "CAMERAS",
     "BoxScoreTarget",
+    "ClassHolisticCAM",
     "DETRDetections",
     "Explainable",
     "HolisticCAM",
     "Intermediates",
     "YOLODetections",
+    "class_evidence",
     "denoising_mask",
     "explainable",
     "fundamental_scale_denoising",
@@ -46,6 +50,7 @@ __all__ = [
     "positive_gradient_weights",
     "pyramid_sizes",
     "resize_image",
+    "separate_signs",
     "signed_weights",
     "split_signs",
     "swin_reshape_transform",

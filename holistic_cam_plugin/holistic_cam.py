@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from operator import attrgetter
@@ -21,6 +22,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
 from holistic_cam_plugin.checks import check_images, check_positive_integer, check_switch
+from holistic_cam_plugin.method.class_mask import check_against, find_evidence
 from holistic_cam_plugin.method.holistic_map import holistic_map
 from holistic_cam_plugin.method.intermediates import Intermediates
 from holistic_cam_plugin.method.low_pass_wrap import check_kernels
@@ -28,7 +30,8 @@ from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import check_interpolation, check_multiples, check_pyramid, pyramid_sizes
 from holistic_cam_plugin.method.weighting import find_weighting
-from holistic_cam_plugin.passes.capture import Capture, check_target_layers
+from holistic_cam_plugin.models.mask_layer import find_mask_layer
+from holistic_cam_plugin.passes.capture import Capture, check_mask_layer, check_target_layers
 from holistic_cam_plugin.passes.index_targets import Index, index_targets
 from holistic_cam_plugin.passes.interrupts import uninterrupted, uninterruptible
 from holistic_cam_plugin.passes.model_state import (
@@ -74,6 +77,12 @@ class HolisticCAM(BaseCAM):
             `"positive"`: the positive gradients, whose maps show the object in every layer and do not depend on the
             scale of the logits. `"gradient"`: the raw gradients, for ablation.
         fsd: multiply the fused map by the mask (eq. 13 to 16); if False, the result is the primary map (eq. 12).
+        mask_layer: module of `model` whose evidence for the class is the mask of all layers (see `class_evidence`); it
+            should be the deepest one with positions. `"deepest"`: found at the first call. None: the paper's mask, made
+            of the base scale's map of each target layer.
+        against: how much evidence against the class counts in the mask of `mask_layer`; 1: as it is.
+        fuse_base: if False, the base scale decides the class and is not fused.
+        by_positions: weigh the scales by their number of positions.
         blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 for a shorter
             side of 224 px, and in proportion for others.
         ksize: window of the mask's box filter. None: 91 for 224 px.
@@ -119,6 +128,10 @@ class HolisticCAM(BaseCAM):
         eps: float = 1e-5,
         weighting: str = "pge",
         fsd: bool = True,
+        mask_layer: nn.Module | str | None = None,
+        against: float = 1.0,
+        fuse_base: bool = True,
+        by_positions: bool = False,
         blur_size: int | None = None,
         ksize: int | None = None,
         multiple_of: int = 1,
@@ -130,6 +143,7 @@ class HolisticCAM(BaseCAM):
     ) -> None:
         model = unwrap_model(model)
         check_target_layers(model, target_layers)
+        check_mask_layer(mask_layer, model)
         check_mixed_precision(amp, model)
         self.num_scales = num_scales
         self.max_size = max_size
@@ -137,6 +151,10 @@ class HolisticCAM(BaseCAM):
         self.eps = eps
         self.weighting = weighting
         self.fsd = fsd
+        self.mask_layer = mask_layer
+        self.against = against
+        self.fuse_base = fuse_base
+        self.by_positions = by_positions
         self.blur_size = blur_size
         self.ksize = ksize
         self.multiple_of = multiple_of
@@ -148,6 +166,7 @@ class HolisticCAM(BaseCAM):
         self._check_parameters()
         self._with_blocks: list[ExitStack] = []  # evaluation mode of each open `with` block
         self._running = False
+        self._deepest: tuple[object, nn.Module | None] = None, None  # what was searched, and the layer found
         self.outputs: Outputs | None = None
         # BaseCAM's constructor leaves the model in evaluation mode, and hooks until `activations_and_grads` is set.
         with eval_mode(model):
@@ -165,11 +184,10 @@ class HolisticCAM(BaseCAM):
         """Names the model's class, the target layers and the parameters that are not the defaults."""
         names = {module: name for name, module in self.model.named_modules()}
         layers = ", ".join(names.get(layer, "?") for layer in self.target_layers)
-        defaults = inspect.signature(HolisticCAM).parameters.values()
         changed = [
-            f"{p.name}={getattr(self, p.name)!r}"
-            for p in defaults
-            if p.kind is p.KEYWORD_ONLY and getattr(self, p.name) != p.default
+            f"{p.name}={names.get(value, '?') if isinstance(value, nn.Module) else repr(value)}"
+            for p in inspect.signature(HolisticCAM).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and (value := getattr(self, p.name)) != p.default
         ]
         return f"{type(self).__name__}({', '.join([type(self.model).__name__, f'[{layers}]', *changed])})"
 
@@ -327,20 +345,81 @@ class HolisticCAM(BaseCAM):
         layers: list[list[Any]] = [[] for _ in self.target_layers]
         outputs = []
         with model_lock(self.model), self._explaining():
+            self._capture.mask_layer = self._choose_mask_layer(images[:1], chosen)
             for some in self._batches(len(images)):
                 original, scales = self._run_pyramid(images[some], None if chosen is None else chosen[some])
                 outputs.append(original.outputs)
+                maps = [(image, target) for image, some in enumerate(original.targets) for target in range(len(some))]
+                evidence = self._compute_evidence(scales, maps, size)
                 for layer, results in enumerate(layers):
-                    for image in [i for i, some in enumerate(original.targets) for _ in some]:
+                    for (image, _), of_class in zip(maps, evidence[layer], strict=True):
                         activations = [scale.activations[layer][image] for scale in scales]
                         # Each gradient is freed as soon as its weights are computed.
                         gradients = (scale.gradients[layer][image].pop(0) for scale in scales)
-                        results.append(keep(self._map(activations, gradients, size, eigen_smooth)))
+                        results.append(keep(self._map(activations, gradients, size, eigen_smooth, of_class)))
         self.outputs = join_outputs(outputs)
         return layers
 
+    def _choose_mask_layer(self, image: Tensor, targets: list[list[Target]] | None) -> nn.Module | None:
+        """The layer whose evidence is the mask; None: each target layer's own base scale."""
+        if not self.fsd or self.mask_layer is None:
+            return None
+        if isinstance(self.mask_layer, nn.Module):
+            return self.mask_layer
+        searched = self.model, self.reshape_transform
+        if self._deepest[0] != searched:
+            target = None if targets is None else targets[0][0]
+            self._deepest = searched, find_mask_layer(self.model, image, target, self.reshape_transform)
+        if self._deepest[1] is None:
+            warnings.warn(
+                "no layer for the class mask was found: each layer is masked by its own base scale, as in the paper. "
+                "Pass mask_layer, the last layer with positions",
+                stacklevel=4,
+            )
+        return self._deepest[1]
+
+    def _compute_evidence(
+        self, scales: Sequence[Scale], maps: Sequence[tuple[int, int]], size: tuple[int, ...]
+    ) -> list[list[NDArray[np.float32] | None]]:
+        """The mask layer's evidence for each target layer and map (image, target); None: the layer masks itself."""
+        none: list[NDArray[np.float32] | None] = [None] * len(maps)
+        if self._capture.mask_layer is None:
+            return [none] * len(self.target_layers)
+        place = self._capture.layers.index(self._capture.mask_layer)
+        evidence = [
+            find_evidence(
+                [scale.activations[place][image] for scale in scales],
+                [scale.gradients[place][image][target] for scale in scales],
+                size,
+                self.against,
+                self.blur_size,
+            )
+            for image, target in maps
+        ]
+        if any(of_class is None for of_class in evidence):
+            warnings.warn(
+                "nothing in the mask layer speaks for the class: the layers are masked by their own base scale",
+                stacklevel=4,
+            )
+        deeper = [
+            self._capture.is_after_mask(layer) and not _same(scales[0].activations[k], scales[0].activations[place])
+            for k, layer in enumerate(self.target_layers)
+        ]
+        if any(deeper):
+            warnings.warn(
+                "a target layer comes after the mask layer: it is masked by its own base scale. Pass the deepest layer "
+                "as mask_layer",
+                stacklevel=4,
+            )
+        return [none if own else evidence for own in deeper]
+
     def _map(
-        self, activations: list[Tensor], gradients: Iterable[Tensor], size: tuple[int, ...], eigen_smooth: bool
+        self,
+        activations: list[Tensor],
+        gradients: Iterable[Tensor],
+        size: tuple[int, ...],
+        eigen_smooth: bool,
+        evidence: NDArray[np.float32] | None,
     ) -> Intermediates:
         return holistic_map(
             activations,
@@ -352,6 +431,9 @@ class HolisticCAM(BaseCAM):
             blur_size=self.blur_size,
             ksize=self.ksize,
             eigen_smooth=eigen_smooth,
+            by_positions=self.by_positions,
+            fuse_base=self.fuse_base,
+            evidence=evidence,
         )
 
     def _run_pyramid(self, images: Tensor, targets: list[list[Target]] | None) -> tuple[Original, list[Scale]]:
@@ -409,6 +491,7 @@ class HolisticCAM(BaseCAM):
         """Validate the arguments; returns images on the model's device and a list of targets for each of them."""
         self._check_parameters()
         self._update_capture()
+        check_mask_layer(self.mask_layer, self.model)
         check_mixed_precision(self.amp, self.model)
         images = check_images(input_tensor, self.device, volumes=True)
         if self.tiles and images.ndim == 5:
@@ -439,11 +522,19 @@ class HolisticCAM(BaseCAM):
         check_eps(self.eps)
         find_weighting(self.weighting)
         check_switch("fsd", self.fsd)
+        check_against(self.against)
+        check_switch("fuse_base", self.fuse_base)
+        check_switch("by_positions", self.by_positions)
         check_switch("tiles", self.tiles)
         check_kernels(self.blur_size, self.ksize)
         check_multiples(self.multiple_of, self.tiles)
         check_interpolation(self.interpolation)
         check_positive_integer("batch_size", self.batch_size)
+
+
+def _same(maps: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """Whether a container and its last part returned these maps."""
+    return maps[0].shape == others[0].shape and torch.equal(maps[0], others[0])
 
 
 def _single(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:

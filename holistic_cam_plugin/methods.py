@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from holistic_cam_plugin.baselines.cam import CAM
 from holistic_cam_plugin.baselines.cameras import CAMERAS
 from holistic_cam_plugin.baselines.stage_refine_cam import StageRefineCAM
+from holistic_cam_plugin.class_holistic_cam import ClassHolisticCAM
 from holistic_cam_plugin.errors import near_matches
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.passes.targets import Target
@@ -31,9 +32,10 @@ __all__ = [
     "display_name",
     "find_method",
     "has_pyramid",
+    "pyramid_options",
 ]
 
-DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam", "holisticcampositive")
+DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam", "classholisticcam")
 
 # Wraps a loop, as `tqdm` does.
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -46,7 +48,7 @@ _DISPLAY_NAMES = {
     "xgradcam": "XGrad-CAM",
     "eigencam": "Eigen-CAM",
     "holisticcam": "Holistic-CAM",
-    "holisticcampositive": "Holistic-CAM positive",
+    "classholisticcam": "Class Holistic-CAM",
     "refinecam": "RefineCAM (Grad-CAM++)",
 }
 
@@ -62,16 +64,9 @@ def _find_grad_cam_methods() -> dict[str, type]:
     return {_normalize(c.__name__): c for c in classes}
 
 
-class _PositiveHolisticCAM(HolisticCAM):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, weighting="positive", **kwargs)
-
-
 METHODS: dict[str, type] = {
     **dict(sorted({**_find_grad_cam_methods(), "refinecam": StageRefineCAM}.items())),
-    **{_normalize(c.__name__): c for c in (CAM, CAMERAS)},
-    "holisticcam": HolisticCAM,
-    "holisticcampositive": _PositiveHolisticCAM,
+    **{_normalize(c.__name__): c for c in (CAM, CAMERAS, HolisticCAM, ClassHolisticCAM)},
 }
 
 
@@ -88,7 +83,7 @@ class Method(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The display name, such as `Grad-CAM++` or `Holistic-CAM positive`."""
+        """The display name, such as `Grad-CAM++`; of `HolisticCAM` with its weighting, if that is not the paper's."""
         weighting = self.options.get("weighting", "pge")
         return display_name(self.key) + ("" if weighting == "pge" else f" {weighting}")
 
@@ -114,6 +109,11 @@ def display_name(key: str) -> str:
 def has_pyramid(key: str) -> bool:
     """Whether the method takes the options of `HolisticCAM`."""
     return issubclass(METHODS[key], HolisticCAM)
+
+
+def pyramid_options(cam_class: type, needed: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a model needs, for a method with a pyramid: only `ClassHolisticCAM` takes the mask layer."""
+    return {k: v for k, v in needed.items() if k != "mask_layer" or issubclass(cam_class, ClassHolisticCAM)}
 
 
 def compute_maps(
@@ -144,7 +144,8 @@ def compute_maps(
     """
     cam_class: Any = METHODS[method.key]
     if has_pyramid(method.key):
-        options = {**needed, **method.options, "batch_size": len(images), "progress": progress}
+        options = pyramid_options(cam_class, needed) | dict(method.options)
+        options |= {"batch_size": len(images), "progress": progress}
         if aug_smooth:
             augmented = []
             for layer in layers:

@@ -159,6 +159,10 @@ def reference_maps(
     weights: str = "pge",
     fsd: bool = True,
     interpolation: str = "bilinear",
+    mask_layer: str | None = None,
+    against: float = 1.0,
+    fuse_base: bool = True,
+    by_positions: bool = False,
 ) -> np.ndarray:
     model = copy.deepcopy(model).double().eval().requires_grad_(True)
     for module in model.modules():
@@ -172,22 +176,37 @@ def reference_maps(
     for image in images.double().split(1):
         category = int(model(image).argmax()) if categories is None else categories[len(results)]
         scales = []  # [scale][layer] -> A_t, W_t on the canvas
+        deepest = []  # [scale] -> A_t, (G+ - against G-)_t of the mask layer on the canvas
         for zeta in sizes:
             size = (int(height * Fraction(zeta) / shorter), int(width * Fraction(zeta) / shorter))
             scaled = F.interpolate(image, size=size, mode=interpolation, align_corners=False)
             on_canvas = []
-            for activations, gradients in hooked_pass(model, layers, scaled, category):
+            recorded = hooked_pass(model, [*layers, *([mask_layer] if mask_layer else [])], scaled, category)
+            if mask_layer:
+                activations, gradients = recorded.pop()
+                activations = torch.cat([activations.relu(), (-activations).relu()], dim=1)
+                gradients = torch.cat([gradients, -gradients], dim=1)
+                gradients = gradients.relu() - against * (-gradients).relu()
+                deepest.append([to_canvas(x, (height, width)) for x in (activations, gradients)])
+            for activations, gradients in recorded:
                 if weights in ("pge", "positive"):  # both signs as channels of their own
                     activations = torch.cat([activations.relu(), (-activations).relu()], dim=1)
                     gradients = torch.cat([gradients, -gradients], dim=1)
                 weighed = LITERAL_WEIGHTS[weights](activations, gradients, eps)
+                if by_positions:
+                    weighed = weighed * weighed.shape[2] * weighed.shape[3]
                 on_canvas.append([to_canvas(x, (height, width)) for x in (activations, weighed)])
             scales.append(on_canvas)
         maps = []
         for layer in range(len(layers)):
-            mean_a, mean_w = (np.mean([scale[layer][i] for scale in scales], axis=0) for i in (0, 1))
+            fused = scales if fuse_base else scales[1:]
+            mean_a, mean_w = (np.mean([scale[layer][i] for scale in fused], axis=0) for i in (0, 1))
             primary = np.maximum((mean_w * mean_a).sum(axis=0), 0)
-            base = np.maximum((scales[0][layer][1] * scales[0][layer][0]).sum(axis=0), 0)
+            if mask_layer:
+                mean_a, mean_w = (np.mean([scale[i] for scale in deepest], axis=0) for i in (0, 1))
+                base = np.maximum((mean_w * mean_a).sum(axis=0), 0)
+            else:
+                base = np.maximum((scales[0][layer][1] * scales[0][layer][0]).sum(axis=0), 0)
             maps.append(min_max(primary * literal_wrap(base, shorter) if fsd else primary))
         results.append(min_max(np.mean(maps, axis=0)))
     return np.stack(results)
@@ -196,7 +215,7 @@ def reference_maps(
 def hooked_pass(model: nn.Module, layers: Sequence[str], image: Tensor, category: int) -> list[list[Tensor]]:
     outputs: dict[str, Tensor] = {}
     handles = []
-    for name in layers:
+    for name in dict.fromkeys(layers):
 
         def keep(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
             output.retain_grad()

@@ -135,4 +135,5 @@ def test_names_of_the_competing_methods(name):
 def test_the_name_of_a_method_tells_its_weighting():
     assert Method("gradcam", {}).name == "Grad-CAM"
     assert Method("holisticcam", {"weighting": "pge"}).name == "Holistic-CAM"
-    assert Method("holisticcam", {"weighting": "positive"}).name == Method("holisticcampositive", {}).name
+    assert Method("holisticcam", {"weighting": "positive"}).name == "Holistic-CAM positive"
+    assert Method("classholisticcam", {}).name == "Class Holistic-CAM"

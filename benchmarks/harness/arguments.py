@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.harness.methods import DEFAULT_METHODS, EXPLAINERS, MASKED
+from benchmarks.harness.methods import CLASS_MASKED, DEFAULT_METHODS, EXPLAINERS, MASKED
 
 __all__ = ["HALVES", "make_parser"]
 
@@ -34,7 +34,7 @@ def make_parser(description: str | None, samples: int | None = None) -> argparse
     add("--masks", type=Path, metavar="FOLDER", help="PNG masks of the objects, named like the images, white inside")
     add("--grid", action="store_true", help="measure localisation in 2x2 grids of the images")
     add("--layers", nargs="+", metavar="NAME", help="target layers (the last layer of each stage)")
-    known = ", ".join([*EXPLAINERS, f"NAME{MASKED}"])
+    known = ", ".join([*EXPLAINERS, f"NAME{MASKED}", f"NAME{CLASS_MASKED}"])
     add("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="NAME", help=known)
     add(
         "--samples",

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from benchmarks.harness.methods import MapsByMethod
 from holistic_cam_plugin import HolisticCAM, fuse, kernel_size, min_max_normalize
+from holistic_cam_plugin.method.class_mask import class_evidence
 from holistic_cam_plugin.method.intermediates import Intermediates
 from holistic_cam_plugin.method.low_pass_wrap import BLUR_SIZE_AT_224, KSIZE_AT_224, LARGEST_KERNEL, denoising_mask
+from holistic_cam_plugin.method.signs import separate_signs
 
-__all__ = ["Candidate", "Mask", "Pyramid", "explain_candidates"]
+__all__ = ["Candidate", "ClassMask", "Mask", "Pyramid", "explain_candidates"]
 
 Map = NDArray[np.float32]
 Size = tuple[int, int]
@@ -58,6 +60,20 @@ class Mask(NamedTuple):
         return np.asarray(self.floor + (1 - self.floor) * (mask / mask.max()) ** power, dtype=np.float64)
 
 
+class ClassMask(NamedTuple):
+    """Settings of a mask made of the deepest layer's evidence for the class.
+
+    Attributes:
+        scales: indices of the scales that the evidence is made of.
+        against: how much evidence against the class counts.
+        power: exponent of the mask.
+    """
+
+    scales: Sequence[int] = range(NUM_SCALES)
+    against: float = 1.0
+    power: float = 1.0
+
+
 class Candidate(NamedTuple):
     """Settings of a variant; the defaults are the paper's, without split signs.
 
@@ -71,6 +87,7 @@ class Candidate(NamedTuple):
         combine: combines the map of the evidence for the class with that of the evidence against it, which is computed
             from -G; its last argument is `against`.
         against: a number, or a function of the pyramid.
+        class_mask: another factor of the fused map, after `mask`; None for no class mask.
     """
 
     weigh: Weigh
@@ -81,10 +98,15 @@ class Candidate(NamedTuple):
     split: bool = False
     combine: Callable[[Map, Map, float], Map] | None = None
     against: float | Callable[[Pyramid], float] = 0.0
+    class_mask: ClassMask | None = None
 
 
 class Pyramid:
     """Activations and gradients of one image in one layer, from which the candidates' maps are computed.
+
+    Args:
+        record: the layer's, with raw gradients as weights.
+        deepest: the layer that class masks are made of.
 
     Attributes:
         activations: A_t, `(C, h_t, w_t)` for each scale.
@@ -92,22 +114,36 @@ class Pyramid:
         size: height and width of the map in pixels.
     """
 
-    def __init__(self, record: Intermediates) -> None:
+    def __init__(self, record: Intermediates, deepest: Pyramid | None = None) -> None:
         self.activations, self.gradients = record.activations, record.weights
         self.size: Size = (record.fused.shape[0], record.fused.shape[1])
+        self._deepest = self if deepest is None else deepest
         self._evidence: dict[tuple[Candidate, int], Map] = {}
+        self._class_masks: dict[ClassMask, NDArray[np.float64]] = {}
 
     def explain(self, candidate: Candidate) -> Map:
         """The candidate's map, `(H, W)` in [0, 1]."""
         fused = self._combine(candidate)
-        if candidate.mask is None:
-            return min_max_normalize(fused)
-        base = candidate._replace(fusion=fuse, scales=(0,), shares=None)
-        mask = candidate.mask.of(fused if candidate.mask.own else self._combine(base), self)
-        return min_max_normalize(fused.astype(np.float64) * mask)
+        masked = fused.astype(np.float64)
+        if candidate.mask is not None:
+            base = candidate._replace(fusion=fuse, scales=(0,), shares=None)
+            masked *= candidate.mask.of(fused if candidate.mask.own else self._combine(base), self)
+        if candidate.class_mask is not None:
+            masked *= self._deepest.mask_class(candidate.class_mask)
+        return min_max_normalize(masked)
+
+    def mask_class(self, mask: ClassMask) -> NDArray[np.float64]:
+        """The low-pass wrap of this layer's evidence for the class, computed once."""
+        if mask not in self._class_masks:
+            activations, gradients = (
+                [stack[scale] for scale in mask.scales] for stack in (self.activations, self.gradients)
+            )
+            wrap = denoising_mask(class_evidence(activations, gradients, self.size, mask.against))
+            self._class_masks[mask] = (wrap / (wrap.max() or 1.0)) ** mask.power
+        return self._class_masks[mask]
 
     def _combine(self, candidate: Candidate) -> Map:
-        alone = candidate._replace(mask=None, combine=None, against=0.0)
+        alone = candidate._replace(mask=None, class_mask=None, combine=None, against=0.0)
         if candidate.combine is None:
             return self._fuse(alone, 1)
         against = candidate.against(self) if callable(candidate.against) else candidate.against
@@ -120,8 +156,7 @@ class Pyramid:
         activations = [self.activations[scale] for scale in candidate.scales]
         gradients = [sign * self.gradients[scale] for scale in candidate.scales]
         if candidate.split:
-            activations = [torch.cat([a.clamp(min=0), (-a).clamp(min=0)]) for a in activations]
-            gradients = [torch.cat([g, -g]) for g in gradients]
+            activations, gradients = separate_signs(activations, gradients)
         weights = [candidate.weigh(a[None], g[None])[0] for a, g in zip(activations, gradients, strict=True)]
         if candidate.shares is not None:
             shares = candidate.shares(self)
@@ -150,9 +185,13 @@ def explain_candidates(
     # The sizes of the scales depend on their number.
     num_scales = 1 if all(tuple(candidate.scales) == (0,) for candidate in candidates.values()) else NUM_SCALES
     modules = [model.get_submodule(name) for name in layers]
-    cam = HolisticCAM(model, modules, weighting="gradient", fsd=False, num_scales=num_scales, **options)
+    masked = any(candidate.class_mask for candidate in candidates.values())
+    recorded = [*modules, options["mask_layer"]] if masked else modules
+    cam = HolisticCAM(model, recorded, weighting="gradient", fsd=False, num_scales=num_scales, **options)
+    records = [record for (record,) in cam.intermediates(image, [target])]
+    deepest = Pyramid(records[-1]) if masked else None
     maps: MapsByMethod = {}
-    for layer, (record,) in zip(layers, cam.intermediates(image, [target]), strict=True):
-        pyramid = Pyramid(record)
+    for layer, record in zip(layers, records, strict=False):
+        pyramid = Pyramid(record, deepest)
         maps |= {(layer, name): pyramid.explain(candidate) for name, candidate in candidates.items()}
     return maps

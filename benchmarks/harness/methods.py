@@ -14,13 +14,35 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.methods import EMP, IGOS, MSGCAM, RISE, LeGrad, NormGrad
-from holistic_cam_plugin import CAMERAS, HolisticCAM, fundamental_scale_denoising, min_max_normalize
+from holistic_cam_plugin import (
+    CAMERAS,
+    ClassHolisticCAM,
+    HolisticCAM,
+    class_evidence,
+    denoising_mask,
+    fundamental_scale_denoising,
+    holistic_map,
+    min_max_normalize,
+)
 from holistic_cam_plugin.baselines.cam import CAM
+from holistic_cam_plugin.class_holistic_cam import RECOMMENDED
 from holistic_cam_plugin.errors import UsageError, near_matches
+from holistic_cam_plugin.methods import pyramid_options
 from holistic_cam_plugin.metrics import CenteredGaussian
+from holistic_cam_plugin.models.mask_layer import find_mask_layer
 from holistic_cam_plugin.passes.targets import Target
 
-__all__ = ["DEFAULT_METHODS", "EXPLAINERS", "MASKED", "NO_LAYER", "MapsByMethod", "check_methods", "explain_methods"]
+__all__ = [
+    "CLASS_MASKED",
+    "DEFAULT_METHODS",
+    "EXPLAINERS",
+    "MASKED",
+    "NO_LAYER",
+    "MapsByMethod",
+    "check_methods",
+    "explain_methods",
+    "remove_mask",
+]
 
 Map = NDArray[np.float32]
 MapsByMethod = dict[tuple[str, str], Map]  # by layer and method
@@ -30,10 +52,11 @@ Explain = Callable[[nn.Module, Sequence[str], Tensor, Target, Options], list[Map
 
 NO_LAYER = "-"  # the layer of methods that use none
 MASKED = "+LPW"  # suffix of a method whose maps are masked by themselves
+CLASS_MASKED = "+class"  # suffix of a method whose maps are masked by Class Holistic-CAM's mask
 
 DEFAULT_METHODS = (
     *("Grad-CAM", "Grad-CAM++", "XGrad-CAM", "Eigen-CAM", "Layer-CAM", "CAMERAS", "Relevance-CAM", "RefineCAM"),
-    *("Holistic-CAM", "Holistic-CAM positive", "Gaussian"),
+    *("Holistic-CAM", "Class Holistic-CAM", "Gaussian"),
     *("Grad-CAM+LPW", "Layer-CAM+LPW", "CAMERAS+LPW", "Relevance-CAM+LPW"),
 )
 
@@ -50,27 +73,45 @@ def explain_methods(
 
     Args:
         layers: names of modules of `model`, shallow to deep.
-        methods: names in `EXPLAINERS`, optionally with the suffix "+LPW".
+        methods: names in `EXPLAINERS`, optionally with the suffix "+LPW" or "+class".
         image: `(1, 3, H, W)`, on the model's device.
         options: see `Explainable.options`; methods without a pyramid use only the reshape transform.
+
+    Methods of the same pyramid share the passes through the model.
 
     Returns:
         Maps `(H, W)` in [0, 1], by layer and then in the order of `methods`; methods without a layer come last.
     """
     found: MapsByMethod = {}
-    for name in dict.fromkeys(method.removesuffix(MASKED) for method in methods):
+    masked = any(method.endswith(CLASS_MASKED) for method in methods)
+    ours = [method for method in methods if method in _SETTINGS]
+    if len(ours) > 1 or masked:
+        shared, class_mask = _share_passes(model, layers, ours, image, target, options)
+        found |= shared
+    for name in dict.fromkeys(map(remove_mask, methods)):
         where = [NO_LAYER] if name in _WITHOUT_LAYER else layers
-        for layer, saliency_map in zip(where, EXPLAINERS[name](model, layers, image, target, options), strict=True):
+        if (where[0], name) in found:
+            maps = [found[layer, name] for layer in where]
+        else:
+            maps = EXPLAINERS[name](model, layers, image, target, options)
+        for layer, saliency_map in zip(where, maps, strict=True):
             found[layer, name] = saliency_map
             if name + MASKED in methods:
                 found[layer, name + MASKED] = min_max_normalize(fundamental_scale_denoising(saliency_map, saliency_map))
+            if name + CLASS_MASKED in methods:
+                found[layer, name + CLASS_MASKED] = min_max_normalize(saliency_map * class_mask)
     return {key: found[key] for layer in (*layers, NO_LAYER) for key in ((layer, m) for m in methods) if key in found}
+
+
+def remove_mask(method: str) -> str:
+    """The method's name without the suffix of a mask."""
+    return method.removesuffix(MASKED).removesuffix(CLASS_MASKED)
 
 
 def check_methods(names: Sequence[str]) -> None:
     """Raise UsageError for an unknown method."""
     for name in names:
-        if name.removesuffix(MASKED) not in EXPLAINERS:
+        if remove_mask(name) not in EXPLAINERS:
             raise UsageError(f"no method {name!r}{near_matches(name, EXPLAINERS)}; known: {', '.join(EXPLAINERS)}")
 
 
@@ -88,7 +129,7 @@ def _explain_layers(
 
 
 def _explain_pyramid(
-    cam_class: Callable[..., HolisticCAM],
+    cam_class: type[HolisticCAM],
     model: nn.Module,
     layers: Sequence[str],
     image: Tensor,
@@ -96,8 +137,31 @@ def _explain_pyramid(
     options: Options,
 ) -> list[Map]:
     """Run Holistic-CAM or CAMERAS once for all layers."""
-    cam = cam_class(model, [model.get_submodule(name) for name in layers], **options)
+    needed = pyramid_options(cam_class, options)
+    cam = cam_class(model, [model.get_submodule(name) for name in layers], **needed)
     return [maps[0, 0] for maps in cam.compute_cam_per_layer(image, [target])]
+
+
+def _share_passes(
+    model: nn.Module, layers: Sequence[str], methods: Sequence[str], image: Tensor, target: Target, options: Options
+) -> tuple[MapsByMethod, Map]:
+    """Compute the maps of variants of Holistic-CAM from the same passes, and Class Holistic-CAM's mask."""
+    modules = [model.get_submodule(name) for name in layers]
+    mask_layer = options.get("mask_layer") or find_mask_layer(model, image, target, options.get("reshape_transform"))
+    if mask_layer is None:
+        raise UsageError("no layer of the model gives a class mask: leave out Class Holistic-CAM")
+    own = {"weighting": "gradient", "fsd": False, "mask_layer": None}
+    cam = HolisticCAM(model, [*modules, mask_layer], **{**options, **own})
+    *records, deepest = [record for (record,) in cam.intermediates(image, [target])]
+    size = (image.shape[-2], image.shape[-1])
+    evidence = class_evidence(deepest.activations, deepest.weights, size, RECOMMENDED["against"])
+    maps = {}
+    for layer, record in zip(layers, records, strict=True):
+        for name in methods:
+            of_class = evidence if name == _CLASS else None
+            variant = holistic_map(record.activations, record.weights, size, evidence=of_class, **_SETTINGS[name])
+            maps[layer, name] = variant.saliency_map
+    return maps, denoising_mask(evidence).astype(np.float32)
 
 
 def _explain_image(
@@ -149,6 +213,18 @@ def _first(maps: Any) -> Map:
     return np.asarray(maps[0], dtype=np.float32)
 
 
+class _PositiveHolisticCAM(HolisticCAM):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, weighting="positive", **kwargs)
+
+
+_CLASS = "Class Holistic-CAM"
+# Of `holistic_map`, for the methods that share their passes.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "Holistic-CAM": {},
+    "Holistic-CAM positive": {"weighting": "positive"},
+    _CLASS: {name: RECOMMENDED[name] for name in ("weighting", "fuse_base", "by_positions")},
+}
 _WITHOUT_LAYER = ("CAM", "EMP", "Edges", "Gaussian", "I-GOS", "LeGrad", "RISE", "Uniform")
 
 EXPLAINERS: dict[str, Explain] = {
@@ -174,7 +250,8 @@ EXPLAINERS: dict[str, Explain] = {
     "EMP": partial(_explain_image, EMP),
     "I-GOS": partial(_explain_image, IGOS),
     "Holistic-CAM": partial(_explain_pyramid, HolisticCAM),
-    "Holistic-CAM positive": partial(_explain_pyramid, partial(HolisticCAM, weighting="positive")),
+    "Holistic-CAM positive": partial(_explain_pyramid, _PositiveHolisticCAM),
+    "Class Holistic-CAM": partial(_explain_pyramid, ClassHolisticCAM),
     "Gaussian": partial(_explain_image, CenteredGaussian),
     "Uniform": _make_uniform,
     "Edges": _find_edges,

@@ -11,6 +11,7 @@ from holistic_cam_plugin.method.pyramid import NAMED
 from holistic_cam_plugin.methods import METHODS, Method, display_name
 
 __all__ = [
+    "CLASS_HOLISTIC_CAM",
     "DEFAULT_SCALES",
     "HOLISTIC_CAM",
     "METHOD_NAMES",
@@ -22,16 +23,13 @@ __all__ = [
     "select_methods",
 ]
 
-HOLISTIC_CAM = "holisticcam"
+HOLISTIC_CAM, CLASS_HOLISTIC_CAM = "holisticcam", "classholisticcam"
 
-# A method of its own on the command line, a weighting on the page.
-_VARIANTS = ("holisticcampositive",)
-
-METHOD_NAMES = {method: display_name(method) for method in METHODS if method not in _VARIANTS}
+METHOD_NAMES = {method: display_name(method) for method in METHODS}
 
 WEIGHTINGS = {
-    "positive": "positive gradients",
     "pge": "PGE, the paper's",
+    "positive": "positive gradients",
     "gradient": "raw gradients",
 }
 
@@ -55,15 +53,15 @@ def check_choice(targets: Sequence[int], layers: Sequence[str], methods: Sequenc
 def select_methods(
     methods: Sequence[str], weightings: Sequence[str], num_scales: int, sizes: str, fsd: bool, amp: bool = False
 ) -> list[Method]:
-    """The methods with their options; Holistic-CAM once per weighting.
+    """The methods with their options; the paper's Holistic-CAM once per weighting.
 
     Args:
         methods: keys of `METHOD_NAMES`.
         weightings: keys of `WEIGHTINGS`.
         num_scales: of the pyramid.
         sizes: the pyramid's shorter sides in pixels instead, such as `"224 366 509"`, or a name; empty for none.
-        fsd: whether Holistic-CAM's maps are masked.
-        amp: whether Holistic-CAM's model runs in bfloat16.
+        fsd: whether the maps of both Holistic-CAMs are masked.
+        amp: whether their model runs in bfloat16.
 
     Raises:
         UsageError: invalid sizes, or Holistic-CAM without a weighting.
@@ -81,7 +79,7 @@ def select_methods(
         if method == HOLISTIC_CAM:
             found += [Method(method, {"weighting": weighting} | options) for weighting in weightings]
         else:
-            found.append(Method(method, {}))
+            found.append(Method(method, options if method == CLASS_HOLISTIC_CAM else {}))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from holistic_cam_plugin.app.choices import DEFAULT_SCALES, HOLISTIC_CAM, METHOD_NAMES, MOST_SCALES, WEIGHTINGS
+from holistic_cam_plugin.app.choices import CLASS_HOLISTIC_CAM, DEFAULT_SCALES, METHOD_NAMES, MOST_SCALES, WEIGHTINGS
 from holistic_cam_plugin.app.handlers import BEST, Handlers
 from holistic_cam_plugin.display import COLORMAPS, SCALES
 
@@ -15,7 +15,7 @@ __all__ = ["CSS", "build_page"]
 
 CSS = Path(__file__).with_name("page.css")
 
-_DEFAULT_METHODS = ["gradcam", HOLISTIC_CAM]
+_DEFAULT_METHODS = ["gradcam", CLASS_HOLISTIC_CAM]
 _EMPTY = '<p class="hint">Choose a picture and what to explain of it, then press <b>Explain</b>.</p>'
 
 # Seconds between two removals of old files, and the age of an old file.
@@ -125,8 +125,8 @@ def _add_choices(handlers: Handlers) -> _Choices:
     )  # fmt: skip
     with gr.Accordion("Holistic-CAM: weighting, scales, mask", open=False):
         weightings = gr.CheckboxGroup(
-            [(name, weighting) for weighting, name in WEIGHTINGS.items()], value=["positive"], label="Weighting",
-            info="One column each.", elem_id="weightings",
+            [(name, weighting) for weighting, name in WEIGHTINGS.items()], value=["pge"], label="Weighting",
+            info="Of Holistic-CAM, one column each.", elem_id="weightings",
         )  # fmt: skip
         num_scales = gr.Slider(1, MOST_SCALES, DEFAULT_SCALES, step=1, label="Scales of the pyramid")
         sizes = gr.Textbox(

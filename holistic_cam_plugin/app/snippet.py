@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytorch_grad_cam
 
+from holistic_cam_plugin.class_holistic_cam import ClassHolisticCAM
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.methods import METHODS, Method
 from holistic_cam_plugin.models.build import DIGITS
@@ -16,6 +17,7 @@ from holistic_cam_plugin.models.classifier import Classifier, load_classifier
 __all__ = ["PHOTO", "Source", "write_snippet"]
 
 PHOTO = "photo.jpg"
+_NEEDED: dict[type, str] = {ClassHolisticCAM: ", **found.options", HolisticCAM: ", **needed"}
 
 
 class Source(NamedTuple):
@@ -40,7 +42,7 @@ def write_snippet(source: Source, method: Method, layer: str, target: int, name:
     """
     cam = METHODS[method.key]
     files = ", ".join("None" if path is None else f"Path({_quote(path)})" for path in (source.weights, source.labels))
-    needed = ", **found.options" if cam is HolisticCAM else ", found.reshape_transform"
+    needed = _NEEDED.get(cam, ", found.reshape_transform")
     options = "".join(
         f", {key}={_quote(value) if isinstance(value, str) else value}" for key, value in method.options.items()
     )
@@ -55,6 +57,7 @@ def write_snippet(source: Source, method: Method, layer: str, target: int, name:
         f"classifier = load_classifier({_quote(source.model)}, {files}, {_quote(source.device)})",
         f"images = preprocess_image(read_image(Path({_quote(PHOTO)})), classifier)",
         f"found = classifier.at([{_quote(layer)}])",
+        *(['needed = found.options | {"mask_layer": None}  # the paper\'s mask'] if cam is HolisticCAM else []),
         f"cam = {cam.__name__}(found.model, found.target_layers{needed}{options})",
         f"saliency_map = cam(images, [ClassifierOutputTarget({target})])[0]  # {name}",
     ]
@@ -62,8 +65,8 @@ def write_snippet(source: Source, method: Method, layer: str, target: int, name:
 
 
 def _import(cam: type) -> str:
-    if cam is HolisticCAM:
-        return "from holistic_cam_plugin import HolisticCAM"
+    if cam in _NEEDED:
+        return f"from holistic_cam_plugin import {cam.__name__}"
     module = "pytorch_grad_cam" if getattr(pytorch_grad_cam, cam.__name__, None) is cam else cam.__module__
     return f"from {module} import {cam.__name__}"
 

@@ -83,7 +83,7 @@ def add_batch_command(commands: Any) -> None:
     add("--imagefolder", action="store_true", help="the folders directly in INPUT are the classes to explain")
     add("--root", type=Path, metavar="DIR", help="folder of the CSV's files (default: the CSV's folder)")
     add_model_options(parser, "resnet50")
-    add_method_options(parser, ["holisticcampositive"], "the last layer of the model's last stage")
+    add_method_options(parser, ["classholisticcam"], "the last layer of the model's last stage")
     add("--no-crop", action="store_true", help="explain the whole image, its shorter side resized, not only its centre")
     add("--dtype", choices=("float16", "float32"), default="float16", help="of the stored maps (default: float16)")
     add("--overlays", action="store_true", help="also write the maps over the pictures, as JPEG")

@@ -2,7 +2,7 @@
 
     from holistic_cam_plugin.integrations.quantus import explain_func
 
-    options = {"target_layers": ["layer4"], "weighting": "positive"}
+    options = {"target_layers": ["layer4"]}
     scores = quantus.Sparseness()(model, images, classes, explain_func=explain_func, explain_func_kwargs=options)
 
 Of the 37 metrics of Quantus 0.6.0, 35 run on RGB images. Known limitations, whatever the method:
@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from holistic_cam_plugin.class_holistic_cam import ClassHolisticCAM
 from holistic_cam_plugin.errors import near_matches
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.passes.index_targets import index_targets
@@ -42,9 +43,10 @@ def explain_func(
     target_layers: Sequence[str],
     normalize: bool = False,
     device: object = None,
+    cam_class: type[HolisticCAM] = ClassHolisticCAM,
     **parameters: Any,
 ) -> NDArray[np.float32]:
-    """Compute Holistic-CAM maps for a metric of Quantus.
+    """Compute maps for a metric of Quantus.
 
     Args:
         model: the classifier, or a copy of it with other weights that the metric has made.
@@ -55,7 +57,8 @@ def explain_func(
         normalize: scale each map to [0, 1]. False: maps in units of the score (`Intermediates.masked`), which can be
             compared between images.
         device: passed by Quantus; ignored, since the images are moved to the model's device.
-        **parameters: of `HolisticCAM`.
+        cam_class: `ClassHolisticCAM`, or `HolisticCAM` for the paper's method.
+        **parameters: of this class.
 
     Returns:
         `(B, 1, H, W)`, float32.
@@ -72,7 +75,7 @@ def explain_func(
     layers = _find_layers(model, target_layers)
     images = torch.as_tensor(np.asarray(inputs, dtype=np.float32))
     classes = np.asarray(targets)
-    with HolisticCAM(model, layers, **parameters) as cam:
+    with cam_class(model, layers, **parameters) as cam:
         if normalize:
             return cam(images, index_targets(classes, len(images)))[:, None]
         maps: NDArray[np.float32] = cam.attribute(images, classes).cpu().numpy()

@@ -35,6 +35,9 @@ def holistic_map(
     blur_size: int | None = None,
     ksize: int | None = None,
     eigen_smooth: bool = False,
+    by_positions: bool = False,
+    fuse_base: bool = True,
+    evidence: NDArray[np.float32] | None = None,
 ) -> Intermediates:
     """The map of one image, target and layer, with the results of every step.
 
@@ -49,6 +52,10 @@ def holistic_map(
         fsd: apply the mask (eq. 13 to 16).
         blur_size, ksize: windows of the mask's filters, as in `low_pass_wrap`.
         eigen_smooth: use the first principal component over the channels in place of their sum in eq. 12.
+        by_positions: multiply the weights of every scale by its number of positions before they are averaged, up to a
+            constant. Gradients of a pooled layer shrink with that number.
+        fuse_base: if False, leave the base scale out of the means (eq. 10 and 11), unless it is the only one.
+        evidence: the map that the mask is made of in place of the base scale's, `(H, W)` (see `class_evidence`).
 
     Returns:
         The results; `saliency_map` is `(H, W)`, float32, in [0, 1].
@@ -64,16 +71,19 @@ def holistic_map(
     """
     weigh, signed = find_weighting(weighting)
     weights = [weigh(a, g, eps) for a, g in zip(activations, gradients, strict=True)]  # eq. 8
+    if by_positions:
+        most = max(w[0].numel() for w in weights)
+        weights = [w * (w[0].numel() / most) for w in weights]
 
     def combine(scales: slice, smooth: bool) -> NDArray[np.float32]:
         stacks = (activations[scales], weights[scales])
         fused = (fuse_principal if smooth else fuse)(*(split_signs(*stacks) if signed else stacks), size)
         return np.asarray(torch.nan_to_num(fused).cpu().numpy())
 
-    primary_map = combine(slice(None), eigen_smooth)  # eq. 10 to 12
+    primary_map = combine(slice(0 if fuse_base or len(weights) == 1 else 1, None), eigen_smooth)  # eq. 10 to 12
     if not fsd:
         return Intermediates(list(activations), weights, primary_map, None, None, min_max_normalize(primary_map))
-    base_map = combine(slice(1), False)  # eq. 13
+    base_map = combine(slice(1), False) if evidence is None else evidence  # eq. 13
     mask = denoising_mask(base_map, blur_size, ksize)  # eq. 13 to 15
     saliency_map = min_max_normalize(primary_map.astype(np.float64) * mask)  # eq. 16, 17
     return Intermediates(list(activations), weights, primary_map, base_map, mask, saliency_map)

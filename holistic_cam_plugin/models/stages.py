@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from holistic_cam_plugin.models.layers import CHANNELS_FIRST, TOKENS, Grid, Layer, leave_out_blocks, read_layouts
 from holistic_cam_plugin.models.probe import compute_gradients, record_outputs
 
-__all__ = ["find_layers"]
+__all__ = ["find_layers", "is_relevant"]
 
 # The deepest stages are explained.
 STAGES = 4
@@ -92,14 +92,18 @@ def _list_candidates(result: Layer, layers: Sequence[Layer], outer: Sequence[Lay
 
 
 def _explains(layer: Layer, gradients: Mapping[nn.Module, tuple[Tensor, Tensor]]) -> bool:
-    r"""Whether $\sum_{ij} |\sum_c A G|$ over the grid is a relevant part of $\sum_{ijc} |A G|$."""
+    """Whether the score depends on the layer's maps."""
     if layer.module not in gradients:
         return False
     activations, gradient = gradients[layer.module]
     product = activations.double() * gradient.double()
     if layer.layout == CHANNELS_FIRST:
         product = product.movedim(1, -1)
-    product = product.flatten(1, -2)[:, layer.prefix_tokens :]
+    return is_relevant(product.flatten(1, -2)[:, layer.prefix_tokens :])
+
+
+def is_relevant(product: Tensor) -> bool:
+    r"""Whether $\sum_{ij} |\sum_c A G|$ is a relevant part of $\sum_{ijc} |A G|$; `product` is A G, `(B, ..., C)`."""
     total = float(product.abs().sum())
     return total > 0 and float(product.sum(dim=-1).abs().sum()) / total > _EVIDENCE
 

@@ -20,7 +20,9 @@ from holistic_cam_plugin.passes.interrupts import uninterrupted
 from holistic_cam_plugin.passes.model_state import eval_mode, mixed_precision, uncompiled
 from holistic_cam_plugin.passes.records import Record, Reshaping, holds_tensors, like, tensors_of
 
-__all__ = ["Capture", "LayerError", "check_target_layers"]
+__all__ = ["DEEPEST", "Capture", "LayerError", "check_mask_layer", "check_target_layers"]
+
+DEEPEST = "deepest"  # the mask layer that is found at the first call
 
 
 class LayerError(ValueError):
@@ -40,6 +42,9 @@ class Capture:
         reshape_transform: maps a layer's output and its gradient to `(B, C, h, w)`, as in pytorch-grad-cam; the output
             may then be a dict, list or tuple of tensors. If it has a parameter `image_size`, it gets the images' size.
         amp: run the model under autocast to bfloat16; an output that is one tensor is converted to float32.
+
+    Attributes:
+        mask_layer: another module to record, after the target layers; None for no other.
     """
 
     def __init__(
@@ -53,10 +58,19 @@ class Capture:
         self.target_layers = target_layers
         self.reshape_transform = reshape_transform
         self.amp = amp
+        self.mask_layer: nn.Module | None = None
         self._channels_last = True  # until the model refuses
         self._reshaping = Reshaping(reshape_transform)
         self._size: tuple[int, ...] = ()  # of the images of the last call
         self._records: dict[nn.Module, Record] = {}
+        self._finished: list[nn.Module] = []  # the recorded layers in the order in which they finished
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The recorded layers: the target layers, and after them the mask layer if it is none of them."""
+        if self.mask_layer is None or self.mask_layer in self.target_layers:
+            return list(self.target_layers)
+        return [*self.target_layers, self.mask_layer]
 
     def __call__(self, images: Tensor, channels_last: bool = False) -> Any:
         """Run the model on a copy of `images` and return its output; the records are replaced.
@@ -81,13 +95,13 @@ class Capture:
 
     @property
     def activations(self) -> list[Tensor]:
-        """The recorded activations, one `(B, C, h, w)` float32 tensor per target layer."""
-        return [self._as_maps(self._records[layer], layer) for layer in self.target_layers if layer in self._records]
+        """The recorded activations, one `(B, C, h, w)` float32 tensor per layer, as in `layers`."""
+        return [self._as_maps(self._records[layer], layer) for layer in self.layers if layer in self._records]
 
     @property
     def gradients(self) -> list[Tensor]:
         """Their gradients after a `backward()` through the output, in the same shapes; empty before."""
-        records = [(layer, self._records[layer]) for layer in self.target_layers if layer in self._records]
+        records = [(layer, self._records[layer]) for layer in self.layers if layer in self._records]
         found = [(layer, record, [tensor.grad for tensor in tensors_of(record)]) for layer, record in records]
         return [
             self._signed_maps(record, gradients, layer)
@@ -99,7 +113,7 @@ class Capture:
         """The activations and the gradients of `score` with respect to them; the graph and the records are freed.
 
         Returns:
-            Two lists with one `(B, C, h, w)` float32 tensor per target layer, on the model's device.
+            Two lists with one `(B, C, h, w)` float32 tensor per layer, on the model's device.
 
         Raises:
             LayerError: a target layer does not influence the score, or its maps are not 4-D.
@@ -118,14 +132,14 @@ class Capture:
         Raises:
             LayerError: a target layer does not influence the score, or its maps are not 4-D.
         """
-        records = [self._records[layer] for layer in self.target_layers]
+        records = [self._records[layer] for layer in self.layers]
         tensors = [tensors_of(record) for record in records]
         found = iter(torch.autograd.grad(score, [*chain(*tensors)], retain_graph=keep_graph, allow_unused=True))
         maps = []
-        for layer, record, parts in zip(self.target_layers, records, tensors, strict=True):
+        for layer, record, parts in zip(self.layers, records, tensors, strict=True):
             gradients = [next(found) for _ in parts]
             if all(gradient is None for gradient in gradients):
-                raise LayerError(f"target layer {self._name(layer)} does not influence the targets' score")
+                raise LayerError(f"{self._name(layer)} does not influence the targets' score")
             maps.append(self._signed_maps(record, gradients, layer))
         return maps
 
@@ -144,10 +158,16 @@ class Capture:
             outputs = self.model(images.detach().clone(memory_format=memory_format))
             if self.amp and isinstance(outputs, Tensor):
                 outputs = outputs.float()
-        for layer in self.target_layers:
+        for layer in self.layers:
             if layer not in self._records:
-                raise LayerError(f"target layer {self._name(layer)} did not run in the model's forward pass")
+                raise LayerError(f"{self._name(layer)} did not run in the model's forward pass")
+        self._finished = [*self._records]
         return outputs
+
+    def is_after_mask(self, layer: nn.Module) -> bool:
+        """Whether a target layer finished after the mask layer in the last pass."""
+        assert self.mask_layer is not None
+        return self._finished.index(layer) > self._finished.index(self.mask_layer)
 
     @contextmanager
     def _recording(self, device: torch.device) -> Iterator[None]:
@@ -162,7 +182,7 @@ class Capture:
             stack.enter_context(eval_mode(self.model))
             stack.enter_context(uncompiled())
             stack.enter_context(light_batch_norms(self.model))
-            for layer in set(self.target_layers):
+            for layer in set(self.layers):
                 stack.callback(layer.register_forward_hook(record).remove)
             stack.enter_context(torch.inference_mode(False))
             # No graph below the earliest target layer: its hook enables gradients from there on.
@@ -175,7 +195,7 @@ class Capture:
             return None
         if not isinstance(output, Tensor) and (self.reshape_transform is None or not holds_tensors(output)):
             raise TypeError(
-                f"target layer {self._name(layer)} returns a {type(output).__name__}, not a tensor: "
+                f"{self._name(layer)} returns a {type(output).__name__}, not a tensor: "
                 "pass a layer inside it that returns a tensor, or a reshape_transform that joins "
                 "its tensors, such as pytorch_grad_cam.utils.reshape_transforms.fasterrcnn_reshape_transform"
             )
@@ -196,11 +216,12 @@ class Capture:
         hint = "" if self.reshape_transform else "; transformers need a reshape_transform"
         given = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"type {type(maps).__name__}"
         form = "(B, C, d, h, w)" if len(self._size) == 3 else "(B, C, h, w)"
-        raise LayerError(f"target layer {self._name(layer)} returns activations of {given}, not {form}{hint}")
+        raise LayerError(f"{self._name(layer)} returns activations of {given}, not {form}{hint}")
 
     def _name(self, layer: nn.Module) -> str:
         names = (name for name, module in self.model.named_modules() if module is layer)
-        return f"{next(names, '')!r} ({type(layer).__name__})"
+        kind = "target layer" if layer in self.target_layers else "mask layer"
+        return f"{kind} {next(names, '')!r} ({type(layer).__name__})"
 
 
 def _leaf(output: Tensor) -> Tensor:
@@ -226,3 +247,13 @@ def check_target_layers(model: nn.Module, target_layers: Sequence[nn.Module]) ->
             raise TypeError(f"every target layer must be a module, got {layer!r}: {advice}")
         if layer not in modules:
             raise ValueError(f"a target layer of type {type(layer).__name__} is not part of the model: {advice}")
+
+
+def check_mask_layer(mask_layer: nn.Module | str | None, model: nn.Module) -> None:
+    """Raise TypeError or ValueError unless it is None, `"deepest"` or a module of `model`."""
+    if mask_layer is None or mask_layer == DEEPEST:
+        return
+    if not isinstance(mask_layer, nn.Module):
+        raise TypeError(f"mask_layer must be a module of the model, {DEEPEST!r} or None, got {mask_layer!r}")
+    if mask_layer not in set(model.modules()):
+        raise ValueError(f"the mask layer of type {type(mask_layer).__name__} is not part of the model")

@@ -79,4 +79,4 @@ def test_more_than_a_page_holds_is_refused():
 def test_names():
     assert name_classes(["crane", "hen", "crane"]) == ["crane (0)", "hen", "crane (2)"]
     assert METHOD_NAMES["holisticcam"] == "Holistic-CAM"
-    assert not {"holisticcampositive"} & METHOD_NAMES.keys()  # the weighting is chosen beside it
+    assert not {"classholisticcam"} & METHOD_NAMES.keys()  # the weighting is chosen beside it

@@ -84,7 +84,7 @@ def test_failures_are_tried_again(run, tmp_path):
     [
         (("--sizes", "64", "96"), "sizes (64, now 64 96)"),
         (("--layers", "layer3"), "layers (layer4, now layer3)"),
-        (("--methods", "gradcam"), "methods (holisticcampositive, now gradcam)"),
+        (("--methods", "gradcam"), "methods (classholisticcam, now gradcam)"),
         (("--dtype", "float32"), "dtype (float16, now float32)"),
         (("--batch-size", "2"), "batch_size (1, now 2)"),
         (("--target", "3"), "target (predicted, or the CSV's, now 3)"),

@@ -53,7 +53,7 @@ MODELS = [
 
 @pytest.mark.parametrize(("options", "found"), MODELS)
 def test_an_image(here, photo, capsys, options, found):
-    methods = ("--methods", "gradcam", "holisticcampositive", "--sizes", "192")
+    methods = ("--methods", "gradcam", "classholisticcam", "--sizes", "192")
     assert main([str(photo), *options, *methods, "--save-array"]) == 0
     expected = found(here)
     images = expected.preprocessing(Image.open(photo).convert("RGB"))
@@ -63,7 +63,7 @@ def test_an_image(here, photo, capsys, options, found):
         ours = HolisticCAM(expected.model, [layer], weighting="positive", sizes=[192], **expected.options)(images)[0]
         theirs = GradCAM(expected.model, [layer], **reshape)(images, None)[0]
         stem = "output/photo_{}_" + name + ".npy"
-        np.testing.assert_allclose(np.load(stem.format("holisticcampositive")), ours, atol=1e-4)
+        np.testing.assert_allclose(np.load(stem.format("classholisticcam")), ours, atol=1e-4)
         np.testing.assert_allclose(np.load(stem.format("gradcam")), theirs, atol=1e-4)
     assert (here / "output" / "photo_holistic_cam.png").exists()
     assert capsys.readouterr().out.count("predicted") == 1
@@ -79,7 +79,7 @@ def test_class_names_come_with_the_model(here, photo, capsys):
 def test_a_folder_of_images(here, photo, options, found):
     (here / "in").mkdir()
     photo.rename(here / "in" / "photo.png")
-    methods = ("--methods", "holisticcampositive", "--sizes", "192", "--dtype", "float32", "--workers", "0")
+    methods = ("--methods", "classholisticcam", "--sizes", "192", "--dtype", "float32", "--workers", "0")
     assert main(["batch", "in", "--output", "maps", *options, *methods, "--overlays"]) == 0
     expected = found(here)
     images = expected.preprocessing(Image.open(here / "in" / "photo.png").convert("RGB"))

@@ -163,7 +163,7 @@ def test_classes_given_twice_keep_their_arrays(tmp_path):
     make_good(tmp_path / "good.png")
     outcome = run(
         tmp_path / "good.png", "--model", MODEL, "--weights", make_weights(tmp_path), "--layers", "features.12",
-        "--methods", "holisticcampositive", "--target", "1", "class 1", "2", "--save-array", "--output",
+        "--methods", "classholisticcam", "--target", "1", "class 1", "2", "--save-array", "--output",
         tmp_path / "output",
     )  # fmt: skip
     if outcome.code == 2:

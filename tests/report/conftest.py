@@ -24,7 +24,7 @@ def reported(tmp_path_factory):
             [("file", "target"), *((name, i % 3) for i, name in enumerate((*NAMES, "<b>bad.jpg")))]
         )
     command = (
-        "--root", str(folder / "in"), "--methods", "gradcam", "holisticcampositive", "--layers", "layer4", "layer2",
+        "--root", str(folder / "in"), "--methods", "gradcam", "classholisticcam", "--layers", "layer4", "layer2",
         "--workers", "0",
     )  # fmt: skip
     assert main(["batch", str(folder / "list.csv"), "--output", str(folder / "out"), *QUICK, *command]) == 1

@@ -1,0 +1,54 @@
+"""Class Holistic-CAM: Holistic-CAM with the settings that tell one class from another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.passes.capture import DEEPEST
+
+__all__ = ["RECOMMENDED", "ClassHolisticCAM"]
+
+RECOMMENDED: dict[str, Any] = {
+    "mask_layer": DEEPEST,
+    "against": 1.5,
+    "weighting": "positive",
+    "fuse_base": False,
+    "by_positions": True,
+}
+
+
+class ClassHolisticCAM(HolisticCAM):
+    r"""`HolisticCAM` with the defaults that we recommend: maps of the class, not of every object in the picture.
+
+    It departs from the paper in four points, each of which is a parameter of `HolisticCAM`:
+
+    * `mask_layer="deepest"`: the mask comes from the evidence for the class in the deepest layer, over all scales, in
+      place of the base scale's map of the same layer (see `class_evidence`).
+    * `against=1.5`: evidence against the class counts one and a half times in that mask.
+    * `weighting="positive"`: the weights are the positive gradients.
+    * `fuse_base=False` and `by_positions=True`: the base scale decides the class and the mask, and only the larger
+      scales are fused, each weighted by its number of positions: once the mask says where, the base scale blurs.
+
+    The map does not change if the logits are multiplied by a constant. It does change if a function of the image is
+    added to all logits, which changes no probability: the score that is explained is the logit, not the probability.
+    `benchmarks/results/class_masks/README.md` has the study that selected these settings.
+
+    Args:
+        model, target_layers, *args, **kwargs: as in `HolisticCAM`.
+
+    Raises:
+        TypeError, ValueError: as in `HolisticCAM`.
+
+    Example:
+        >>> from holistic_cam_plugin.demo import load_demo_model
+        >>> model = load_demo_model()
+        >>> ClassHolisticCAM(model, [model.layer2], sizes=[64, 96])(torch.rand(2, 3, 64, 64)).shape
+        (2, 64, 64)
+    """
+
+    def __init__(self, model: nn.Module, target_layers: Sequence[nn.Module], *args: Any, **kwargs: Any) -> None:
+        super().__init__(model, target_layers, *args, **(RECOMMENDED | kwargs))
