@@ -28,7 +28,7 @@ def by_positions(pyramid: Pyramid) -> list[float]:
 
 OF_CLASS = partial(Candidate, relu, None, split=True)
 SKIP_1, SKIP_2 = range(1, 7), range(2, 7)
-ROOT = ClassMask(against=2, power=0.5)
+ROOT, ROOT_SHARE = ClassMask(against=2, power=0.5), ClassMask(contrast=2, power=0.5)
 CANDIDATES = {
     # Masks.
     "own mask": Candidate(relu, split=True),
@@ -60,6 +60,20 @@ CANDIDATES = {
     "beta 2, root of mask, without 2, positions": OF_CLASS(scales=SKIP_2, shares=by_positions, class_mask=ROOT),
     "beta 1.5, without 1, positions, share": OF_CLASS(
         scales=SKIP_1, shares=by_positions, combine=share, against=constancy(1), class_mask=ClassMask(against=1.5)
+    ),
+    # Added after beta had failed.
+    "contrast 1": OF_CLASS(class_mask=ClassMask(contrast=1)),
+    "contrast 1, positions": OF_CLASS(shares=by_positions, class_mask=ClassMask(contrast=1)),
+    "contrast 1, without 1": OF_CLASS(scales=SKIP_1, class_mask=ClassMask(contrast=1)),
+    "contrast 0.5, without 1, positions": OF_CLASS(
+        scales=SKIP_1, shares=by_positions, class_mask=ClassMask(contrast=0.5)
+    ),
+    "contrast 1, without 1, positions": OF_CLASS(scales=SKIP_1, shares=by_positions, class_mask=ClassMask(contrast=1)),
+    "contrast 2, without 1, positions": OF_CLASS(scales=SKIP_1, shares=by_positions, class_mask=ClassMask(contrast=2)),
+    "contrast 1, without 2, positions": OF_CLASS(scales=SKIP_2, shares=by_positions, class_mask=ClassMask(contrast=1)),
+    "contrast 2, root of mask, positions": OF_CLASS(shares=by_positions, class_mask=ROOT_SHARE),
+    "contrast 2, root of mask, without 1, positions": OF_CLASS(
+        scales=SKIP_1, shares=by_positions, class_mask=ROOT_SHARE
     ),
 }
 

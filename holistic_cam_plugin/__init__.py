@@ -19,7 +19,7 @@ from holistic_cam_plugin.method.low_pass_wrap import (
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import positive_gradient_weights
 from holistic_cam_plugin.method.pyramid import pyramid_sizes, resize_image
-from holistic_cam_plugin.method.signs import separate_signs, signed_weights, split_signs
+from holistic_cam_plugin.method.signs import signed_weights, split_signs
 from holistic_cam_plugin.models.explainable import Explainable, explainable
 from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_reshape_transform
 
@@ -50,7 +50,6 @@ __all__ = [
     "positive_gradient_weights",
     "pyramid_sizes",
     "resize_image",
-    "separate_signs",
     "signed_weights",
     "split_signs",
     "swin_reshape_transform",

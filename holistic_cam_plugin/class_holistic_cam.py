@@ -14,7 +14,7 @@ __all__ = ["RECOMMENDED", "ClassHolisticCAM"]
 
 RECOMMENDED: dict[str, Any] = {
     "mask_layer": DEEPEST,
-    "against": 1.5,
+    "contrast": 1.0,
     "weighting": "positive",
     "fuse_base": False,
     "by_positions": True,
@@ -28,7 +28,7 @@ class ClassHolisticCAM(HolisticCAM):
 
     * `mask_layer="deepest"`: the mask comes from the evidence for the class in the deepest layer, over all scales, in
       place of the base scale's map of the same layer (see `class_evidence`).
-    * `against=1.5`: evidence against the class counts one and a half times in that mask.
+    * `contrast=1`: this evidence is multiplied by its share of all evidence, for and against the class.
     * `weighting="positive"`: the weights are the positive gradients.
     * `fuse_base=False` and `by_positions=True`: the base scale decides the class and the mask, and only the larger
       scales are fused, each weighted by its number of positions: once the mask says where, the base scale blurs.

@@ -22,10 +22,10 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
 from holistic_cam_plugin.checks import check_images, check_positive_integer, check_switch
-from holistic_cam_plugin.method.class_mask import check_against, find_evidence
+from holistic_cam_plugin.method.class_mask import check_contrast, class_evidence
 from holistic_cam_plugin.method.holistic_map import holistic_map
 from holistic_cam_plugin.method.intermediates import Intermediates
-from holistic_cam_plugin.method.low_pass_wrap import check_kernels
+from holistic_cam_plugin.method.low_pass_wrap import check_kernels, low_pass_wrap
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import check_interpolation, check_multiples, check_pyramid, pyramid_sizes
@@ -80,7 +80,7 @@ class HolisticCAM(BaseCAM):
         mask_layer: module of `model` whose evidence for the class is the mask of all layers (see `class_evidence`); it
             should be the deepest one with positions. `"deepest"`: found at the first call. None: the paper's mask, made
             of the base scale's map of each target layer.
-        against: how much evidence against the class counts in the mask of `mask_layer`; 1: as it is.
+        contrast: exponent of the evidence's net share in the mask of `mask_layer` (see `class_evidence`).
         fuse_base: if False, the base scale decides the class and is not fused.
         by_positions: weigh the scales by their number of positions.
         blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 for a shorter
@@ -129,7 +129,7 @@ class HolisticCAM(BaseCAM):
         weighting: str = "pge",
         fsd: bool = True,
         mask_layer: nn.Module | str | None = None,
-        against: float = 1.0,
+        contrast: float = 0.0,
         fuse_base: bool = True,
         by_positions: bool = False,
         blur_size: int | None = None,
@@ -152,7 +152,7 @@ class HolisticCAM(BaseCAM):
         self.weighting = weighting
         self.fsd = fsd
         self.mask_layer = mask_layer
-        self.against = against
+        self.contrast = contrast
         self.fuse_base = fuse_base
         self.by_positions = by_positions
         self.blur_size = blur_size
@@ -386,17 +386,17 @@ class HolisticCAM(BaseCAM):
         if self._capture.mask_layer is None:
             return [none] * len(self.target_layers)
         place = self._capture.layers.index(self._capture.mask_layer)
-        evidence = [
-            find_evidence(
+        found = [
+            class_evidence(
                 [scale.activations[place][image] for scale in scales],
                 [scale.gradients[place][image][target] for scale in scales],
                 size,
-                self.against,
-                self.blur_size,
+                self.contrast,
             )
             for image, target in maps
         ]
-        if any(of_class is None for of_class in evidence):
+        evidence = [some if low_pass_wrap(some, self.blur_size).any() else None for some in found]
+        if any(some is None for some in evidence):
             warnings.warn(
                 "nothing in the mask layer speaks for the class: the layers are masked by their own base scale",
                 stacklevel=4,
@@ -522,7 +522,7 @@ class HolisticCAM(BaseCAM):
         check_eps(self.eps)
         find_weighting(self.weighting)
         check_switch("fsd", self.fsd)
-        check_against(self.against)
+        check_contrast(self.contrast)
         check_switch("fuse_base", self.fuse_base)
         check_switch("by_positions", self.by_positions)
         check_switch("tiles", self.tiles)

@@ -160,7 +160,7 @@ def reference_maps(
     fsd: bool = True,
     interpolation: str = "bilinear",
     mask_layer: str | None = None,
-    against: float = 1.0,
+    contrast: float = 0.0,
     fuse_base: bool = True,
     by_positions: bool = False,
 ) -> np.ndarray:
@@ -176,7 +176,7 @@ def reference_maps(
     for image in images.double().split(1):
         category = int(model(image).argmax()) if categories is None else categories[len(results)]
         scales = []  # [scale][layer] -> A_t, W_t on the canvas
-        deepest = []  # [scale] -> A_t, (G+ - against G-)_t of the mask layer on the canvas
+        deepest = []  # [scale] -> A_t, G_t, |A_t|, |G_t| of the mask layer on the canvas
         for zeta in sizes:
             size = (int(height * Fraction(zeta) / shorter), int(width * Fraction(zeta) / shorter))
             scaled = F.interpolate(image, size=size, mode=interpolation, align_corners=False)
@@ -184,10 +184,8 @@ def reference_maps(
             recorded = hooked_pass(model, [*layers, *([mask_layer] if mask_layer else [])], scaled, category)
             if mask_layer:
                 activations, gradients = recorded.pop()
-                activations = torch.cat([activations.relu(), (-activations).relu()], dim=1)
-                gradients = torch.cat([gradients, -gradients], dim=1)
-                gradients = gradients.relu() - against * (-gradients).relu()
-                deepest.append([to_canvas(x, (height, width)) for x in (activations, gradients)])
+                four = (activations, gradients, activations.abs(), gradients.abs())
+                deepest.append([to_canvas(x, (height, width)) for x in four])
             for activations, gradients in recorded:
                 if weights in ("pge", "positive"):  # both signs as channels of their own
                     activations = torch.cat([activations.relu(), (-activations).relu()], dim=1)
@@ -203,8 +201,9 @@ def reference_maps(
             mean_a, mean_w = (np.mean([scale[layer][i] for scale in fused], axis=0) for i in (0, 1))
             primary = np.maximum((mean_w * mean_a).sum(axis=0), 0)
             if mask_layer:
-                mean_a, mean_w = (np.mean([scale[i] for scale in deepest], axis=0) for i in (0, 1))
-                base = np.maximum((mean_w * mean_a).sum(axis=0), 0)
+                means = [np.mean([scale[i] for scale in deepest], axis=0) for i in range(4)]
+                base = np.maximum((means[0] * means[1]).sum(axis=0), 0)
+                base = base * (base / (means[2] * means[3]).sum(axis=0)) ** contrast
             else:
                 base = np.maximum((scales[0][layer][1] * scales[0][layer][0]).sum(axis=0), 0)
             maps.append(min_max(primary * literal_wrap(base, shorter) if fsd else primary))

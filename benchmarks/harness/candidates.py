@@ -17,7 +17,6 @@ from holistic_cam_plugin import HolisticCAM, fuse, kernel_size, min_max_normaliz
 from holistic_cam_plugin.method.class_mask import class_evidence
 from holistic_cam_plugin.method.intermediates import Intermediates
 from holistic_cam_plugin.method.low_pass_wrap import BLUR_SIZE_AT_224, KSIZE_AT_224, LARGEST_KERNEL, denoising_mask
-from holistic_cam_plugin.method.signs import separate_signs
 
 __all__ = ["Candidate", "ClassMask", "Mask", "Pyramid", "explain_candidates"]
 
@@ -65,12 +64,14 @@ class ClassMask(NamedTuple):
 
     Attributes:
         scales: indices of the scales that the evidence is made of.
-        against: how much evidence against the class counts.
+        against: beta, how much evidence against the class counts; 1: as it is.
+        contrast: exponent of the evidence's net share.
         power: exponent of the mask.
     """
 
     scales: Sequence[int] = range(NUM_SCALES)
     against: float = 1.0
+    contrast: float = 0.0
     power: float = 1.0
 
 
@@ -138,7 +139,13 @@ class Pyramid:
             activations, gradients = (
                 [stack[scale] for scale in mask.scales] for stack in (self.activations, self.gradients)
             )
-            wrap = denoising_mask(class_evidence(activations, gradients, self.size, mask.against))
+            if mask.against == 1:
+                evidence = class_evidence(activations, gradients, self.size, mask.contrast)
+            else:
+                activations, gradients = separate_signs(activations, gradients)
+                strict = [torch.where(g < 0, mask.against * g, g) for g in gradients]
+                evidence = fuse(activations, strict, self.size).cpu().numpy()
+            wrap = denoising_mask(evidence)
             self._class_masks[mask] = (wrap / (wrap.max() or 1.0)) ** mask.power
         return self._class_masks[mask]
 
@@ -165,6 +172,14 @@ class Pyramid:
         fused: Map = torch.nan_to_num(candidate.fusion(activations, weights, self.size)).cpu().numpy()
         self._evidence[candidate, sign] = fused
         return fused
+
+
+def separate_signs(activations: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Split the activations into channels of one sign each, `[A+, A-]`, with their gradients `[G, -G]`."""
+    if all(bool((a >= 0).all()) for a in activations):
+        return list(activations), list(gradients)
+    split = [torch.cat([a.clamp(min=0), (-a).clamp(min=0)]) for a in activations]
+    return split, [torch.cat([g, -g]) for g in gradients]
 
 
 def explain_candidates(

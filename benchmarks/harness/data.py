@@ -69,11 +69,13 @@ class Loaded(NamedTuple):
         image: `(1, 3, H, W)`, normalised, on the model's device.
         boxes: boxes in pixels of `image`.
         mask: the object's pixels, `(H, W)`; or None.
+        others: the pixels of the other objects, `(H, W)`; None without other objects, or where they are not known.
     """
 
     image: Tensor
     boxes: tuple[Box, ...]
     mask: NDArray[np.bool_] | None = None
+    others: NDArray[np.bool_] | None = None
 
 
 def find_samples(arguments: argparse.Namespace) -> Iterator[Sample]:
@@ -137,7 +139,8 @@ def load(sample: Sample, classifier: Classifier) -> Loaded:
         scene = _make_scene(sample.source, preprocessing.size[0])
         mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
         image = (torch.from_numpy(scene.image) - mean) / std
-        return Loaded(image[None].to(classifier.device), sample.boxes, scene.masks[0])
+        mask, *others = scene.masks
+        return Loaded(image[None].to(classifier.device), sample.boxes, mask, np.any(others, axis=0) if others else None)
     picture = read_image(sample.source)
     corners = torch.tensor(sample.boxes, dtype=torch.float64).reshape(-1, 4)
     # Large JPEG files are decoded at a reduced size.

@@ -34,10 +34,11 @@ from holistic_cam_plugin.models.classifier import Classifier
 __all__ = ["COLUMNS", "METRICS", "Explain", "check_metrics", "make_evaluate", "measure"]
 
 FIDELITY = ("ins", "del", "road")
-LOCALISATION = ("ap", "iou", "lucidity", "epg")
+LOCALISATION = ("ap", "iou", "lucidity", "class_ap", "epg")
 METRICS = (*FIDELITY, *LOCALISATION)
 # Shares in [0, 1] except road, which is the paper's relative form. road_halved is pytorch-grad-cam's form, epg_top100
-# counts only the 100 highest pixels, tied is the share of pixels with a value that another pixel has too.
+# counts only the 100 highest pixels, class_ap ranks the pixels of the objects alone (of the scenes of digits), tied is
+# the share of pixels with a value that another pixel has too.
 VALUES = ("ins", "del", "over_all", "road", "road_halved", *LOCALISATION, "epg_top100", "tied")
 COLUMNS = ("image", "class_index", "probability", "layer", "method", *VALUES)
 
@@ -131,6 +132,9 @@ def _measure_localisation(loaded: Loaded, cams: NDArray[np.float32], metrics: Se
             values |= {"ap": average_precision(cams, regions)} if "ap" in metrics else {}
             values |= {"iou": best_iou(cams, regions)} if "iou" in metrics else {}
         values |= {"lucidity": lucidity(cams, regions)} if "lucidity" in metrics else {}
+    if "class_ap" in metrics and loaded.mask is not None and loaded.others is not None:
+        objects = loaded.mask | loaded.others
+        values["class_ap"] = average_precision(cams[:, None, objects], [loaded.mask[None, objects]] * len(cams))
     if "epg" in metrics and (box := mask if boxes is None else boxes) is not None:
         regions = [box] * len(cams)
         values["epg"] = energy_pointing_game(cams, regions)

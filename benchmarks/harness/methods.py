@@ -154,7 +154,7 @@ def _share_passes(
     cam = HolisticCAM(model, [*modules, mask_layer], **{**options, **own})
     *records, deepest = [record for (record,) in cam.intermediates(image, [target])]
     size = (image.shape[-2], image.shape[-1])
-    evidence = class_evidence(deepest.activations, deepest.weights, size, RECOMMENDED["against"])
+    evidence = class_evidence(deepest.activations, deepest.weights, size, RECOMMENDED["contrast"])
     maps = {}
     for layer, record in zip(layers, records, strict=True):
         for name in methods:

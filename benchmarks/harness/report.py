@@ -33,6 +33,7 @@ HEADINGS = {
     "ap": "AP ↑",
     "iou": "IoU ↑",
     "lucidity": "Lucidity ↑",
+    "class_ap": "AP against other objects ↑",
     "epg": "EPG ↑",
     "epg_top100": "EPG top 100 ↑",
     "tied": "tied",

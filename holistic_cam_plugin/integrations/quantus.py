@@ -67,10 +67,10 @@ def explain_func(
         TypeError, ValueError: the model has no module of this name, or as in `HolisticCAM`.
 
     Example:
-        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        >>> images, classes = np.random.rand(2, 3, 32, 32), np.array([0, 3])
-        >>> explain_func(model, images, classes, target_layers=["0"], sizes=[32, 48]).shape
-        (2, 1, 32, 32)
+        >>> from holistic_cam_plugin.demo import load_demo_model
+        >>> images, classes = np.random.rand(2, 3, 64, 64), np.array([0, 3])
+        >>> explain_func(load_demo_model(), images, classes, target_layers=["layer2"], sizes=[64, 96]).shape
+        (2, 1, 64, 64)
     """
     layers = _find_layers(model, target_layers)
     images = torch.as_tensor(np.asarray(inputs, dtype=np.float32))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["separate_signs", "signed_weights", "split_signs"]
+__all__ = ["signed_weights", "split_signs"]
 
 Weigh = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -68,28 +68,6 @@ def split_signs(activations: Sequence[Tensor], weights: Sequence[Tensor]) -> tup
     if _has_negative(activations):
         return _split(activations), _split(weights)
     return list(activations), list(weights)
-
-
-def separate_signs(activations: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Split the activations into channels of one sign each, `[A+, A-]`, with their gradients `[G, -G]`.
-
-    Args:
-        activations: A_t, one `(C, h_t, w_t)` tensor per scale.
-        gradients: G_t in the same shapes.
-
-    Returns:
-        `(2C, h_t, w_t)` tensors; the arguments, if no activation is negative at any scale.
-
-    Example:
-        >>> (A,), (G,) = separate_signs([torch.tensor([[[2.0, -5.0]]])], [torch.tensor([[[1.0, -3.0]]])])
-        >>> A.flatten(1), G.flatten(1)
-        (tensor([[2., 0.],
-                [0., 5.]]), tensor([[ 1., -3.],
-                [-1.,  3.]]))
-    """
-    if _has_negative(activations):
-        return _split(activations), [torch.cat([gradient, -gradient]) for gradient in gradients]
-    return list(activations), list(gradients)
 
 
 def _has_negative(tensors: Sequence[Tensor]) -> bool:

@@ -25,6 +25,13 @@ def test_one_column_per_method_and_weighting():
     ]
 
 
+def test_the_class_mask_has_the_options_of_the_pyramid_and_no_weighting():
+    (column,) = select_methods(["classholisticcam"], ["positive"], 3, "", False, amp=True)
+    assert column.options == {"num_scales": 3, "fsd": False, "amp": True}
+    assert label_method(column) == "Class Holistic-CAM\n3 scales, no mask, bfloat16"
+    assert select_methods(["classholisticcam"], [], 7, "", True) == [Method("classholisticcam", {})]
+
+
 def test_unusual_options_are_in_the_label():
     (column,) = select_methods(["holisticcam"], ["positive"], 3, " ", False)
     assert column.options == {"weighting": "positive", "num_scales": 3, "fsd": False}
@@ -79,4 +86,4 @@ def test_more_than_a_page_holds_is_refused():
 def test_names():
     assert name_classes(["crane", "hen", "crane"]) == ["crane (0)", "hen", "crane (2)"]
     assert METHOD_NAMES["holisticcam"] == "Holistic-CAM"
-    assert not {"classholisticcam"} & METHOD_NAMES.keys()  # the weighting is chosen beside it
+    assert METHOD_NAMES["classholisticcam"] == "Class Holistic-CAM"

@@ -51,6 +51,7 @@ def same(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "column",
     [
+        Method("classholisticcam", {"sizes": "fast"}),
         Method("holisticcam", POSITIVE),
         Method("holisticcam", {"weighting": "pge", "sizes": [224, 300], "fsd": False}),
         Method("holisticcam", {"weighting": "positive", "sizes": "fast", "amp": True}),
@@ -71,11 +72,11 @@ def test_a_models_own_weights(same, tmp_path):
     assert same(source, Method("holisticcam", POSITIVE), ["features.12"], [1])
 
 
-@pytest.mark.parametrize("method", ["holisticcam", "gradcam", "refinecam"])
+@pytest.mark.parametrize("method", ["holisticcam", "classholisticcam", "gradcam", "refinecam"])
 def test_a_transformer(same, tmp_path, method):
     make_photo(tmp_path)
     small_vit().save_pretrained(tmp_path / "vit")
-    options = {"weighting": "positive", "sizes": [64, 96]} if method == "holisticcam" else {}
+    options = {"sizes": [64, 96]} if "holisticcam" in method else {}
     layers = ["vit.layers.1.layernorm_before", "vit.layers.2"]
     assert same(Source("hf/./vit", device="cpu"), Method(method, options), layers, [1])
 
@@ -93,7 +94,9 @@ def test_a_snippet_is_short():
     lines = [line for line in code.splitlines() if line and not line.startswith("from ")]
     assert len(lines) <= 6
     assert all(len(line) <= 120 for line in code.splitlines())
-    assert 'HolisticCAM(found.model, found.target_layers, **found.options, weighting="positive"' in code
+    assert 'HolisticCAM(found.model, found.target_layers, **needed, weighting="positive"' in code
+    code = write_snippet(BUNDLED, Method("classholisticcam", {}), "layer4", 9, "digit 9")
+    assert "ClassHolisticCAM(found.model, found.target_layers, **found.options)" in code
 
 
 def test_the_files(tmp_path):

@@ -21,7 +21,7 @@ from scipy import ndimage
 from benchmarks import table1
 from benchmarks.harness import methods
 from benchmarks.methods.normgrad import NormGrad
-from holistic_cam_plugin import CAMERAS, HolisticCAM
+from holistic_cam_plugin import CAMERAS, ClassHolisticCAM, HolisticCAM
 from holistic_cam_plugin.batch.journal import read_rows
 from holistic_cam_plugin.demo import make_scene
 from holistic_cam_plugin.errors import UsageError
@@ -183,11 +183,12 @@ def test_methods_give_the_maps_of_their_classes(subject):
         "CAMERAS": CAMERAS,
         "Holistic-CAM": HolisticCAM,
         "Holistic-CAM positive": partial(HolisticCAM, weighting="positive"),
+        "Class Holistic-CAM": ClassHolisticCAM,
         "HiResCAM": HiResCAM,
         "NormGrad": NormGrad,
         "FinerCAM": partial(FinerCAM, base_method=HolisticCAM),
     }
-    names = [*classes, "Gaussian", "Uniform", "Edges", "SESS", "RefineCAM"]
+    names = [*classes, "Grad-CAM+class", "Gaussian", "Uniform", "Edges", "SESS", "RefineCAM"]
     found = methods.explain_methods(model, ["0", "1"], names, image, target)
     for (layer, name), cam in found.items():
         if name in classes:
@@ -200,5 +201,9 @@ def test_methods_give_the_maps_of_their_classes(subject):
     across, down = (ndimage.sobel(grey.astype(np.float64), axis=axis, mode="mirror") for axis in (1, 0))
     expected = np.hypot(across, down)
     np.testing.assert_allclose(edges, (expected - expected.min()) / np.ptp(expected), atol=1e-5)
-    assert len(found) == 2 * 10 + 3
+    ((record,),) = ClassHolisticCAM(model, [model[0]]).intermediates(image, [target])
+    masked = found["0", "Grad-CAM"] * record.mask
+    expected = (masked - masked.min()) / np.ptp(masked)
+    np.testing.assert_allclose(found["0", "Grad-CAM+class"], expected, atol=1e-5)
+    assert len(found) == 2 * 12 + 3
     assert not any(module._forward_hooks for module in model.modules())

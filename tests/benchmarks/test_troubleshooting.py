@@ -52,6 +52,7 @@ def test_every_remedy_runs(snippet, monkeypatch):
     monkeypatch.setattr(holistic_cam_plugin.HolisticCAM.__init__, "__kwdefaults__", SMALL)
     names = {
         "torch": torch,
+        "ClassHolisticCAM": holistic_cam_plugin.ClassHolisticCAM,
         "HolisticCAM": holistic_cam_plugin.HolisticCAM,
         "model": load_demo_model(),
         "input_tensor": torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from pytorch_grad_cam import HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from holistic_cam_plugin import HolisticCAM, class_evidence
-from holistic_cam_plugin.method.class_mask import find_evidence
 from tests.conftest import to_canvas
 
 SIZES = [(5, 7), (9, 12), (14, 19)]
@@ -26,22 +25,21 @@ def stacks(channels=6, signed=False, seed=0):
     return activations if signed else [a.relu() for a in activations], gradients
 
 
-def literal(activations, gradients, against):
-    a = np.mean([to_canvas(x[None].double(), CANVAS) for x in activations], axis=0)
-    b = np.mean([to_canvas((-x).relu()[None].double(), CANVAS) for x in activations], axis=0)
-    positive = np.mean([to_canvas(x.relu()[None].double(), CANVAS) for x in gradients], axis=0)
-    negative = np.mean([to_canvas((-x).relu()[None].double(), CANVAS) for x in gradients], axis=0)
-    plus = a + b  # A+ = A + A-
-    total = plus * (positive - against * negative) + b * (negative - against * positive)
-    return np.maximum(total.sum(axis=0), 0)
+def literal(activations, gradients, contrast):
+    means = [
+        np.mean([to_canvas(x[None].double(), CANVAS) for x in stack], axis=0)
+        for stack in (activations, gradients, [a.abs() for a in activations], [g.abs() for g in gradients])
+    ]
+    net = np.maximum((means[0] * means[1]).sum(axis=0), 0)
+    return net * (net / (means[2] * means[3]).sum(axis=0)) ** contrast
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("against", [0, 0.5, 1, 1.5])
-def test_it_is_the_literal_one(signed, against):
+@pytest.mark.parametrize("contrast", [0, 0.5, 1, 2])
+def test_it_is_the_literal_one(signed, contrast):
     activations, gradients = stacks(signed=signed)
-    found = class_evidence(activations, gradients, CANVAS, against)
-    expected = literal(activations, gradients, against)
+    found = class_evidence(activations, gradients, CANVAS, contrast)
+    expected = literal(activations, gradients, contrast)
     assert found.dtype == np.float32
     assert found.shape == CANVAS
     assert expected.max() > 0
@@ -76,42 +74,49 @@ def test_what_speaks_against_the_class_is_zero():
 
 def test_larger_values_are_stricter():
     activations, gradients = stacks()
-    maps = [class_evidence(activations, gradients, CANVAS, against) for against in (0, 0.5, 1, 1.5, 2)]
-    for weaker, stricter in itertools.pairwise(maps):
+    maps = [class_evidence(activations, gradients, CANVAS, contrast) for contrast in (0, 0.5, 1, 2)]
+    for weaker, stricter in pairwise(maps):
         assert (stricter <= weaker + 1e-6).all()
         assert stricter.sum() < weaker.sum()
 
 
-def test_a_strict_mask_that_leaves_nothing_is_relaxed():
-    activations = torch.ones(2, 8, 8)
-    gradients = torch.tensor([2.0, -1.0])[:, None, None].expand(2, 8, 8)
-    for against, expected in ((0, 2.0), (1.5, 0.5), (3, 1.0)):  # with 3, nothing is left: as with 1
-        found = find_evidence([activations], [gradients], (64, 64), against)
-        np.testing.assert_allclose(found, np.full((64, 64), expected))
-    assert find_evidence([activations], [-gradients], (64, 64), 3) is None
-    # A dot, which the median filter erases, is no evidence either.
-    activations = torch.zeros(1, 64, 64)
-    activations[0, 20, 20] = 1
-    assert find_evidence([activations], [torch.ones(1, 64, 64)], (64, 64), 1) is None
-    assert find_evidence([activations], [torch.ones(1, 64, 64)], (64, 64), 1, blur_size=1) is not None
+def test_evidence_that_meets_evidence_against_it_counts_less():
+    """Two objects with the same evidence for the class, of which one has as much more for and against it."""
+    activations = torch.ones(2, 1, 2)
+    gradients = torch.tensor([[[1.0, 3.0]], [[0.0, -2.0]]])
+    np.testing.assert_allclose(class_evidence([activations], [gradients], (1, 2)), [[1, 1]])
+    np.testing.assert_allclose(class_evidence([activations], [gradients], (1, 2), 1), [[1, 1 / 5]])
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e12])
+def test_the_share_has_no_units(factor):
+    activations, gradients = stacks()
+    expected = factor * class_evidence(activations, gradients, CANVAS, 2).astype(np.float64)
+    found = class_evidence(activations, [factor * g for g in gradients], CANVAS, 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
+
+
+def test_nothing_is_nothing():
+    zero = [torch.zeros(3, 4, 4)]
+    assert not class_evidence(zero, zero, (8, 8), 1).any()
 
 
 def test_of_volumes():
     """A volume whose slices are alike has the map of a slice in each."""
     activations, gradients = stacks(signed=True)
     deep = [[x[:, None].expand(-1, 3, -1, -1) for x in stack] for stack in (activations, gradients)]
-    found = class_evidence(*deep, (4, *CANVAS), 1.5)
-    expected = class_evidence(activations, gradients, CANVAS, 1.5)
+    found = class_evidence(*deep, (4, *CANVAS), 1)
+    expected = class_evidence(activations, gradients, CANVAS, 1)
     np.testing.assert_allclose(found, np.stack([expected] * 4), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("against", "error"),
+    ("contrast", "error"),
     [(-1, ValueError), (math.nan, ValueError), (math.inf, ValueError), ("1", TypeError), (True, TypeError)],
 )
-def test_only_numbers_of_at_least_zero(against, error, net):
+def test_only_numbers_of_at_least_zero(contrast, error, net):
     activations, gradients = stacks()
-    with pytest.raises(error, match="against must be"):
-        class_evidence(activations, gradients, CANVAS, against)
-    with pytest.raises(error, match="against must be"):
-        HolisticCAM(net, [net.layer1], against=against)
+    with pytest.raises(error, match="contrast must be"):
+        class_evidence(activations, gradients, CANVAS, contrast)
+    with pytest.raises(error, match="contrast must be"):
+        HolisticCAM(net, [net.layer1], contrast=contrast)

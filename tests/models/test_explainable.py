@@ -262,7 +262,7 @@ def test_own_modules_and_wrappers(net):
     found = explainable(nn.DataParallel(net))
     assert found.model is net
     assert found.layer_names == ["layer1", "layer2", "layer3"]
-    assert found.options == {}
+    assert found.options == {"mask_layer": net.layer3}
     assert found.size == (224, 224)
     assert found.preprocessing.source == "assumed"
 
@@ -330,8 +330,9 @@ def test_stages_of_several_layouts_share_a_reshape_transform(make_images, layout
     if layers:
         assert found.layer_names == layers
     cam = HolisticCAM(
-        found.model, found.target_layers, **found.options, num_scales=2, max_size=64, weighting="gradient"
-    )
+        found.model, found.target_layers, num_scales=2, max_size=64, weighting="gradient",
+        **(found.options | {"mask_layer": None}),
+    )  # fmt: skip
     ((first, *_), *_), image = cam.intermediates(make_images(1, *size)), make_images(1, *size)
     assert first.activations[0].shape == (7, size[0] // 2, size[1] // 2)
     plain = build_model(partial(Shaped, "first", "first", "first"))
@@ -452,8 +453,8 @@ def test_other_layers_of_a_transformer() -> None:
     for name in ("vit.layers.1.mlp.fc1", "vit.embeddings.patch_embeddings.projection"):
         other = found.at([name])
         assert other.target_layers == [model.get_submodule(name)]
-        maps = HolisticCAM(other.model, other.target_layers, num_scales=2, **other.options)(images)
-        assert maps.std() > 0
+        own = other.options | {"mask_layer": None}
+        assert HolisticCAM(other.model, other.target_layers, num_scales=2, **own)(images).std() > 0
     with pytest.raises(ValueError, match="layers with prefix tokens can only be combined"):
         found.at(["vit.embeddings.patch_embeddings", "vit.layers.1"])
 
