@@ -132,6 +132,7 @@ def _make_ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -
     add("Holistic-CAM / floor", HOLISTIC, "floor")
     add(f"{PASSES} / floor", PASSES, "floor")
     add(f"Holistic-CAM / {PASSES}", HOLISTIC, PASSES)
+    add("Class Holistic-CAM / Holistic-CAM", "Class Holistic-CAM", HOLISTIC)
     add("CAMERAS procedure / Holistic-CAM", CAMERAS, HOLISTIC)
     add("SESS / Holistic-CAM", "SESS", HOLISTIC)
     add("fusion and mask / Holistic-CAM", HOLISTIC, HOLISTIC, "fusion seconds", "seconds")

@@ -73,7 +73,7 @@ def _make_table(source: Source, labels: Labels) -> str:
     with source.paths[0].open(newline="", encoding="utf-8") as file:
         columns = next(csv.reader(file))
     if "unranked" in source.options:
-        return make_rank_table(source.paths, source.options["unranked"])
+        return make_rank_table(source.paths, source.options["unranked"], "common" in source.options)
     if "unit" in source.options:
         return make_pareto_table(source.paths, source.options["unit"], source.options["reference"])
     if "procedure" in columns:

@@ -139,8 +139,8 @@ def load(sample: Sample, classifier: Classifier) -> Loaded:
         scene = _make_scene(sample.source, preprocessing.size[0])
         mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
         image = (torch.from_numpy(scene.image) - mean) / std
-        mask, *others = scene.masks
-        return Loaded(image[None].to(classifier.device), sample.boxes, mask, np.any(others, axis=0) if others else None)
+        own, *others = scene.masks
+        return Loaded(image[None].to(classifier.device), sample.boxes, own, np.any(others, axis=0) if others else None)
     picture = read_image(sample.source)
     corners = torch.tensor(sample.boxes, dtype=torch.float64).reshape(-1, 4)
     # Large JPEG files are decoded at a reduced size.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from holistic_cam_plugin import HolisticCAM
+from holistic_cam_plugin import ClassHolisticCAM, HolisticCAM
+from holistic_cam_plugin.models.mask_layer import find_mask_layer
 
 __all__ = [
     "BFLOAT16",
@@ -94,7 +95,9 @@ def _run_passes(setting: Setting) -> None:
             torch.autograd.grad(output[:, setting.classes[0]].sum(), found["activations"])
 
 
-def run_holistic(setting: Setting, scales: int | None = None, targets: int = 1) -> Fused:
+def run_holistic(
+    setting: Setting, scales: int | None = None, targets: int = 1, cam_class: type[HolisticCAM] = HolisticCAM
+) -> Fused:
     """Explain the first `targets` classes with the first `scales` scales; None: all."""
     moments: list[float] = []  # for each image the end of the passes and of the map
 
@@ -104,12 +107,20 @@ def run_holistic(setting: Setting, scales: int | None = None, targets: int = 1) 
         yield from sizes
         moments.append(_read_clock(setting.images.device))
 
-    cam = HolisticCAM(setting.model, [setting.module], sizes=setting.sizes[:scales], progress=watch)
+    options: dict[str, Any] = {"mask_layer": _find_deepest(setting.model)} if cam_class is ClassHolisticCAM else {}
+    cam = cam_class(setting.model, [setting.module], sizes=setting.sizes[:scales], progress=watch, **options)
     chosen = [ClassifierOutputTarget(category) for category in setting.classes[:targets]]
     maps = cam(setting.images, [chosen] * len(setting.images))
     moments.append(_read_clock(setting.images.device))
     ends = zip(moments[::2], moments[1::2], strict=True)
     return Fused(maps, sum(made - passed for passed, made in ends))
+
+
+@cache
+def _find_deepest(model: nn.Module) -> nn.Module | None:
+    """The mask layer, which a user's `explainable`, or the first call, finds once."""
+    device = next(model.parameters()).device
+    return find_mask_layer(model, torch.rand(1, 3, 224, 224, device=device))
 
 
 def _read_clock(device: torch.device) -> float:
@@ -173,6 +184,7 @@ PROCEDURES: dict[str, Callable[[Setting], Any]] = {
     FLOORS[1]: partial(_run_floor, torch.channels_last),
     PASSES: _run_passes,
     "Holistic-CAM": run_holistic,
+    "Class Holistic-CAM": partial(run_holistic, cam_class=ClassHolisticCAM),
     f"Holistic-CAM, {TARGETS} targets": partial(run_holistic, targets=TARGETS),
     "Holistic-CAM, 4 scales": partial(run_holistic, scales=4),
     "Holistic-CAM, first image": lambda setting: run_holistic(setting._replace(images=setting.images[:1])),

@@ -27,12 +27,13 @@ def compute_mean_ranks(means: Means, names: Sequence[str]) -> dict[str, float]:
     return dict(zip(names, ranks.mean(axis=0).tolist(), strict=True))
 
 
-def make_rank_table(paths: Sequence[Path], unranked: str) -> str:
+def make_rank_table(paths: Sequence[Path], unranked: str, common: bool = False) -> str:
     """Make a table of candidates by mean rank, with means over the layers in percent, in Markdown.
 
     Args:
         paths: tables of networks with different layer names. Tables without over-all are of grids.
         unranked: candidates whose names start with this get no rank and come last.
+        common: leave out candidates that a layer or metric lacks, instead of refusing them.
 
     Raises:
         UsageError: a layer or metric lacks a candidate.
@@ -48,7 +49,7 @@ def make_rank_table(paths: Sequence[Path], unranked: str) -> str:
                 means.setdefault(key, {})[name] = float(np.mean(list(found[metric].values())))
             if not on_grid:
                 lucid.setdefault(name, []).append(float(np.median(list(found["lucidity"].values()))))
-    names = list(lucid)
+    names = [name for name in lucid if not common or all(name in found for found in means.values())]
     for key, found_means in means.items():
         if missing := [name for name in names if name not in found_means]:
             raise UsageError(f"{missing[0]!r} has no {key[1]} at {key[0]}")

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from benchmarks.tutorials.models import TASKS, Samples, draw_samples, train
 from benchmarks.tutorials.quality import find_digits, mean_iou
-from holistic_cam_plugin import HolisticCAM, vit_reshape_transform
+from holistic_cam_plugin import ClassHolisticCAM, HolisticCAM, vit_reshape_transform
 from holistic_cam_plugin.demo import SCENE_SIZE, Box
 from holistic_cam_plugin.metrics import energy_pointing_game
 
@@ -43,7 +43,7 @@ Maps = NDArray[np.float32]
 SIZES = (224, 280, 336, 392, 448)
 
 COMPETING = {"Grad-CAM": GradCAM, "Eigen-CAM": EigenCAM}
-OURS = {"HolisticCAM": "pge", "HolisticCAM, positive": "positive"}
+OURS = {"HolisticCAM": HolisticCAM, "ClassHolisticCAM": ClassHolisticCAM}
 
 
 class Output(nn.Module):
@@ -141,8 +141,8 @@ def explain(case: Case, image: Tensor, sizes: Sequence[int] | None = None) -> di
     for layer in case.layers:
         where = case.model, [layer.module], layer.reshape_transform
         maps[layer.name, layer.competing] = COMPETING[layer.competing](*where)(image, [case.target])[0]
-        for name, weighting in OURS.items():
-            maps[layer.name, name] = HolisticCAM(*where, sizes=sizes, weighting=weighting)(image, [case.target])[0]
+        for name, cam_class in OURS.items():
+            maps[layer.name, name] = cam_class(*where, sizes=sizes)(image, [case.target])[0]
     return maps
 
 

@@ -70,10 +70,12 @@ def holistic_map(
         (112, 112)
     """
     weigh, signed = find_weighting(weighting)
-    weights = [weigh(a, g, eps) for a, g in zip(activations, gradients, strict=True)]  # eq. 8
-    if by_positions:
-        most = max(w[0].numel() for w in weights)
-        weights = [w * (w[0].numel() / most) for w in weights]
+    most = max(a[0].numel() for a in activations)
+    shares = [a[0].numel() / most if by_positions else 1 for a in activations]
+    weights = [  # eq. 8
+        weigh(a, g, eps) if share == 1 else weigh(a, g, eps) * share
+        for a, g, share in zip(activations, gradients, shares, strict=True)
+    ]
 
     def combine(scales: slice, smooth: bool) -> NDArray[np.float32]:
         stacks = (activations[scales], weights[scales])

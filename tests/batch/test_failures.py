@@ -111,7 +111,7 @@ def test_what_no_image_can_change_ends_the_run_at_once(run, tmp_path, monkeypatc
     refuse(monkeypatch, lambda x: x.shape[-1] == 64, ValueError("no 64 px"))
     code, _, err = run("--batch-size", "4", output=tmp_path / "scale")
     assert (code, err.count("holistic-cam batch:")) == (2, 1)
-    assert "Holistic-CAM positive cannot explain layer4: " in err
+    assert "Class Holistic-CAM cannot explain layer4: " in err
     assert "no 64 px" in err
     assert rows(tmp_path / "scale", "errors-0.csv") == []
 

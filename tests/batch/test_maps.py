@@ -15,7 +15,7 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchvision import transforms
 
-from holistic_cam_plugin import HolisticCAM
+from holistic_cam_plugin import ClassHolisticCAM, HolisticCAM
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.demo import load_demo_model
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
@@ -122,7 +122,7 @@ def test_whole_images_of_one_size_share_a_batch(run, tmp_path, monkeypatch):
     assert run(tmp_path / "in", "--no-crop", "--batch-size", 4)[0] == 0
     assert shapes == [(2, 3, 224, 224), (2, 3, 224, 336)]
     model = load_demo_model()
-    cam = HolisticCAM(model, [model.layer4], sizes=[64], weighting="positive")
+    cam = ClassHolisticCAM(model, [model.layer4], sizes=[64])
     for seed in range(4):
         expected = cam(model_input(tmp_path / "in" / f"{seed}.png", crop=False))[0]
         assert np.abs(stored(tmp_path / "output", f"{seed}.png")["maps"][0, 0, 0] - expected).max() < 1e-3
@@ -228,7 +228,7 @@ def test_what_a_method_refuses_is_one_line(run, tmp_path, monkeypatch):
     make_pictures(tmp_path / "in", 1)
     code, _, err = run(tmp_path / "in")
     assert code == 2
-    assert "error: Holistic-CAM positive cannot explain layer4: no gradient" in err
+    assert "error: Class Holistic-CAM cannot explain layer4: no gradient" in err
 
 
 def test_local_weights_of_a_torchvision_model(run, tmp_path):

@@ -13,6 +13,7 @@ from benchmarks import gallery
 from benchmarks.harness.arguments import make_parser
 from benchmarks.harness.data import find_samples, load
 from benchmarks.harness.figures import GAP
+from benchmarks.harness.grids import Grid, load_grid
 from benchmarks.harness.models import load_model
 from holistic_cam_plugin.errors import UsageError
 
@@ -59,9 +60,31 @@ def test_a_sheet_in_jpeg(common, tmp_path):
         assert (sheet.format, sheet.size) == ("JPEG", (5 * (96 + GAP) - GAP, 2 * 16 + 2 * (96 + GAP) - GAP))
 
 
+def test_a_grid_is_explained_for_two_of_its_classes(common, output, tmp_path):
+    names = ["1.png", "3.png", "4.png", "0.png"]
+    path = tmp_path / "sheet.png"
+    own = ["--names", *names, "--four", *names, "--methods", "Grad-CAM", "--sheet", str(path), "--cell", "64"]
+    gallery.main([*common, *own])
+    sheet, step, line = np.asarray(Image.open(path)), 64 + GAP, 64 // 6
+    assert sheet.shape == (2 * line + 12 * step - GAP, 2 * step - GAP, 3)
+    arguments = make_parser(None).parse_args(common)
+    classifier = load_model(arguments)
+    samples = {sample.name: sample for sample in find_samples(arguments)}
+    grid = load_grid(Grid(tuple(samples[name] for name in names), 0), classifier).image
+    for row, name in ((4, "1.png"), (5, "3.png")):
+        target = [ClassifierOutputTarget(samples[name].label)]
+        cam = GradCAM(classifier.model, [classifier.model.get_submodule("0")])(grid, target)[0]
+        overlay = show_cam_on_image(classifier.preprocessing.denormalize(grid), cam, use_rgb=True)
+        y = line + row * step
+        np.testing.assert_allclose(sheet[y : y + 64, step:].astype(int), overlay.astype(int), atol=1)
+    gallery.main([*common, "--names", *names, "--four", *names, "--methods", "Grad-CAM"])
+    assert {"grid for 1.png.png", "grid for 3.png.png"} < {path.name for path in (output / "gallery").glob("*.png")}
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
+        (["--names", "0.png", "--four", "0.png", "1.png", "3.png", "4.png"], "--four 1.png: 0 of the chosen images"),
         (["--sheet", "a.txt"], "a.txt must end in one of .jpg"),
         (["--cell", "23"], "--cell 23 is too small"),
         (["--names", "zebra"], "no image's name contains any of zebra"),

@@ -49,3 +49,4 @@ def test_missing_candidates_are_named(tables, tmp_path):
     more = write(tmp_path / "more" / "t.csv", [("1", "a", "C", 0.9, 0.5, 0.3, 0.2)])
     with pytest.raises(UsageError, match="'C' has no grid_ap at a"):
         make_rank_table([*tables, more], "pge")
+    assert make_rank_table([*tables, more], "pge", common=True) == make_rank_table(tables, "pge")

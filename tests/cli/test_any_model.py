@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from benchmarks import table1
-from holistic_cam_plugin import HolisticCAM, explainable
+from holistic_cam_plugin import ClassHolisticCAM, explainable
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch.journal import read_rows
 from tests.models.test_build_libraries import ANIMALS, small_vit
@@ -60,7 +60,7 @@ def test_an_image(here, photo, capsys, options, found):
     assert len(expected.layer_names) > 1
     reshape = {"reshape_transform": expected.reshape_transform}
     for layer, name in zip(expected.target_layers, expected.layer_names, strict=True):
-        ours = HolisticCAM(expected.model, [layer], weighting="positive", sizes=[192], **expected.options)(images)[0]
+        ours = ClassHolisticCAM(expected.model, [layer], sizes=[192], **expected.options)(images)[0]
         theirs = GradCAM(expected.model, [layer], **reshape)(images, None)[0]
         stem = "output/photo_{}_" + name + ".npy"
         np.testing.assert_allclose(np.load(stem.format("classholisticcam")), ours, atol=1e-4)
@@ -83,9 +83,7 @@ def test_a_folder_of_images(here, photo, options, found):
     assert main(["batch", "in", "--output", "maps", *options, *methods, "--overlays"]) == 0
     expected = found(here)
     images = expected.preprocessing(Image.open(here / "in" / "photo.png").convert("RGB"))
-    cam = HolisticCAM(
-        expected.model, expected.target_layers[-1:], weighting="positive", sizes=[192], **expected.options
-    )
+    cam = ClassHolisticCAM(expected.model, expected.target_layers[-1:], sizes=[192], **expected.options)
     with np.load("maps/maps/photo.png.npz") as archive:
         np.testing.assert_allclose(archive["maps"][0, 0, 0], cam(images)[0], atol=1e-4)
     library = options[1].partition("/")[0].replace("hf", "transformers")

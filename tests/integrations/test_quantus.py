@@ -13,11 +13,11 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from holistic_cam_plugin import HolisticCAM
+from holistic_cam_plugin import ClassHolisticCAM
 from holistic_cam_plugin.integrations import quantus as integration
 from holistic_cam_plugin.integrations.quantus import explain_func
 
-OPTIONS = {"target_layers": ["features"], "weighting": "positive", "sizes": [32, 40]}
+OPTIONS = {"target_layers": ["features"], "sizes": [32, 40]}
 # Where class 0 looks, and class 1.
 CORNERS = {0: np.s_[:16, :16], 1: np.s_[16:, 16:]}
 
@@ -83,7 +83,7 @@ def quantus():
 
 
 def test_maps_are_those_of_attribute(model, pictures):
-    cam = HolisticCAM(model, [model.features], weighting="positive", sizes=[32, 40])
+    cam = ClassHolisticCAM(model, [model.features], sizes=[32, 40])
     maps = explain_func(model, pictures, CLASSES, **OPTIONS)
     assert maps.dtype == np.float32
     np.testing.assert_array_equal(maps, cam.attribute(torch.tensor(pictures), [0, 1, 0, 1]).numpy())
@@ -93,7 +93,7 @@ def test_maps_are_those_of_attribute(model, pictures):
 
 
 def test_normalized_maps_are_those_of_the_call(model, pictures):
-    cam = HolisticCAM(model, [model.features], weighting="positive", sizes=[32, 40])
+    cam = ClassHolisticCAM(model, [model.features], sizes=[32, 40])
     expected = cam(torch.tensor(pictures), [ClassifierOutputTarget(int(category)) for category in CLASSES])
     maps = explain_func(model, pictures, CLASSES, normalize=True, device="cpu", **OPTIONS)
     np.testing.assert_array_equal(maps, expected[:, None])

@@ -47,7 +47,7 @@ def test_an_overlay_looks_like_that_of_grad_cam(page, reported):
         saliency_map = file["maps"][1, 1, 0].astype(np.float32)  # holistic, layer2
     card = one(page, "[data-file='a10.png']")
     button = card.find_element(By.CSS_SELECTOR, "td:nth-child(3) .map")
-    assert button.accessible_name.endswith(", layer2, Holistic-CAM positive")
+    assert button.accessible_name.endswith(", layer2, Class Holistic-CAM")
     visible_maps(page)
     page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", button)
     shown = Image.open(io.BytesIO(button.screenshot_as_png)).convert("RGB")
