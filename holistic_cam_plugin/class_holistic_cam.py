@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pytorch_grad_cam.base_cam import BaseCAM
 from torch import nn
 
 from holistic_cam_plugin.holistic_cam import HolisticCAM
@@ -21,7 +22,7 @@ RECOMMENDED: dict[str, Any] = {
 }
 
 
-class ClassHolisticCAM(HolisticCAM):
+class ClassHolisticCAM(HolisticCAM, BaseCAM):  # tools list methods by `BaseCAM.__subclasses__()`
     r"""`HolisticCAM` with the defaults that we recommend: maps of the class, not of every object in the picture.
 
     It departs from the paper in four points, each of which is a parameter of `HolisticCAM`:
@@ -30,8 +31,8 @@ class ClassHolisticCAM(HolisticCAM):
       place of the base scale's map of the same layer (see `class_evidence`).
     * `contrast=1`: this evidence is multiplied by its share of all evidence, for and against the class.
     * `weighting="positive"`: the weights are the positive gradients.
-    * `fuse_base=False` and `by_positions=True`: the base scale decides the class and the mask, and only the larger
-      scales are fused, each weighted by its number of positions: once the mask says where, the base scale blurs.
+    * `fuse_base=False` and `by_positions=True`: the other scales are fused, each weighted by its number of positions:
+      once the mask says where, the base scale blurs.
 
     The map does not change if the logits are multiplied by a constant. It does change if a function of the image is
     added to all logits, which changes no probability: the score that is explained is the logit, not the probability.

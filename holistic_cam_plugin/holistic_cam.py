@@ -22,16 +22,17 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
 from holistic_cam_plugin.checks import check_images, check_positive_integer, check_switch
-from holistic_cam_plugin.method.class_mask import check_contrast, class_evidence
+from holistic_cam_plugin.evidence import compute_evidence
+from holistic_cam_plugin.method.class_mask import check_contrast
 from holistic_cam_plugin.method.holistic_map import holistic_map
 from holistic_cam_plugin.method.intermediates import Intermediates
-from holistic_cam_plugin.method.low_pass_wrap import check_kernels, low_pass_wrap
+from holistic_cam_plugin.method.low_pass_wrap import check_kernels
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import check_interpolation, check_multiples, check_pyramid, pyramid_sizes
 from holistic_cam_plugin.method.weighting import find_weighting
 from holistic_cam_plugin.models.mask_layer import find_mask_layer
-from holistic_cam_plugin.passes.capture import Capture, check_mask_layer, check_target_layers
+from holistic_cam_plugin.passes.capture import DEEPEST, Capture, check_mask_layer, check_target_layers
 from holistic_cam_plugin.passes.index_targets import Index, index_targets
 from holistic_cam_plugin.passes.interrupts import uninterrupted, uninterruptible
 from holistic_cam_plugin.passes.model_state import (
@@ -46,6 +47,9 @@ from holistic_cam_plugin.passes.run import Original, Scale, check_scored, run_or
 from holistic_cam_plugin.passes.targets import Target, Targets, list_targets
 
 __all__ = ["HolisticCAM"]
+
+# From `_explain` to the line that calls the object.
+STACK_LEVEL = 4
 
 SaliencyMaps = NDArray[np.float32]
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
@@ -78,10 +82,10 @@ class HolisticCAM(BaseCAM):
             scale of the logits. `"gradient"`: the raw gradients, for ablation.
         fsd: multiply the fused map by the mask (eq. 13 to 16); if False, the result is the primary map (eq. 12).
         mask_layer: module of `model` whose evidence for the class is the mask of all layers (see `class_evidence`); it
-            should be the deepest one with positions. `"deepest"`: found at the first call. None: the paper's mask, made
-            of the base scale's map of each target layer.
+            should be the deepest one with positions. `"deepest"`: found at the first call, for its images and targets
+            (see `find_mask_layer`). None: the paper's mask, made of the base scale's map of each target layer.
         contrast: exponent of the evidence's net share in the mask of `mask_layer` (see `class_evidence`).
-        fuse_base: if False, the base scale decides the class and is not fused.
+        fuse_base: if False, the base scale is left out of what is fused, unless it is the only one.
         by_positions: weigh the scales by their number of positions.
         blur_size: window of the mask's median filter in pixels of the map, odd, at most 255. None: 51 for a shorter
             side of 224 px, and in proportion for others.
@@ -166,7 +170,7 @@ class HolisticCAM(BaseCAM):
         self._check_parameters()
         self._with_blocks: list[ExitStack] = []  # evaluation mode of each open `with` block
         self._running = False
-        self._deepest: tuple[object, nn.Module | None] = None, None  # what was searched, and the layer found
+        self._deepest: nn.Module | None = None  # the mask layer found
         self.outputs: Outputs | None = None
         # BaseCAM's constructor leaves the model in evaluation mode, and hooks until `activations_and_grads` is set.
         with eval_mode(model):
@@ -344,15 +348,16 @@ class HolisticCAM(BaseCAM):
         size = tuple(images.shape[2:])
         layers: list[list[Any]] = [[] for _ in self.target_layers]
         outputs = []
-        with model_lock(self.model), self._explaining():
-            self._capture.mask_layer = self._choose_mask_layer(images[:1], chosen)
+        with model_lock(self.model), self._explaining(), self._recording_mask_layer(images, chosen) as capture:
             for some in self._batches(len(images)):
                 original, scales = self._run_pyramid(images[some], None if chosen is None else chosen[some])
                 outputs.append(original.outputs)
                 maps = [(image, target) for image, some in enumerate(original.targets) for target in range(len(some))]
-                evidence = self._compute_evidence(scales, maps, size)
-                for layer, results in enumerate(layers):
-                    for (image, _), of_class in zip(maps, evidence[layer], strict=True):
+                evidence = compute_evidence(capture, scales, maps, size, self.contrast, self.blur_size, STACK_LEVEL)
+                if any(of_class is None for of_layer in evidence for of_class in of_layer):
+                    self._deepest = None  # it may be the wrong one for these targets: search again at the next call
+                for results, layer, of_layer in zip(layers, range(len(layers)), evidence, strict=True):
+                    for (image, _), of_class in zip(maps, of_layer, strict=True):
                         activations = [scale.activations[layer][image] for scale in scales]
                         # Each gradient is freed as soon as its weights are computed.
                         gradients = (scale.gradients[layer][image].pop(0) for scale in scales)
@@ -360,58 +365,32 @@ class HolisticCAM(BaseCAM):
         self.outputs = join_outputs(outputs)
         return layers
 
-    def _choose_mask_layer(self, image: Tensor, targets: list[list[Target]] | None) -> nn.Module | None:
+    @contextmanager
+    def _recording_mask_layer(self, images: Tensor, targets: list[list[Target]] | None) -> Iterator[Capture]:
+        """Record the mask layer in the body, too."""
+        capture = self._capture
+        capture.mask_layer = self._choose_mask_layer(images, targets)
+        capture.mask_optional = self.mask_layer == DEEPEST
+        try:
+            yield capture
+        finally:
+            capture.mask_layer = None
+
+    def _choose_mask_layer(self, images: Tensor, targets: list[list[Target]] | None) -> nn.Module | None:
         """The layer whose evidence is the mask; None: each target layer's own base scale."""
-        if not self.fsd or self.mask_layer is None:
-            return None
-        if isinstance(self.mask_layer, nn.Module):
-            return self.mask_layer
-        searched = self.model, self.reshape_transform
-        if self._deepest[0] != searched:
-            target = None if targets is None else targets[0][0]
-            self._deepest = searched, find_mask_layer(self.model, image, target, self.reshape_transform)
-        if self._deepest[1] is None:
+        if not self.fsd or self.mask_layer != DEEPEST:
+            return self.mask_layer if self.fsd else None  # type: ignore[return-value]  # checked
+        if self._deepest is None or self._deepest not in set(self.model.modules()):
+            some = images[: self.batch_size]
+            firsts = None if targets is None else [own[0] for own in targets[: self.batch_size]]
+            self._deepest = find_mask_layer(self.model, some, firsts, self.reshape_transform)
+        if self._deepest is None:
             warnings.warn(
                 "no layer for the class mask was found: each layer is masked by its own base scale, as in the paper. "
                 "Pass mask_layer, the last layer with positions",
-                stacklevel=4,
+                stacklevel=STACK_LEVEL + 4,
             )
-        return self._deepest[1]
-
-    def _compute_evidence(
-        self, scales: Sequence[Scale], maps: Sequence[tuple[int, int]], size: tuple[int, ...]
-    ) -> list[list[NDArray[np.float32] | None]]:
-        """The mask layer's evidence for each target layer and map (image, target); None: the layer masks itself."""
-        none: list[NDArray[np.float32] | None] = [None] * len(maps)
-        if self._capture.mask_layer is None:
-            return [none] * len(self.target_layers)
-        place = self._capture.layers.index(self._capture.mask_layer)
-        found = [
-            class_evidence(
-                [scale.activations[place][image] for scale in scales],
-                [scale.gradients[place][image][target] for scale in scales],
-                size,
-                self.contrast,
-            )
-            for image, target in maps
-        ]
-        evidence = [some if low_pass_wrap(some, self.blur_size).any() else None for some in found]
-        if any(some is None for some in evidence):
-            warnings.warn(
-                "nothing in the mask layer speaks for the class: the layers are masked by their own base scale",
-                stacklevel=4,
-            )
-        deeper = [
-            self._capture.is_after_mask(layer) and not _same(scales[0].activations[k], scales[0].activations[place])
-            for k, layer in enumerate(self.target_layers)
-        ]
-        if any(deeper):
-            warnings.warn(
-                "a target layer comes after the mask layer: it is masked by its own base scale. Pass the deepest layer "
-                "as mask_layer",
-                stacklevel=4,
-            )
-        return [none if own else evidence for own in deeper]
+        return self._deepest
 
     def _map(
         self,
@@ -451,7 +430,7 @@ class HolisticCAM(BaseCAM):
                 found[t] = run_scale(self._capture, images, original, size, self.interpolation, self.tiles)
         scales = [found[t] for t in range(len(sizes))]
         check_scored(scales[0])
-        warn_of_gaps(scales, stacklevel=5)
+        warn_of_gaps(scales, stacklevel=STACK_LEVEL + 2)
         return original, scales
 
     def _watch(self, sizes: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
@@ -513,6 +492,7 @@ class HolisticCAM(BaseCAM):
         )
         if all(used is named for used, named in pairs):
             return
+        self._deepest = None
         self.model = unwrap_model(self.model)
         check_target_layers(self.model, self.target_layers)
         self._capture = Capture(self.model, self.target_layers, self.reshape_transform, self.amp)
@@ -530,11 +510,6 @@ class HolisticCAM(BaseCAM):
         check_multiples(self.multiple_of, self.tiles)
         check_interpolation(self.interpolation)
         check_positive_integer("batch_size", self.batch_size)
-
-
-def _same(maps: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    """Whether a container and its last part returned these maps."""
-    return maps[0].shape == others[0].shape and torch.equal(maps[0], others[0])
 
 
 def _single(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_grad_cam import SESS, FinerCAM, GradCAM, RefineCAM
+from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, SemanticSegmentationTarget
 from torch import nn
 from torch.nn import functional as F
@@ -92,14 +93,14 @@ class TwoHalves(nn.Module):
     def __init__(self):
         super().__init__()
         self.early = nn.Conv2d(3, 2, 3, padding=1, bias=False)
-        self.late = nn.Conv2d(2, 2, 1, bias=False)
+        self.late = nn.Conv2d(2, 3, 1, bias=False)
         with torch.no_grad():
             self.early.weight.copy_(torch.eye(2, 3)[:, :, None, None].expand(2, 3, 3, 3) / 9)
-            self.late.weight.copy_(torch.eye(2)[:, :, None, None])
+            self.late.weight.copy_(torch.eye(3, 2)[:, :, None, None])
 
     def forward(self, x):
         features = F.max_pool2d(self.late(F.max_pool2d(self.early(x).relu(), 2)).relu(), 2)
-        return features.mean(dim=(2, 3)) @ torch.tensor([[1.0, -0.8], [-0.8, 1.0]])
+        return features.mean(dim=(2, 3)) @ torch.tensor([[1.0, -0.8], [-0.8, 1.0], [1.0, 1.0]])
 
 
 @pytest.mark.parametrize("layer", ["early", "late"])
@@ -182,9 +183,7 @@ def test_it_is_searched_again_in_another_model(make_net, images):
 
 def test_a_mask_layer_before_a_target_layer_is_told(net, images):
     cam = HolisticCAM(net, [net.layer1, net.layer3], mask_layer=net.layer2, **SMALL)
-    with pytest.warns(
-        UserWarning, match="a target layer comes after the mask layer: it is masked by its own base scale"
-    ):
+    with pytest.warns(UserWarning, match="a target layer comes after the mask layer: the layer is masked by its own"):
         found = cam.compute_cam_per_layer(images, TARGETS)
     own = HolisticCAM(net, [net.layer3], **SMALL)(images, TARGETS)
     np.testing.assert_allclose(found[1][:, 0], own, atol=1e-6)
@@ -380,3 +379,86 @@ def test_its_name_tells_what_differs_from_the_paper(net):
     assert text.startswith("ClassHolisticCAM(Staged, [layer1], ")
     assert "mask_layer=layer3" in text
     assert "contrast=1.0" in text
+
+
+# What one call leaves to the next
+
+
+def test_a_search_in_vain_is_made_again(net, images):
+    cam = ClassHolisticCAM(net, [net.layer1], **SMALL)
+    weights = net.head[-1].weight.detach().clone()
+    nn.init.zeros_(net.head[-1].weight)
+    with pytest.warns(UserWarning, match="no layer for the class mask was found"):
+        cam(images, TARGETS)
+    with torch.no_grad():
+        net.head[-1].weight.copy_(weights)
+    expected = ClassHolisticCAM(net, [net.layer1], **SMALL)(images, TARGETS)
+    np.testing.assert_allclose(cam(images, TARGETS), expected, atol=1e-6)
+
+
+class TwoHeads(nn.Module):
+    """Class 0 has a convolution of its own, and so has class 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU())
+        self.first, self.second = (nn.Sequential(nn.Conv2d(6, 4, 3), nn.ReLU()) for _ in range(2))
+
+    def forward(self, x):
+        x = self.trunk(x)
+        return torch.stack([self.first(x).mean(dim=(1, 2, 3)), self.second(x).mean(dim=(1, 2, 3))], dim=1)
+
+
+def test_another_target_may_need_another_layer(images):
+    torch.manual_seed(1)
+    model = TwoHeads().eval()
+    cam = ClassHolisticCAM(model, [model.trunk], **SMALL)
+    first, second = ([ClassifierOutputTarget(k)] * 2 for k in (0, 1))
+    cam(images, first)
+    with pytest.warns(UserWarning, match="nothing in the mask layer speaks for the class"):
+        cam(images, second)  # the layer is the other head's
+    expected = ClassHolisticCAM(model, [model.trunk], mask_layer=model.second, **SMALL)(images, second)
+    np.testing.assert_allclose(cam(images, second), expected, atol=1e-6)
+
+
+def test_a_layer_that_has_left_the_model_is_searched_again(net, images):
+    cam = ClassHolisticCAM(net, [net.layer1], **SMALL)
+    expected = cam(images)
+    net.layer3 = nn.Sequential(*net.layer3)
+    np.testing.assert_allclose(cam(images), expected, atol=1e-6)
+
+
+def test_the_recorder_of_the_target_layers_stays_theirs(net, images):
+    cam = ClassHolisticCAM(net, [net.layer1], **SMALL)
+    cam(images)
+    cam.activations_and_grads(images)
+    assert len(cam.activations_and_grads.activations) == 1
+    with pytest.raises(ZeroDivisionError):
+        cam(images, [lambda output: 1 / 0] * 2)
+    cam.activations_and_grads(images)
+    assert len(cam.activations_and_grads.activations) == 1
+
+
+def test_a_spot_that_the_median_filter_erases_is_told():
+    model = TwoHalves()
+    image = torch.zeros(1, 3, 224, 224)
+    image[:, 0, 100:112, 100:112] = 1
+    target = [ClassifierOutputTarget(0)]
+    cam = ClassHolisticCAM(model, [model.early], sizes=[224, 300])
+    with pytest.warns(UserWarning, match="smaller than half of the median filter's window: pass a smaller blur_size"):
+        cam(image, target)
+    found = ClassHolisticCAM(model, [model.early], sizes=[224, 300], blur_size=3)(image, target)
+    assert found[0, 96:116, 96:116].sum() > 0.9 * found.sum()
+
+
+def test_tools_find_the_class():
+    assert {HolisticCAM, ClassHolisticCAM} <= set(BaseCAM.__subclasses__())
+
+
+def test_warnings_point_at_the_users_line(net, images):
+    with pytest.warns(UserWarning, match="a target layer comes after") as told:
+        HolisticCAM(net, [net.layer3], mask_layer=net.layer2, **SMALL)(images)
+    model = nn.Sequential(nn.Conv2d(3, 4, 64), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.warns(UserWarning, match="no layer for the class mask") as more:
+        ClassHolisticCAM(model, [model[0]], num_scales=1)(torch.rand(1, 3, 64, 64))
+    assert {told[0].filename, more[0].filename} == {__file__}

@@ -147,7 +147,7 @@ def _share_passes(
 ) -> tuple[MapsByMethod, Map]:
     """Compute the maps of variants of Holistic-CAM from the same passes, and Class Holistic-CAM's mask."""
     modules = [model.get_submodule(name) for name in layers]
-    mask_layer = options.get("mask_layer") or find_mask_layer(model, image, target, options.get("reshape_transform"))
+    mask_layer = options.get("mask_layer") or find_mask_layer(model, image, [target], options.get("reshape_transform"))
     if mask_layer is None:
         raise UsageError("no layer of the model gives a class mask: leave out Class Holistic-CAM")
     own = {"weighting": "gradient", "fsd": False, "mask_layer": None}

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.method.pyramid import NAMED
 from holistic_cam_plugin.methods import METHODS, Method, find_method, has_pyramid
-from holistic_cam_plugin.models.build import DIGITS
+from holistic_cam_plugin.models.build import DIGITS, LITE0
 
 __all__ = [
     "Parser",
@@ -49,8 +49,8 @@ def add_model_options(parser: Parser, default: str) -> None:
     add = parser.add_argument
     add(
         "--model", metavar="NAME",
-        help="any classifier of torchvision, timm/NAME, hf/OWNER/NAME, hf/./FOLDER, package.module:function, or "
-        f"{DIGITS}, the bundled model (default: {default})",
+        help="any classifier of torchvision, timm/NAME, hf/OWNER/NAME, hf/./FOLDER, package.module:function; "
+        f"{LITE0}, whose weights are a package; or {DIGITS}, the bundled model (default: {default})",
     )  # fmt: skip
     add(
         "--weights", type=Path, metavar="FILE",

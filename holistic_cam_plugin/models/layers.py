@@ -18,7 +18,6 @@ from holistic_cam_plugin.reshape_transforms import MAX_PREFIX_TOKENS, swin_resha
 
 __all__ = [
     "CHANNELS_FIRST",
-    "NO_FEATURES",
     "TOKENS",
     "Grid",
     "Layer",
@@ -31,7 +30,7 @@ __all__ = [
 # A block has the grids of its input and its output; a module with more is a trunk of several stages.
 _GRIDS_OF_A_BLOCK = 2
 # Adaptive pooling returns the same grid at every scale; the others return their input.
-NO_FEATURES = re.compile("Adaptive|Drop|Identity")
+_NO_FEATURES = re.compile("Adaptive|Drop|Identity")
 
 CHANNELS_FIRST, CHANNELS_LAST, TOKENS = "(B, C, h, w)", "(B, h, w, C)", "(B, N, C)"
 
@@ -139,7 +138,7 @@ def leave_out_blocks(layers: Sequence[Layer]) -> list[Layer]:
     outside = [
         layer
         for layer in layers
-        if blocks.isdisjoint(_list_parents(layer.name)) and not NO_FEATURES.search(type(layer.module).__name__)
+        if blocks.isdisjoint(_list_parents(layer.name)) and not _NO_FEATURES.search(type(layer.module).__name__)
     ]
     return sorted(outside, key=lambda layer: layer.name not in trunks)
 

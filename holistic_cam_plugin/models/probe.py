@@ -22,7 +22,6 @@ __all__ = [
     "SIZE_ERRORS",
     "compute_gradients",
     "find_size_multiple",
-    "hook_modules",
     "make_noise",
     "preserve_model",
     "record_outputs",
@@ -81,7 +80,7 @@ def record_outputs(model: nn.Module, images: Tensor) -> list[Layer]:
             calls.setdefault(name, []).append(recorded)
 
     hooks = [(module, partial(record, name)) for name, module in model.named_modules() if name]
-    with uninterrupted(hook_modules(hooks)):
+    with uninterrupted(_hook_modules(hooks)):
         model(images)
     return [outputs[0]._replace(calls=len(outputs)) for outputs in calls.values()]
 
@@ -100,7 +99,7 @@ def compute_gradients(
         outputs[layer] = output
         return output.clone()  # the next layer may work in place
 
-    with uninterrupted(hook_modules([(layer, record) for layer in set(layers)], gradients=True)):
+    with uninterrupted(_hook_modules([(layer, record) for layer in set(layers)], gradients=True)):
         total = score(model(image.clone().requires_grad_()))
         if not outputs or not total.requires_grad:
             return {}
@@ -113,7 +112,7 @@ def compute_gradients(
 
 
 @contextmanager
-def hook_modules(hooks: Iterable[tuple[nn.Module, Hook]], *, gradients: bool = False) -> Iterator[None]:
+def _hook_modules(hooks: Iterable[tuple[nn.Module, Hook]], *, gradients: bool = False) -> Iterator[None]:
     """Register forward hooks in the body, in which gradients are recorded if asked for."""
     handles = []
     try:

@@ -45,6 +45,7 @@ class Capture:
 
     Attributes:
         mask_layer: another module to record, after the target layers; None for no other.
+        mask_optional: give zeros if the score does not depend on the mask layer, instead of a LayerError.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Capture:
         self.reshape_transform = reshape_transform
         self.amp = amp
         self.mask_layer: nn.Module | None = None
+        self.mask_optional = False
         self._channels_last = True  # until the model refuses
         self._reshaping = Reshaping(reshape_transform)
         self._size: tuple[int, ...] = ()  # of the images of the last call
@@ -138,10 +140,20 @@ class Capture:
         maps = []
         for layer, record, parts in zip(self.layers, records, tensors, strict=True):
             gradients = [next(found) for _ in parts]
-            if all(gradient is None for gradient in gradients):
+            optional = self.mask_optional and layer not in self.target_layers
+            if all(gradient is None for gradient in gradients) and not optional:
                 raise LayerError(f"{self._name(layer)} does not influence the targets' score")
             maps.append(self._signed_maps(record, gradients, layer))
         return maps
+
+    def check_rows(self, activations: Sequence[Tensor], images: int) -> None:
+        """Raise LayerError unless every layer gives one row of maps per image."""
+        for layer, maps in zip(self.layers, activations, strict=True):
+            if len(maps) != images:
+                raise LayerError(
+                    f"{self._name(layer)} returns {len(maps)} rows for {images} images: pass a layer that returns one "
+                    "row of maps per image, or a reshape_transform that joins them"
+                )
 
     def clear(self) -> None:
         """Delete the records."""

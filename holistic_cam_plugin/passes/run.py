@@ -201,6 +201,7 @@ def _run_batch(
     totals = sum_scores(targets, outputs)
     with _size_errors(size, original_size):
         activations = capture.activations
+        capture.check_rows(activations, len(images))
         gradients = [
             capture.gradients_of(total, keep_graph=total is not totals[-1])
             if total.requires_grad

@@ -65,8 +65,8 @@ def test_the_target_decides_what_counts():
 
     model = TwoHeads().eval()
     image = torch.randn(1, 3, 16, 16)
-    assert find_mask_layer(model, image, ClassifierOutputTarget(4)) is model.second
-    assert find_mask_layer(model, image, ClassifierOutputTarget(1)) is model.first
+    assert find_mask_layer(model, image, [ClassifierOutputTarget(4)]) is model.second
+    assert find_mask_layer(model, image, [ClassifierOutputTarget(1)]) is model.first
 
 
 def test_a_stage_as_wide_as_the_classes_is_no_score():
@@ -87,7 +87,7 @@ def test_layers_that_run_twice_are_left_out():
             return self.twice(self.twice(self.stem(x))).mean(dim=(2, 3))
 
     model = Shared().eval()
-    assert find_mask_layer(model, torch.randn(1, 3, 32, 32), ClassifierOutputTarget(0)) is model.stem
+    assert find_mask_layer(model, torch.randn(1, 3, 32, 32), [ClassifierOutputTarget(0)]) is model.stem
 
 
 def test_images_that_are_no_squares():
@@ -115,4 +115,147 @@ def test_by_hand_as_gradcam_was_used():
         model, [layer], reshape, tiles=True, sizes=[64, 96], mask_layer=model.encoder.layers[2].ln_1
     )
     assert maps.shape == (1, 64, 64)
-    assert cam._deepest[1] is given.mask_layer
+    assert cam._deepest is given.mask_layer
+
+
+class Net(nn.Module):
+    """Two stages, global pooling and a linear head; what is between them is a test's."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.ReLU()
+        )
+        self.head = nn.Linear(8, 5)
+
+    def between(self, x):
+        return x
+
+    def forward(self, x):
+        return self.head(self.between(self.features(x)).mean(dim=(2, 3)))
+
+
+def find(model, images=None, **options):
+    return find_mask_layer(model.eval(), torch.randn(1, 3, 32, 32) if images is None else images, **options)
+
+
+def test_images_that_a_model_changes_in_place_are_copied():
+    class InPlace(Net):
+        def forward(self, x):
+            return super().forward(x.sub_(0.5))
+
+    images = torch.rand(2, 3, 32, 32)
+    before = images.clone()
+    model = InPlace()
+    assert find(model, images) is model.features
+    assert torch.equal(images, before)
+
+
+def test_a_model_that_keeps_tensors_can_be_trained_afterwards():
+    class Keeping(Net):
+        kept = None
+
+        def between(self, x):
+            if self.kept is None:
+                self.kept = torch.full((1, 8, 1, 1), 2.0)
+            return x * self.kept
+
+    model = Keeping()
+    assert find(model) is model.features
+    model.train()(torch.randn(2, 3, 32, 32)).sum().backward()
+
+
+def test_rows_that_are_no_images_are_left_out():
+    class Folded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.crops = nn.Conv2d(3, 3, 1), Net()
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.crops(torch.cat(x.split(16, dim=3))).unflatten(0, (2, -1)).sum(dim=0)
+
+    model = Folded().eval()
+    assert find(model) is model.stem
+    with pytest.raises(ValueError, match=r"mask layer 'crops.features' \(Sequential\) returns 2 rows for 1 images"):
+        ClassHolisticCAM(model, [model.stem], mask_layer=model.crops.features, num_scales=1)(torch.rand(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("classes", [512, None])
+def test_pooled_features_are_no_scores(classes):
+    model = models.resnet18(weights=None, num_classes=classes or 10)
+    if classes is None:
+        model.fc = nn.Identity()
+    like = torch.randn(512)
+    assert find(model, torch.randn(1, 3, 64, 64), targets=[lambda output: output @ like[: len(output)]]) is model.layer4
+
+
+def test_strides_of_their_own():
+    """Text lines: the rows are pooled faster than the columns."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=(2, 1), padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, stride=(2, 1), padding=1),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5),
+    )  # fmt: skip
+    assert find(model, torch.randn(1, 3, 32, 100)) is model[3]
+
+
+def test_attention_and_gates_are_no_maps():
+    class Attending(Net):
+        def __init__(self):
+            super().__init__()
+            self.softmax, self.gate = nn.Softmax(dim=-1), nn.Sequential(nn.Conv2d(8, 1, 1), nn.Hardtanh(0, 1))
+
+        def between(self, x):
+            x = x * self.gate(x)
+            tokens = x.flatten(2)
+            weights = self.softmax(tokens.transpose(1, 2) @ tokens)  # (B, N, N)
+            return (tokens @ self.softmax(weights[:, None] * 2)[:, 0].transpose(1, 2)).view_as(x)
+
+    model = Attending()
+    assert find(model) is model.features
+
+
+def test_masks_of_booleans_are_no_maps():
+    class Thresholding(Net):
+        def __init__(self):
+            super().__init__()
+            self.threshold = Threshold()
+
+        def between(self, x):
+            return x * self.threshold(x)
+
+    class Threshold(nn.Module):
+        def forward(self, x):
+            return x > 0.1
+
+    model = Thresholding()
+    assert find(model) is model.features
+
+
+def test_scripted_parts_and_targets_that_view():
+    class Scripted(Net):
+        def __init__(self):
+            super().__init__()
+            self.script = torch.jit.script(nn.ReLU())
+
+        def between(self, x):
+            return self.script(x)
+
+    model = Scripted()
+    assert find(model, targets=[lambda output: output.view(-1)[1]]) is model.features
+
+
+def test_a_model_whose_last_maps_are_those_of_the_stem():
+    """Tokens without a reshape transform: nothing else has positions."""
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv2d(3, 8, 4, stride=4)
+            self.blocks = nn.Sequential(*[nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)) for _ in range(4)])
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.head(self.blocks(self.patches(x).flatten(2).transpose(1, 2)).mean(dim=1))
+
+    assert find(Tokens()) is None
