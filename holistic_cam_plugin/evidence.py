@@ -56,22 +56,22 @@ def compute_evidence(
     ]
     kept = [evidence.any() and low_pass_wrap(evidence, blur_size).any() for evidence in found]
     if not all(evidence.any() for evidence in found):
-        _warn("nothing in the mask layer speaks for the class", "", stacklevel)
+        _warn("nothing in the mask layer speaks for the class:", "Check the model's predictions", stacklevel)
     if any(evidence.any() and not some for evidence, some in zip(found, kept, strict=True)):
-        advice = ". What speaks for it is smaller than half of the median filter's window: pass a smaller blur_size"
-        _warn("the mask of the class is zero everywhere", advice, stacklevel)
+        advice = "What speaks for it is smaller than half of the median filter's window: pass a smaller blur_size"
+        _warn("the mask of the class is zero everywhere:", advice, stacklevel)
     usable: Evidence = [evidence if some else None for evidence, some in zip(found, kept, strict=True)]
     base = scales[0].activations
     late = [capture.is_after_mask(layer) and not _same(base[k], base[place]) for k, layer in
             enumerate(capture.target_layers)]  # fmt: skip
     if any(late):
-        _warn("a target layer comes after the mask layer", ". Pass a deeper layer as mask_layer", stacklevel)
+        _warn("a target layer comes after the mask layer:", "Pass a deeper layer as mask_layer", stacklevel)
     return [none if own else usable for own in late]
 
 
 def _warn(reason: str, advice: str, stacklevel: int) -> None:
     warnings.warn(
-        f"{reason}: the layer is masked by its own base scale, as in the paper{advice}", stacklevel=stacklevel + 3
+        f"{reason} the layer is masked by its own base scale, as in the paper. {advice}", stacklevel=stacklevel + 3
     )
 
 

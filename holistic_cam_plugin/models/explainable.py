@@ -82,7 +82,10 @@ class Explainable:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of `HolisticCAM` that this model needs."""
+        """Keyword arguments of `HolisticCAM` that this model needs, and the layer of the class mask.
+
+        `options | {"mask_layer": None}` leaves the mask to each target layer, as in the paper.
+        """
         needed: dict[str, Any] = {"reshape_transform": self.reshape_transform} if self.reshape_transform else {}
         if self.multiple_of is None:
             needed["tiles"] = True
