@@ -24,6 +24,7 @@ def make_parser(description: str | None, samples: int | None = None) -> argparse
     add("--model", default="resnet50", help="as in holistic-cam --model (resnet50)")
     add("--weights", type=Path, metavar="FILE", help="state dict (the model's own weights)")
     add("--images", default="digits", help="folder of images, or digits: the bundled scenes, with boxes (digits)")
+    add("--digits", type=int, choices=(1, 2), default=1, help="digits in a bundled scene; the first is explained (1)")
     add(
         "--labels",
         type=Path,

@@ -42,6 +42,7 @@ class SceneKey(NamedTuple):
     split: Split
     seed: int
     number: int
+    digits: int = 1
 
 
 class Sample(NamedTuple):
@@ -88,7 +89,8 @@ def find_samples(arguments: argparse.Namespace) -> Iterator[Sample]:
     """
     if str(arguments.images) == DIGITS:
         for number in itertools.count():
-            source = SceneKey("train" if arguments.half == "tuned" else "held-out", arguments.seed, number)
+            split: Split = "train" if arguments.half == "tuned" else "held-out"
+            source = SceneKey(split, arguments.seed, number, arguments.digits)
             scene = _make_scene(source)
             yield Sample(f"scene {number}", scene.labels[0], source, (scene.boxes[0],))
     samples = _read_folder(Path(arguments.images), arguments.labels, arguments.boxes)
@@ -162,7 +164,7 @@ def _measure_reduction(path: Path, picture: Image.Image) -> Tensor:
 
 
 def _make_scene(key: SceneKey, size: int = SCENE_SIZE) -> Scene:
-    return make_scene((key.seed, key.number), key.split, size)
+    return make_scene((key.seed, key.number), key.split, size, key.digits)
 
 
 def _load_mask(path: Path, picture: Image.Image, seen: Callable[[Mask], Mask]) -> NDArray[np.bool_]:

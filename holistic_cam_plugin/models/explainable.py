@@ -64,7 +64,7 @@ class Explainable:
     classes: list[str] | None
     output_shape: tuple[int, ...]
     layers: list[Layer]
-    deepest: Layer | None
+    deepest: Layer | None = None
 
     def __repr__(self) -> str:
         model = self.model.model if isinstance(self.model, Logits) else self.model

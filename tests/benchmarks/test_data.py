@@ -48,7 +48,7 @@ def make_classifier(size: int = 224, resize: int = 256) -> Classifier:
 
 def make_arguments(images: Path | str, **others: Any) -> argparse.Namespace:
     return argparse.Namespace(
-        **({"images": images, "labels": None, "boxes": None, "masks": None, "seed": 0, "half": None} | others)
+        digits=1, **({"images": images, "labels": None, "boxes": None, "masks": None, "seed": 0, "half": None} | others)
     )
 
 
