@@ -22,7 +22,12 @@ from tests.batch.batch_tools import QUICK
 from tests.processes import PATIENCE, context
 
 # What a user is told about a map; anything else on the terminal is noise.
-WELCOME = ("a saliency map is constant", "the mask is zero everywhere")
+WELCOME = (
+    "a saliency map is constant",
+    "the mask is zero everywhere",
+    "nothing in the mask layer speaks for the class",
+    "the mask of the class is zero everywhere",
+)
 
 _BAR = re.compile(r"(images|checking|pictures): +\d+%\|")
 
