@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from holistic_cam_plugin.method.class_mask import class_evidence
 from holistic_cam_plugin.method.low_pass_wrap import low_pass_wrap
@@ -16,6 +18,8 @@ from holistic_cam_plugin.passes.capture import Capture
 from holistic_cam_plugin.passes.run import Scale
 
 __all__ = ["Evidence", "compute_evidence"]
+
+COARSE = 56  # pixels of a map's shorter side; a fifth of them is the window of the mask's median filter
 
 # For every map, E; None: the target layer masks itself, by its own base scale.
 Evidence = list[NDArray[np.float32] | None]
@@ -46,7 +50,7 @@ def compute_evidence(
         return [none] * len(capture.target_layers)
     place = capture.layers.index(capture.mask_layer)
     found = [
-        class_evidence(
+        _compute_coarsely(
             [scale.activations[place][image] for scale in scales],
             [scale.gradients[place][image][target] for scale in scales],
             size,
@@ -67,6 +71,19 @@ def compute_evidence(
     if any(late):
         _warn("a target layer comes after the mask layer:", "Pass a deeper layer as mask_layer", stacklevel)
     return [none if own else usable for own in late]
+
+
+def _compute_coarsely(
+    activations: Sequence[Tensor], gradients: Sequence[Tensor], size: tuple[int, ...], contrast: float
+) -> NDArray[np.float32]:
+    """`class_evidence` at few pixels of a large map, which is faster: the mask's filters, wider than that, blur it."""
+    step = min(size[-2:]) // COARSE
+    if step <= 1:
+        return class_evidence(activations, gradients, size, contrast)
+    coarse = (*size[:-2], *(math.ceil(side / step) for side in size[-2:]))
+    evidence = torch.from_numpy(class_evidence(activations, gradients, coarse, contrast))
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return np.asarray(F.interpolate(evidence[None, None], size=size, mode=mode, align_corners=False)[0, 0].numpy())
 
 
 def _warn(reason: str, advice: str, stacklevel: int) -> None:

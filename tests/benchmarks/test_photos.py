@@ -19,12 +19,13 @@ WEIGHTS = ROOT.parent / "shared" / "imagenet"
 NETS = ("squeezenet1_0", "mobilenet_v2")
 
 
-def read_rows(width: int) -> dict[str, list[str]]:
-    """Read the README's table with this number of columns, by file name."""
+def read_rows(title: str) -> dict[str, list[str]]:
+    """Read the README's table with this in its header, by file name."""
     found = {}
-    for line in (PHOTOS / "README.md").read_text(encoding="utf-8").splitlines():
+    text = (PHOTOS / "README.md").read_text(encoding="utf-8")
+    for line in text[text.index(f"| {title} |") :].split("\n\n")[0].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == width and (name := re.fullmatch(r"`(\w+\.jpg)`", cells[0])):
+        if name := re.fullmatch(r"`(\w+\.jpg)`", cells[0]):
             found[name[1]] = cells[1:]
     return found
 
@@ -39,7 +40,7 @@ def test_photographs_are_small_labelled_and_attributed():
     assert len(files) == 8
     _, labelled = find_labelled()
     assert {sample.name for sample in labelled} == files
-    attributions = read_rows(6)
+    attributions = read_rows("author")
     assert attributions.keys() == files
     for name, (_, author, licence, *_) in attributions.items():
         assert author, name
@@ -55,7 +56,7 @@ def test_classifiers_see_them_as_the_readme_says(net):
     arguments, labelled = find_labelled("--model", net, "--weights", str(WEIGHTS / f"{net}.pth"))
     classifier = load_model(arguments)
     for sample in labelled:
-        name, *seen, _ = read_rows(5)[sample.name]
+        name, *seen, _ = read_rows("SqueezeNet 1.0")[sample.name]
         assert name == f"{sample.label}, {classifier.classes[sample.label]}"
         with torch.inference_mode():
             probabilities = classifier.model(load(sample, classifier).image)[0].softmax(0)
