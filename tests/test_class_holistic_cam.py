@@ -462,3 +462,16 @@ def test_warnings_point_at_the_users_line(net, images):
     with pytest.warns(UserWarning, match="no layer for the class mask") as more:
         ClassHolisticCAM(model, [model[0]], num_scales=1)(torch.rand(1, 3, 64, 64))
     assert {told[0].filename, more[0].filename} == {__file__}
+
+
+@pytest.mark.parametrize("height", [224, 300])
+def test_the_mask_of_a_large_map_is_sampled_finely_enough(net, make_images, height):
+    images = make_images(1, height, 224)
+    options = {"sizes": [224, 336], "mask_layer": net.layer3}
+    ((record,),) = ClassHolisticCAM(net, [net.layer1], **options).intermediates(images, TARGETS[:1])
+    deep = HolisticCAM(net, [net.layer3], sizes=[224, 336], weighting="gradient", fsd=False)
+    ((exact,),) = deep.intermediates(images, TARGETS[:1])
+    evidence = class_evidence(exact.activations, exact.weights, (height, 224), 1)
+    expected = min_max(fundamental_scale_denoising(record.fused, evidence))
+    np.testing.assert_allclose(record.saliency_map, expected, atol=0.03)
+    assert np.abs(record.saliency_map - expected).mean() < 2e-3
