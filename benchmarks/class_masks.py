@@ -15,7 +15,7 @@ from functools import partial
 from benchmarks.harness.candidates import Candidate, ClassMask, Pyramid, explain_candidates
 from benchmarks.harness.measures import make_evaluate
 from benchmarks.harness.runner import Evaluate, run_main
-from benchmarks.harness.study import make_study_parser, run_study
+from benchmarks.harness.study import check_study, make_study_parser, run_study
 from benchmarks.weightings import by_root, constancy, relu, share
 
 __all__ = ["CANDIDATES"]
@@ -86,7 +86,8 @@ def make(arguments: argparse.Namespace) -> Evaluate:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment."""
     arguments = make_study_parser(__doc__, CANDIDATES).parse_args(argv)
-    run_study(make, arguments, CANDIDATES, "class_masks")
+    check_study(arguments, CANDIDATES)
+    run_study(make, arguments, "class_masks")
 
 
 if __name__ == "__main__":

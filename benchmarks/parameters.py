@@ -57,9 +57,9 @@ def explain_settings(
 ) -> MapsByMethod:
     """Compute the maps of every setting in every layer."""
     found = explain_candidates(model, layers, SETTINGS, image, target, options)
-    modules, own = [model.get_submodule(name) for name in layers], pyramid_options(HolisticCAM, options)
+    modules, needed = [model.get_submodule(name) for name in layers], pyramid_options(HolisticCAM, options)
     for scales in SCALES:
-        maps = HolisticCAM(model, modules, num_scales=scales, **own).compute_cam_per_layer(image, [target])
+        maps = HolisticCAM(model, modules, num_scales=scales, **needed).compute_cam_per_layer(image, [target])
         found |= {(layer, f"scales={scales}"): own[0, 0] for layer, own in zip(layers, maps, strict=True)}
     return {key: found[key] for layer in layers for key in found if key[0] == layer}
 

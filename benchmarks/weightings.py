@@ -26,7 +26,7 @@ from benchmarks.harness.figures import save_panels
 from benchmarks.harness.measures import make_evaluate
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, choose_tasks, run_main
-from benchmarks.harness.study import make_study_parser, run_study
+from benchmarks.harness.study import check_study, make_study_parser, run_study
 from benchmarks.harness.variation import gradient_variation
 from holistic_cam_plugin import fuse
 from holistic_cam_plugin.method.pge import positive_gradient_weights
@@ -149,10 +149,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_study_parser(__doc__, CANDIDATES)
     parser.add_argument("--figure", action="store_true", help="draw Fig. 4, of 4 images unless --samples is given")
     arguments = parser.parse_args(argv)
+    check_study(arguments, CANDIDATES)
     if arguments.figure:
         _draw(arguments)
         return
-    run_study(make, arguments, CANDIDATES, "weightings")
+    run_study(make, arguments, "weightings")
 
 
 def _draw(arguments: argparse.Namespace) -> None:

@@ -356,7 +356,7 @@ class HolisticCAM(BaseCAM):
                 evidence = compute_evidence(capture, scales, maps, size, self.contrast, self.blur_size, STACK_LEVEL)
                 if any(of_class is None for of_layer in evidence for of_class in of_layer):
                     self._deepest = None  # it may be the wrong one for these targets: search again at the next call
-                for results, layer, of_layer in zip(layers, range(len(layers)), evidence, strict=True):
+                for layer, (results, of_layer) in enumerate(zip(layers, evidence, strict=True)):
                     for (image, _), of_class in zip(maps, of_layer, strict=True):
                         activations = [scale.activations[layer][image] for scale in scales]
                         # Each gradient is freed as soon as its weights are computed.
@@ -378,8 +378,10 @@ class HolisticCAM(BaseCAM):
 
     def _choose_mask_layer(self, images: Tensor, targets: list[list[Target]] | None) -> nn.Module | None:
         """The layer whose evidence is the mask; None: each target layer's own base scale."""
-        if not self.fsd or self.mask_layer != DEEPEST:
-            return self.mask_layer if self.fsd else None  # type: ignore[return-value]  # checked
+        if not self.fsd:
+            return None
+        if not isinstance(self.mask_layer, str):
+            return self.mask_layer
         if self._deepest is None or self._deepest not in set(self.model.modules()):
             some = images[: self.batch_size]
             firsts = None if targets is None else [own[0] for own in targets[: self.batch_size]]

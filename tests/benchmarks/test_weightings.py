@@ -112,6 +112,8 @@ def test_the_command_compares_with_the_first_candidate(common, rows, capsys):
 def test_unknown_candidates_are_named(common):
     with pytest.raises(UsageError, match="no candidate 'S rely'; did you mean S relu"):
         weightings.main([*common, "--candidates", "S rely"])
+    with pytest.raises(UsageError, match="no candidate 'S rely'"):
+        weightings.main([*common, "--candidates", "S rely", "--figure"])
 
 
 def test_the_figure_has_grad_cams_channel_wise_map(common, subject, output):
