@@ -4,7 +4,8 @@ $$\bar A = \frac1T \sum_t \mathrm{resize}(A_t), \quad \bar W = \frac1T \sum_t \m
 M_{PHR} = \mathrm{ReLU}\Big(\sum_k \bar W_k \odot \bar A_k\Big)$$
 
 where `resize` is bilinear to the canvas, the input's height and width (trilinear for volumes), and k runs over the
-channels. The map is a product of means, not a mean of products. `resizing.py` computes the means.
+channels. The map is a product of means, not a mean of products. `resizing.py` computes the means; `blocks.py` has a
+faster way for coarse grids.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from holistic_cam_plugin.method.blocks import are_coarse, fuse_blocks
 from holistic_cam_plugin.method.resizing import find_nonzero, resize_means
 
 __all__ = ["fuse", "fuse_principal"]
@@ -43,6 +45,8 @@ def fuse(activations: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[i
     _check_stacks(activations, weights, size)
     primary_map = activations[0].new_zeros(size)
     with torch.autocast(primary_map.device.type, enabled=False):
+        if are_coarse(activations, size):
+            return fuse_blocks(activations, weights, size).clamp_(min=0)
         for part, mean_a, mean_w in resize_means(activations, weights, size, skip_zeros=True):  # eq. 10, 11
             primary_map[part] = mean_a.mul_(mean_w).sum(dim=1).view(-1, size[-1])
     return primary_map.clamp_(min=0)  # eq. 12

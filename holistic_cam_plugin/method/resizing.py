@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["find_nonzero", "resize_means"]
+__all__ = ["bilinear_taps", "find_nonzero", "resize_means"]
 
 # Elements of one band, 8 MB of float32 on a CPU: what stays in the cache between two passes. A GPU wants large calls.
 CPU_BAND = 2**21
@@ -63,7 +63,7 @@ def _planes(
     if len(size) == 2:
         yield (), stacks
         return
-    taps = [zip(*(t.tolist() for t in _taps(x.shape[1], size[0], x)), strict=True) for x in activations]
+    taps = [zip(*(t.tolist() for t in bilinear_taps(x.shape[1], size[0], x)), strict=True) for x in activations]
     for z, shares in enumerate(zip(*taps, strict=True)):
         yield (
             (z,),
@@ -88,8 +88,8 @@ class _Resizing(NamedTuple):
 
     @classmethod
     def of(cls, stack: Sequence[Tensor], size: tuple[int, int]) -> _Resizing:
-        rows = [_taps(x.shape[-2], size[0], x) for x in stack]
-        columns = [_taps(x.shape[-1], size[1], x) for x in stack]
+        rows = [bilinear_taps(x.shape[-2], size[0], x) for x in stack]
+        columns = [bilinear_taps(x.shape[-1], size[1], x) for x in stack]
         widths = [x.shape[-1] for x in stack]
         firsts = accumulate([0, *widths])  # the scales' first columns, side by side
         return cls(
@@ -128,7 +128,7 @@ def _weighted_sums(table: Tensor, indices: Tensor, shares: Tensor) -> Tensor:
     return sums.view(*indices.shape[:-1], -1)
 
 
-def _taps(length: int, new_length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def bilinear_taps(length: int, new_length: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """The two elements that each new one is interpolated from, and their shares; `(new_length, 2)` both.
 
     As in `F.interpolate` with `align_corners=False`: half-pixel centres, repeated borders.

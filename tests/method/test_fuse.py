@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from holistic_cam_plugin import fuse, fuse_principal
+from holistic_cam_plugin.method.blocks import are_coarse
 from holistic_cam_plugin.method.resizing import CPU_BAND
 
 # The package's attribute of this name is the function.
@@ -205,3 +206,26 @@ def test_memory_does_not_grow_with_channels_times_canvas(monkeypatch, function):
     with LargestTensor() as largest:
         function(activations, weights, (side, side))
     assert side * side <= largest.elements <= 2 * buffer < channels * side * side / 10
+
+
+COARSE = [
+    pytest.param([(3, 3)], (64, 64), id="one scale"),
+    pytest.param([(2, 3), (5, 4)], (83, 45), id="not square"),
+    pytest.param([(1, 1), (1, 2)], (57, 33), id="grids of one position"),
+    pytest.param([(7, 7), (12, 12), (20, 20)], (112, 112), id="several scales"),
+]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("grids", "size"), COARSE)
+def test_coarse_grids_with_many_channels_are_fused_in_blocks_to_the_same_map(grids, size, signed):
+    activations, weights = stacks(900, grids, signed)
+    activations[0][:300] = 0  # channels that are left out
+    assert are_coarse(activations, size)
+    expected = mean_products(activations, weights, size).sum(dim=0).relu()
+    torch.testing.assert_close(fuse(activations, weights, size).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_fine_grids_and_volumes_are_not_fused_in_blocks():
+    assert not are_coarse(stacks(64, [(56, 56), (90, 90)])[0], (224, 224))
+    assert not are_coarse([torch.ones(2048, 2, 3, 3)], (8, 64, 64))
