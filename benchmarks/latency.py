@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from benchmarks.harness.procedures import (
     BFLOAT16,
-    FLOORS,
+    CLASS,
     PROCEDURES,
     TARGETS,
+    WITHOUT_LAYER,
     Fused,
     Setting,
     autocast,
@@ -46,6 +47,8 @@ LAYERS = {
     "resnet50": ("layer4", "layer2"),
     "vgg16": ("features.30", "features.16"),
     "squeezenet1_0": ("features.12", "features.7"),
+    "efficientnet_lite0": ("bn2", "blocks.4"),
+    "timm/vit_tiny_patch16_224": ("blocks.11.norm1", "blocks.6"),
 }
 SIDE = 224
 SIZES = [height for height, _ in pyramid_sizes(SIDE, SIDE)]
@@ -86,7 +89,7 @@ def time_round(settings: Sequence[Setting], procedures: Sequence[str], precision
     for precision in precisions:
         for place, setting in enumerate(settings):
             for name in procedures:
-                floor = name in FLOORS
+                floor = name in WITHOUT_LAYER
                 if (floor and place > 0) or (precision == "bfloat16" and name not in BFLOAT16):
                     continue
                 with autocast(setting.images.device, precision):
@@ -97,7 +100,7 @@ def time_round(settings: Sequence[Setting], procedures: Sequence[str], precision
                     seconds = time.perf_counter() - start
                 row: Measurement = {"layer": "-" if floor else setting.layer, "precision": precision}
                 rows.append(row | {"procedure": name, "measure": "seconds", "value": seconds})
-                if name == HOLISTIC and isinstance(result, Fused):
+                if name in (HOLISTIC, CLASS) and isinstance(result, Fused):
                     rows.append(row | {"procedure": name, "measure": "fusion seconds", "value": result.fusion_seconds})
     return rows
 
@@ -136,13 +139,13 @@ def _measure_memory(arguments: argparse.Namespace, device: torch.device, batch: 
     rows: list[Measurement] = []
     layers = _choose_layers(arguments)
     for name in tqdm(arguments.procedures, desc="memory", disable=None):
-        for layer in layers[:1] if name in FLOORS else layers:
+        for layer in layers[:1] if name in WITHOUT_LAYER else layers:
             options = ["--model", arguments.model, "--layers", layer, "--device", str(device)]
             options += ["--batch-sizes", str(batch)]
             options += [] if arguments.weights is None else ["--weights", str(arguments.weights)]
             line = [sys.executable, "-m", "benchmarks.latency", *options, "--memory", name]
             found = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
-            place = "-" if name in FLOORS else layer
+            place = "-" if name in WITHOUT_LAYER else layer
             row = {"layer": place, "precision": "float32", "procedure": name}
             rows.append(row | {"measure": "bytes", "value": found["bytes"]})
     return rows
@@ -165,13 +168,16 @@ def _correlate(settings: Sequence[Setting], precisions: Sequence[str]) -> list[M
 
 
 def _make_settings(arguments: argparse.Namespace, device: torch.device, batch: int) -> list[Setting]:
-    model = load_classifier(
+    classifier = load_classifier(
         arguments.model, arguments.weights, None, str(device), untrained=arguments.weights is None
-    ).model
+    )
     images = _make_images(batch).to(device)
     with torch.inference_mode():
-        classes = model(images[:1])[0].topk(TARGETS).indices.tolist()
-    return [Setting(model, layer, images, SIZES, classes) for layer in _choose_layers(arguments)]
+        classes = classifier.model(images[:1])[0].topk(TARGETS).indices.tolist()
+    return [
+        Setting(classifier.model, layer, images, SIZES, classes, classifier.at([layer]).options)
+        for layer in _choose_layers(arguments)
+    ]
 
 
 def _make_images(batch: int) -> Tensor:
@@ -200,7 +206,7 @@ def _append(path: Path, arguments: argparse.Namespace, batch: int, rows: Sequenc
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", default="resnet50", help="torchvision classifier (resnet50)")
+    add("--model", default="resnet50", help="as in holistic-cam --model (resnet50)")
     add("--weights", type=Path, metavar="FILE", help="state dict (random weights)")
     add("--layers", nargs="+", metavar="NAME", help=f"target layers (defaults exist for {', '.join(LAYERS)})")
     add("--batch-sizes", type=int, nargs="+", default=[1, 4], metavar="N", help="images per batch (1 4)")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.harness.markdown import Labels, Source, format_table
-from benchmarks.harness.procedures import FLOORS, PASSES, TARGETS
+from benchmarks.harness.procedures import CLASS, FLOORS, FORWARD, PASSES, TARGETS
 from benchmarks.harness.runner import run_main
 
 __all__ = ["COLUMNS", "HOLISTIC", "make_cost_table", "make_latency_tables"]
@@ -47,6 +47,8 @@ class _Model:
         self, layer: str, batch: int, procedure: str, measure: str = "seconds", precision: str = "float32"
     ) -> _Values:
         """Values by round; the values of `floor` are those of the faster memory format."""
+        if procedure == FORWARD:
+            layer = "-"
         if procedure != "floor":
             return self.values.get(_Key(layer, batch, precision, procedure, measure), {})
         floors = [self.values.get(_Key("-", batch, precision, floor, measure), {}) for floor in FLOORS]
@@ -132,7 +134,16 @@ def _make_ratios(model: _Model, layers: Sequence[str], batches: Sequence[int]) -
     add("Holistic-CAM / floor", HOLISTIC, "floor")
     add(f"{PASSES} / floor", PASSES, "floor")
     add(f"Holistic-CAM / {PASSES}", HOLISTIC, PASSES)
-    add("Class Holistic-CAM / Holistic-CAM", "Class Holistic-CAM", HOLISTIC)
+    add(f"{CLASS} / {FORWARD}", CLASS, FORWARD)
+    add(f"{CLASS} (7 scales) / {CLASS}", f"{CLASS} (7 scales)", CLASS)
+    add(f"{CLASS} / {CLASS} (3 of 7 scales)", CLASS, f"{CLASS} (3 of 7 scales)")
+    add(f"{CLASS} / Grad-CAM", CLASS, "Grad-CAM")
+    add(f"CAMERAS procedure / {CLASS}", CAMERAS, CLASS)
+    add(f"SESS / {CLASS}", "SESS", CLASS)
+    add(f"Score-CAM / {CLASS}", "Score-CAM", CLASS)
+    add(f"fusion and masks / {CLASS}", CLASS, CLASS, "fusion seconds", "seconds")
+    add(f"{CLASS}, bfloat16 / float32", CLASS, CLASS, precisions=("bfloat16", "float32"))
+    add(f"memory: {CLASS} / {CLASS} (3 of 7 scales)", CLASS, f"{CLASS} (3 of 7 scales)", "bytes", "bytes")
     add("CAMERAS procedure / Holistic-CAM", CAMERAS, HOLISTIC)
     add("SESS / Holistic-CAM", "SESS", HOLISTIC)
     add("fusion and mask / Holistic-CAM", HOLISTIC, HOLISTIC, "fusion seconds", "seconds")

@@ -16,10 +16,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import report_opening, throughput
+from benchmarks import few_scales, report_opening, throughput
 from benchmarks.gradient_variance import make_variance_table
 from benchmarks.harness.markdown import Labels, Source, make_method_table, rewrite_tables
-from benchmarks.harness.ranks import make_rank_table
+from benchmarks.harness.ranks import make_gap_table, make_rank_table
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import run_main
 from benchmarks.latency_report import make_cost_table, make_latency_tables
@@ -74,6 +74,9 @@ def _make_table(source: Source, labels: Labels) -> str:
         columns = next(csv.reader(file))
     if "unranked" in source.options:
         return make_rank_table(source.paths, source.options["unranked"], "common" in source.options)
+    if "behind" in source.options:
+        costs = {name: candidate.count_pixels() for name, candidate in few_scales.CANDIDATES.items()}
+        return make_gap_table(source.paths, source.options["behind"], costs)
     if "unit" in source.options:
         return make_pareto_table(source.paths, source.options["unit"], source.options["reference"])
     if "procedure" in columns:

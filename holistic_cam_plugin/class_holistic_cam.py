@@ -9,6 +9,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from torch import nn
 
 from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.method.pyramid import FAST
 from holistic_cam_plugin.passes.capture import DEEPEST
 
 __all__ = ["RECOMMENDED", "ClassHolisticCAM"]
@@ -19,13 +20,14 @@ RECOMMENDED: dict[str, Any] = {
     "weighting": "positive",
     "fuse_base": False,
     "by_positions": True,
+    "sizes": FAST,
 }
 
 
 class ClassHolisticCAM(HolisticCAM, BaseCAM):  # tools list methods by `BaseCAM.__subclasses__()`
     r"""`HolisticCAM` with the defaults that we recommend: maps of the class, not of every object in the picture.
 
-    It departs from the paper in four points, each of which is a parameter of `HolisticCAM`:
+    It departs from the paper in five points, each of which is a parameter of `HolisticCAM`:
 
     * `mask_layer="deepest"`: the mask comes from the evidence for the class in the deepest layer, over all scales, in
       place of the base scale's map of the same layer (see `class_evidence`).
@@ -33,10 +35,12 @@ class ClassHolisticCAM(HolisticCAM, BaseCAM):  # tools list methods by `BaseCAM.
     * `weighting="positive"`: the weights are the positive gradients.
     * `fuse_base=False` and `by_positions=True`: the other scales are fused, each weighted by its number of positions:
       once the mask says where, the base scale blurs.
+    * `sizes="fast"`: three scales in place of seven, a sixth of the pixels. `sizes="paper"`, or `num_scales`, brings
+      the paper's.
 
     The map does not change if the logits are multiplied by a constant. It does change if a function of the image is
     added to all logits, which changes no probability: the score that is explained is the logit, not the probability.
-    `benchmarks/results/class_masks/README.md` has the study that selected these settings.
+    The studies `class_masks` and `few_scales` in `benchmarks/results` selected these settings.
 
     Args:
         model, target_layers, *args, **kwargs: as in `HolisticCAM`.
@@ -52,4 +56,5 @@ class ClassHolisticCAM(HolisticCAM, BaseCAM):  # tools list methods by `BaseCAM.
     """
 
     def __init__(self, model: nn.Module, target_layers: Sequence[nn.Module], *args: Any, **kwargs: Any) -> None:
-        super().__init__(model, target_layers, *args, **(RECOMMENDED | kwargs))
+        papers = {"sizes": None} if kwargs.keys() & {"num_scales", "max_size"} else {}
+        super().__init__(model, target_layers, *args, **(RECOMMENDED | papers | kwargs))

@@ -48,6 +48,24 @@ def test_it_is_the_literal_method(any_net, images, reference, layer):
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({}, [64, 97, 177]),
+        ({"tiles": True}, [64, 177]),
+        ({"num_scales": 2}, [64, 564]),
+        ({"num_scales": 1}, [64]),
+        ({"max_size": 70}, [64, 74, 84, 94, 104, 114, 124]),
+        ({"sizes": "paper", "num_scales": 2, "max_size": 100}, [64, 114]),
+        ({"sizes": [64, 80], "num_scales": 3}, [64, 80]),
+    ],
+)
+def test_the_pyramid_is_fast_unless_another_is_asked_for(net, images, options, sizes):
+    ((record, *_),) = ClassHolisticCAM(net, [net.layer1], **options).intermediates(images)
+    expected = HolisticCAM(net, [net.layer1], sizes=sizes, tiles=options.get("tiles", False)).intermediates(images)
+    assert [a.shape for a in record.activations] == [a.shape for a in expected[0][0].activations]
+
+
 PARTS = {
     "mask": {"mask_layer": "layer3"},
     "contrast": {"mask_layer": "layer3", "contrast": 2},

@@ -40,12 +40,20 @@ def test_the_papers_own_pyramid(net, images, reference, fsd):
     np.testing.assert_allclose(maps, expected, atol=TOLERANCE[fsd])
 
 
-@pytest.mark.parametrize("options", [{}, {"tiles": True}, {"multiple_of": 32}])
-def test_a_pyramid_by_name_is_one_by_its_sizes(net, images, options):
-    by_name = HolisticCAM(net, [net.layer2], sizes="fast", **options)
-    by_sizes = HolisticCAM(net, [net.layer2], sizes=[64, 104, 145], **options)
+@pytest.mark.parametrize(
+    ("name", "sizes", "options"),
+    [
+        ("fast", [64, 97, 177], {}),
+        ("fast", [64, 177], {"tiles": True}),
+        ("fast", [64, 96, 160], {"multiple_of": 32}),
+        ("paper", None, {"num_scales": 2}),
+    ],
+)
+def test_a_pyramid_by_name_is_one_by_its_sizes(net, images, name, sizes, options):
+    by_name = HolisticCAM(net, [net.layer2], sizes=name, **options)
+    by_sizes = HolisticCAM(net, [net.layer2], sizes=sizes, **options)
     assert np.array_equal(by_name(images), by_sizes(images))
-    with pytest.raises(ValueError, match="sizes must be one of fast, or shorter sides in pixels, got 'quick'"):
+    with pytest.raises(ValueError, match="sizes must be one of fast, paper, or shorter sides in pixels, got 'quick'"):
         HolisticCAM(net, [net.layer2], sizes="quick")
 
 

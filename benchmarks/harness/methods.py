@@ -27,6 +27,7 @@ from holistic_cam_plugin import (
 from holistic_cam_plugin.baselines.cam import CAM
 from holistic_cam_plugin.class_holistic_cam import RECOMMENDED
 from holistic_cam_plugin.errors import UsageError, near_matches
+from holistic_cam_plugin.method.pyramid import FAST, PAPER
 from holistic_cam_plugin.methods import pyramid_options
 from holistic_cam_plugin.metrics import CenteredGaussian
 from holistic_cam_plugin.models.mask_layer import find_mask_layer
@@ -151,17 +152,20 @@ def _share_passes(
     if mask_layer is None:
         raise UsageError("no layer of the model gives a class mask: leave out Class Holistic-CAM")
     own = {"weighting": "gradient", "fsd": False, "mask_layer": None}
-    cam = HolisticCAM(model, [*modules, mask_layer], **{**options, **own})
-    *records, deepest = [record for (record,) in cam.intermediates(image, [target])]
     size = (image.shape[-2], image.shape[-1])
-    evidence = class_evidence(deepest.activations, deepest.weights, size, RECOMMENDED["contrast"])
-    maps = {}
-    for layer, record in zip(layers, records, strict=True):
-        for name in methods:
-            of_class = evidence if name == _CLASS else None
-            variant = holistic_map(record.activations, record.weights, size, evidence=of_class, **_SETTINGS[name])
-            maps[layer, name] = variant.saliency_map
-    return maps, denoising_mask(evidence).astype(np.float32)
+    maps, evidence = {}, {}
+    for sizes in {FAST, *(_SETTINGS[name]["sizes"] for name in methods)}:
+        cam = HolisticCAM(model, [*modules, mask_layer], **{**options, **own, "sizes": sizes})
+        *records, deepest = [record for (record,) in cam.intermediates(image, [target])]
+        evidence[sizes] = class_evidence(deepest.activations, deepest.weights, size, RECOMMENDED["contrast"])
+        for layer, record in zip(layers, records, strict=True):
+            for name in methods:
+                settings = dict(_SETTINGS[name])
+                if settings.pop("sizes") == sizes:
+                    of_class = evidence[sizes] if name in _OF_CLASS else None
+                    variant = holistic_map(record.activations, record.weights, size, evidence=of_class, **settings)
+                    maps[layer, name] = variant.saliency_map
+    return maps, denoising_mask(evidence[FAST]).astype(np.float32)
 
 
 def _explain_image(
@@ -218,12 +222,20 @@ class _PositiveHolisticCAM(HolisticCAM):
         super().__init__(*args, weighting="positive", **kwargs)
 
 
-_CLASS = "Class Holistic-CAM"
-# Of `holistic_map`, for the methods that share their passes.
+class _SevenScales(ClassHolisticCAM):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, sizes=PAPER, **kwargs)
+
+
+_OF_CLASS = {"Class Holistic-CAM": FAST, "Class Holistic-CAM (7 scales)": PAPER}
+# Pyramid, and arguments of `holistic_map`, of the methods that share their passes.
 _SETTINGS: dict[str, dict[str, Any]] = {
-    "Holistic-CAM": {},
-    "Holistic-CAM positive": {"weighting": "positive"},
-    _CLASS: {name: RECOMMENDED[name] for name in ("weighting", "fuse_base", "by_positions")},
+    "Holistic-CAM": {"sizes": PAPER},
+    "Holistic-CAM positive": {"sizes": PAPER, "weighting": "positive"},
+    **{
+        name: {"sizes": sizes} | {key: RECOMMENDED[key] for key in ("weighting", "fuse_base", "by_positions")}
+        for name, sizes in _OF_CLASS.items()
+    },
 }
 _WITHOUT_LAYER = ("CAM", "EMP", "Edges", "Gaussian", "I-GOS", "LeGrad", "RISE", "Uniform")
 
@@ -252,6 +264,7 @@ EXPLAINERS: dict[str, Explain] = {
     "Holistic-CAM": partial(_explain_pyramid, HolisticCAM),
     "Holistic-CAM positive": partial(_explain_pyramid, _PositiveHolisticCAM),
     "Class Holistic-CAM": partial(_explain_pyramid, ClassHolisticCAM),
+    "Class Holistic-CAM (7 scales)": partial(_explain_pyramid, _SevenScales),
     "Gaussian": partial(_explain_image, CenteredGaussian),
     "Uniform": _make_uniform,
     "Edges": _find_edges,

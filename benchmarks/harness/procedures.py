@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,14 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holistic_cam_plugin import ClassHolisticCAM, HolisticCAM
+from holistic_cam_plugin.method.pyramid import FAST
+from holistic_cam_plugin.methods import pyramid_options
 from holistic_cam_plugin.models.mask_layer import find_mask_layer
 
 __all__ = [
     "BFLOAT16",
+    "CLASS",
     "FLOORS",
+    "FORWARD",
     "PASSES",
     "PROCEDURES",
     "TARGETS",
+    "WITHOUT_LAYER",
     "Fused",
     "Setting",
     "autocast",
@@ -41,8 +47,9 @@ class Setting(NamedTuple):
     model: nn.Module
     layer: str
     images: Tensor  # (B, 3, H, W)
-    sizes: list[int]  # the pyramid's shorter sides in pixels
+    sizes: list[int]  # the paper's shorter sides in pixels
     classes: list[int]  # classes to explain, the best-scoring one first
+    options: Mapping[str, Any] = MappingProxyType({})  # that the model needs, see `Explainable.options`
 
     @property
     def module(self) -> nn.Module:
@@ -68,9 +75,9 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _run_floor(memory_format: torch.memory_format, setting: Setting) -> None:
+def _run_floor(memory_format: torch.memory_format, setting: Setting, scales: int | None = None) -> None:
     with torch.inference_mode():
-        for size in setting.sizes:
+        for size in setting.sizes[:scales]:
             scaled = F.interpolate(setting.images, size=(size, size), mode="bilinear", align_corners=False)
             setting.model(scaled.contiguous(memory_format=memory_format))
 
@@ -96,9 +103,18 @@ def _run_passes(setting: Setting) -> None:
 
 
 def run_holistic(
-    setting: Setting, scales: int | None = None, targets: int = 1, cam_class: type[HolisticCAM] = HolisticCAM
+    setting: Setting,
+    scales: int | None = None,
+    targets: int = 1,
+    cam_class: type[HolisticCAM] = HolisticCAM,
+    sizes: str | None = None,
 ) -> Fused:
-    """Explain the first `targets` classes with the first `scales` scales; None: all."""
+    """Explain the first `targets` classes.
+
+    Args:
+        scales: the first of the setting's sizes; None: all of them.
+        sizes: a named pyramid instead.
+    """
     moments: list[float] = []  # for each image the end of the passes and of the map
 
     def watch(sizes: Iterable[Any]) -> Iterator[Any]:
@@ -107,8 +123,9 @@ def run_holistic(
         yield from sizes
         moments.append(_read_clock(setting.images.device))
 
-    options: dict[str, Any] = {"mask_layer": _find_deepest(setting.model)} if cam_class is ClassHolisticCAM else {}
-    cam = cam_class(setting.model, [setting.module], sizes=setting.sizes[:scales], progress=watch, **options)
+    options = pyramid_options(cam_class, _find_options(setting) if cam_class is ClassHolisticCAM else setting.options)
+    options |= {"sizes": sizes or setting.sizes[:scales], "progress": watch}
+    cam = cam_class(setting.model, [setting.module], **options)
     chosen = [ClassifierOutputTarget(category) for category in setting.classes[:targets]]
     maps = cam(setting.images, [chosen] * len(setting.images))
     moments.append(_read_clock(setting.images.device))
@@ -116,9 +133,13 @@ def run_holistic(
     return Fused(maps, sum(made - passed for passed, made in ends))
 
 
+def _find_options(setting: Setting) -> dict[str, Any]:
+    """The setting's options with a mask layer, which a user's `explainable`, or the first call, finds once."""
+    return {"mask_layer": _find_deepest(setting.model)} | dict(setting.options)
+
+
 @cache
 def _find_deepest(model: nn.Module) -> nn.Module | None:
-    """The mask layer, which a user's `explainable`, or the first call, finds once."""
     device = next(model.parameters()).device
     return find_mask_layer(model, torch.rand(1, 3, 224, 224, device=device))
 
@@ -159,13 +180,14 @@ def _explain_cameras(setting: Setting, image: Tensor) -> Tensor:
 
 
 def _run_cam(cam_class: Callable[..., Any], setting: Setting) -> None:
-    with cam_class(setting.model, [setting.module]) as cam:
+    with cam_class(setting.model, [setting.module], setting.options.get("reshape_transform")) as cam:
         cam(setting.images, [ClassifierOutputTarget(setting.classes[0])] * len(setting.images))
     setting.model.zero_grad()
 
 
 def _run_sess(setting: Setting) -> None:
-    cam = pytorch_grad_cam.SESS(setting.model, [setting.module], base_method=pytorch_grad_cam.LayerCAM)
+    reshape = setting.options.get("reshape_transform")
+    cam = pytorch_grad_cam.SESS(setting.model, [setting.module], reshape, base_method=pytorch_grad_cam.LayerCAM)
     cam(setting.images, [ClassifierOutputTarget(setting.classes[0])] * len(setting.images))
     cam.base_cam.activations_and_grads.release()
     setting.model.zero_grad()
@@ -178,13 +200,19 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 PASSES = "floor with backward passes"
+FORWARD = "one forward pass"
+CLASS = "Class Holistic-CAM"
 FLOORS = ("floor, NCHW", "floor, channels last")
+WITHOUT_LAYER = (*FLOORS, FORWARD)  # do not depend on the target layer
 PROCEDURES: dict[str, Callable[[Setting], Any]] = {
     FLOORS[0]: partial(_run_floor, torch.contiguous_format),
     FLOORS[1]: partial(_run_floor, torch.channels_last),
     PASSES: _run_passes,
     "Holistic-CAM": run_holistic,
-    "Class Holistic-CAM": partial(run_holistic, cam_class=ClassHolisticCAM),
+    FORWARD: partial(_run_floor, torch.channels_last, scales=1),
+    CLASS: partial(run_holistic, cam_class=ClassHolisticCAM, sizes=FAST),
+    f"{CLASS} (3 of 7 scales)": partial(run_holistic, cam_class=ClassHolisticCAM, scales=3),
+    f"{CLASS} (7 scales)": partial(run_holistic, cam_class=ClassHolisticCAM),
     f"Holistic-CAM, {TARGETS} targets": partial(run_holistic, targets=TARGETS),
     "Holistic-CAM, 4 scales": partial(run_holistic, scales=4),
     "Holistic-CAM, first image": lambda setting: run_holistic(setting._replace(images=setting.images[:1])),
@@ -192,6 +220,7 @@ PROCEDURES: dict[str, Callable[[Setting], Any]] = {
     "Grad-CAM": partial(_run_cam, pytorch_grad_cam.GradCAM),
     "Layer-CAM": partial(_run_cam, pytorch_grad_cam.LayerCAM),
     "SESS": _run_sess,
+    "Score-CAM": partial(_run_cam, pytorch_grad_cam.ScoreCAM),
 }
 # Procedures that run in bfloat16; pytorch-grad-cam's methods do not, as NumPy lacks it.
-BFLOAT16 = (*FLOORS, "Holistic-CAM")
+BFLOAT16 = (*FLOORS, FORWARD, "Holistic-CAM", CLASS, f"{CLASS} (7 scales)")

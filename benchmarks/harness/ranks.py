@@ -1,8 +1,8 @@
-"""Mean ranks of candidates over layers and metrics."""
+"""Mean ranks of candidates over layers and metrics, and their gaps to a reference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,13 @@ from benchmarks.harness.markdown import format_table
 from benchmarks.harness.report import read_values
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["compute_mean_ranks", "make_rank_table"]
+__all__ = ["compute_mean_ranks", "make_gap_table", "make_rank_table"]
 
 RANKED = ("over_all", "ap", "iou", "grid_ap")
+GAP_HEADER = (
+    *("candidate", "pixels", "mean gap", "Over-all", "AP", "IoU", "AP in grids"),
+    *("worst layer", "Lucidity, lowest layer"),
+)
 HEADER = ("candidate", "mean rank", "Over-all", "AP", "IoU", "AP in grids", "Lucidity, lowest layer")
 
 Means = dict[tuple[str, str], dict[str, float]]  # by layer and metric, then by candidate
@@ -38,6 +42,45 @@ def make_rank_table(paths: Sequence[Path], unranked: str, common: bool = False) 
     Raises:
         UsageError: a layer or metric lacks a candidate.
     """
+    means, lucid = _read_means(paths)
+    names = [name for name in lucid if not common or all(name in found for found in means.values())]
+    _check_complete(means, names)
+    ranks = compute_mean_ranks(means, [name for name in names if not name.startswith(unranked)])
+    ordered = sorted(names, key=lambda name: ranks.get(name, np.inf))
+    rows = [_make_row(name, ranks.get(name), means, lucid[name]) for name in ordered]
+    return format_table(HEADER, rows)
+
+
+def make_gap_table(paths: Sequence[Path], reference: str, costs: Mapping[str, float]) -> str:
+    """Make a table of candidates minus the reference, by the mean gap over layers and metrics, in Markdown.
+
+    Args:
+        paths: as in `make_rank_table`.
+        reference: a candidate.
+        costs: of the candidates, such as the pixels that the model sees.
+
+    Raises:
+        UsageError: a layer or metric lacks a candidate.
+    """
+    means, lucid = _read_means(paths)
+    _check_complete(means, list(lucid))
+    rows = []
+    for name in lucid:
+        gaps = {key: 100 * (found[name] - found[reference]) for key, found in means.items()}
+        by_metric = [np.mean([gap for (_, metric), gap in gaps.items() if metric == ranked]) for ranked in RANKED]
+        layers = dict.fromkeys(layer for layer, _ in gaps)
+        worst = min(np.mean([gap for (own, _), gap in gaps.items() if own == layer]) for layer in layers)
+        rows.append((float(np.mean(list(gaps.values()))), name, [*by_metric, worst]))
+    rows.sort(reverse=True)
+    body = [
+        [name, f"{costs[name]:.1f}", f"{mean:+.2f}", *(f"{gap:+.1f}" for gap in gaps), f"{100 * min(lucid[name]):.0f}"]
+        for mean, name, gaps in rows
+    ]
+    return format_table(GAP_HEADER, body)
+
+
+def _read_means(paths: Sequence[Path]) -> tuple[Means, dict[str, list[float]]]:
+    """Each candidate's means, and its median lucidity in each layer."""
     means: Means = {}
     lucid: dict[str, list[float]] = {}
     for path in paths:
@@ -49,14 +92,13 @@ def make_rank_table(paths: Sequence[Path], unranked: str, common: bool = False) 
                 means.setdefault(key, {})[name] = float(np.mean(list(found[metric].values())))
             if not on_grid:
                 lucid.setdefault(name, []).append(float(np.median(list(found["lucidity"].values()))))
-    names = [name for name in lucid if not common or all(name in found for found in means.values())]
-    for key, found_means in means.items():
-        if missing := [name for name in names if name not in found_means]:
+    return means, lucid
+
+
+def _check_complete(means: Means, names: Sequence[str]) -> None:
+    for key, found in means.items():
+        if missing := [name for name in names if name not in found]:
             raise UsageError(f"{missing[0]!r} has no {key[1]} at {key[0]}")
-    ranks = compute_mean_ranks(means, [name for name in names if not name.startswith(unranked)])
-    ordered = sorted(names, key=lambda name: ranks.get(name, np.inf))
-    rows = [_make_row(name, ranks.get(name), means, lucid[name]) for name in ordered]
-    return format_table(HEADER, rows)
 
 
 def _make_row(name: str, rank: float | None, means: Means, lucid: Sequence[float]) -> list[str]:

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Mapping
 
 from benchmarks.harness.arguments import make_parser
-from benchmarks.harness.candidates import Candidate
 from benchmarks.harness.measures import COLUMNS, METRICS, check_metrics
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, choose_tasks, run
@@ -15,7 +14,7 @@ from holistic_cam_plugin.errors import UsageError, near_matches
 __all__ = ["check_study", "make_study_parser", "run_study"]
 
 
-def make_study_parser(description: str | None, candidates: Mapping[str, Candidate]) -> argparse.ArgumentParser:
+def make_study_parser(description: str | None, candidates: Mapping[str, object]) -> argparse.ArgumentParser:
     """Build a parser with the arguments of a study."""
     parser = make_parser(description)
     add = parser.add_argument
@@ -24,7 +23,7 @@ def make_study_parser(description: str | None, candidates: Mapping[str, Candidat
     return parser
 
 
-def check_study(arguments: argparse.Namespace, candidates: Mapping[str, Candidate]) -> None:
+def check_study(arguments: argparse.Namespace, candidates: Mapping[str, object]) -> None:
     """Raise UsageError for an unknown metric or candidate."""
     check_metrics(arguments.metrics)
     for given in arguments.candidates:

@@ -69,7 +69,7 @@ def select_methods(
     options: dict[str, Any] = {}
     if sizes.strip():
         options["sizes"] = _parse_sizes(sizes)
-    elif num_scales != DEFAULT_SCALES:
+    else:
         options["num_scales"] = int(num_scales)
     options |= ({} if fsd else {"fsd": False}) | ({"amp": True} if amp else {})
     if HOLISTIC_CAM in methods and not weightings:

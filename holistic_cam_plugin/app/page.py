@@ -131,7 +131,7 @@ def _add_choices(handlers: Handlers) -> _Choices:
         num_scales = gr.Slider(1, MOST_SCALES, DEFAULT_SCALES, step=1, label="Scales of the pyramid")
         sizes = gr.Textbox(
             "fast", label="Or its sizes, px", placeholder="224 366 509", max_length=80, elem_id="sizes",
-            info="fast: 3 of the 7 scales, in a fraction of the time. Empty: as many as above.",
+            info="fast: 3 scales, a sixth of the paper's pixels. Empty: as many of the paper's as above.",
         )  # fmt: skip
         fsd = gr.Checkbox(True, label="Mask")
     return _Choices(targets, layers, methods, weightings, num_scales, sizes, fsd)

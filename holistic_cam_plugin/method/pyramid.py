@@ -6,10 +6,16 @@ $$\zeta_t = \zeta_0 + \frac{\zeta_T}{T}(t - 1), \qquad t = 1 \dots T$$
 
 where $\zeta_0$ is the shorter side of the input, $T$ the number of scales and $\zeta_T$ the paper's "maximum" size,
 which the formula exceeds: the last scale of 224 px is 1081 px. Volumes and videos are enlarged along their depth, too.
+
+`"fast"` has other sizes. In most networks a layer of stride s has its positions at the pixels 0, s, 2 s ... An image of
+k s pixels ends s - 1 pixels after the last of them: maps, which are resized as if positions were the centres of cells,
+lie half a cell too far to the upper left. In an image of k s + 1 pixels the grid begins and ends at the border, and the
+map lies in its place.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -22,10 +28,16 @@ __all__ = ["pyramid_sizes", "resize_image"]
 # Images larger than this do not fit into any memory.
 LARGEST = 2**16
 
-# Pyramids by name: shorter sides for an image of 224 px, and in proportion for others.
-# "fast" has three of the paper's seven scales and takes about a seventh of the time: see benchmarks/results/pareto.
+# Pyramids by name: eq. 9, and shorter sides for an image of 224 px, in proportion for others, which
+# benchmarks/results/few_scales selected.
+PAPER, FAST = "paper", "fast"
+NAMED = (FAST, PAPER)
 SIDE = 224
-NAMED = {"fast": (224, 366, 509)}
+FAST_SIDES = (224, 353, 609)
+FAST_TILED_SIDES = (224, 609)  # 10 windows; 353 px would take 4 more
+
+# A deep layer has about 7 positions along the shorter side, and a stride of at most 32 pixels.
+POSITIONS, LARGEST_STRIDE = 7, 32
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 
@@ -38,6 +50,7 @@ def pyramid_sizes(
     sizes: Sequence[int] | str | None = None,
     depth: int | None = None,
     multiple_of: int = 1,
+    tiles: bool = False,
 ) -> list[tuple[int, ...]]:
     """Height and width in pixels of every scale, the base scale first (paper, eq. 9).
 
@@ -45,14 +58,16 @@ def pyramid_sizes(
         height, width: size of the input in pixels.
         num_scales: T, the number of scales, at least 1.
         max_size: zeta_T in pixels, at least 1.
-        sizes: shorter sides in pixels in place of the formula; the first one is the base scale. `"fast"`: 1, 366/224
-            and 509/224 times the shorter side.
+        sizes: shorter sides in pixels in place of the formula; the first one is the base scale. `"fast"`: the shorter
+            side itself, and about 353/224 and 609/224 times that, so that grids begin and end at the border.
+            `"paper"`: the formula.
         depth: slices or frames of a volume; the shorter side is that of height and width.
         multiple_of: round heights and widths to the nearest multiple of this number of pixels, at least one.
+        tiles: leave out the middle size of `"fast"`, which takes 4 of 14 windows of the image's own size.
 
     Returns:
         One `(height, width)` per scale, of a volume `(depth, height, width)`. The aspect ratio is kept, up to
-        truncation to integers.
+        truncation to integers or, with `"fast"`, half a stride.
 
     Raises:
         TypeError: a value is not an integer.
@@ -75,18 +90,25 @@ def pyramid_sizes(
         )
     # Python's integers don't overflow, NumPy's do.
     shorter, num_scales, max_size = min(int(height), int(width)), int(num_scales), int(max_size)
-    if sizes is None:
+    if sizes is None or sizes == PAPER:
         # zeta_t / zeta_0 as a fraction of integers: rounding could move a truncation.
         factors = [(shorter * num_scales + max_size * t, shorter * num_scales) for t in range(num_scales)]
-    elif isinstance(sizes, str):
-        factors = [(side, SIDE) for side in NAMED[sizes]]
+    elif sizes == FAST:
+        factors = [(side, SIDE) for side in (FAST_TILED_SIDES if tiles else FAST_SIDES)]
     else:
         factors = [(int(size), shorter) for size in sizes]
-    steps = {name: 1 if name == "depth" else int(multiple_of) for name in sides}
-    return [
-        tuple(_nearest(int(side) * numerator // denominator, steps[name]) for name, side in sides.items())
-        for numerator, denominator in factors
-    ]
+    cell = int(multiple_of)
+    beyond = 0  # pixels after the last whole cell
+    if sizes == FAST and cell == 1:
+        cell, beyond = _guess_stride(shorter), 1
+
+    def enlarge(name: str, side: int, numerator: int, denominator: int) -> int:
+        enlarged = side * numerator // denominator
+        if name == "depth" or numerator == denominator:
+            return enlarged
+        return _nearest(enlarged - beyond, cell) + beyond
+
+    return [tuple(enlarge(name, int(side), *factor) for name, side in sides.items()) for factor in factors]
 
 
 def resize_image(images: Tensor, size: tuple[int, ...], interpolation: str = "bilinear") -> Tensor:
@@ -115,6 +137,11 @@ def resize_image(images: Tensor, size: tuple[int, ...], interpolation: str = "bi
             raise ValueError(f"interpolation must be 'bilinear' for volumes, got {interpolation!r}")
         interpolation = "trilinear"
     return F.interpolate(images.float(), size=size, mode=interpolation, align_corners=False).to(images.dtype)
+
+
+def _guess_stride(shorter: int) -> int:
+    """The power of two nearest to the stride of a deep layer, for images of this shorter side."""
+    return min(LARGEST_STRIDE, 1 << max(0, round(math.log2(shorter / POSITIONS))))
 
 
 def _nearest(side: int, step: int) -> int:

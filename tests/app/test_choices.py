@@ -13,14 +13,14 @@ def test_one_column_per_method_and_weighting():
     found = select_methods(["gradcam", "holisticcam", "cameras"], ["positive", "pge"], 7, "", True)
     assert found == [
         Method("gradcam", {}),
-        Method("holisticcam", {"weighting": "positive"}),
-        Method("holisticcam", {"weighting": "pge"}),
+        Method("holisticcam", {"weighting": "positive", "num_scales": 7}),
+        Method("holisticcam", {"weighting": "pge", "num_scales": 7}),
         Method("cameras", {}),
     ]
     assert [label_method(method) for method in found] == [
         "Grad-CAM",
-        "Holistic-CAM positive",
-        "Holistic-CAM",
+        "Holistic-CAM positive\n7 scales",
+        "Holistic-CAM\n7 scales",
         "CAMERAS",
     ]
 
@@ -29,7 +29,7 @@ def test_the_class_mask_has_the_options_of_the_pyramid_and_no_weighting():
     (column,) = select_methods(["classholisticcam"], ["positive"], 3, "", False, amp=True)
     assert column.options == {"num_scales": 3, "fsd": False, "amp": True}
     assert label_method(column) == "Class Holistic-CAM\n3 scales, no mask, bfloat16"
-    assert select_methods(["classholisticcam"], [], 7, "", True) == [Method("classholisticcam", {})]
+    assert select_methods(["classholisticcam"], [], 7, "", True) == [Method("classholisticcam", {"num_scales": 7})]
 
 
 def test_unusual_options_are_in_the_label():
@@ -54,7 +54,7 @@ def test_sizes_by_name():
 
 def test_bfloat16():
     ours, theirs = select_methods(["holisticcam", "gradcam"], ["positive"], 7, "", True, amp=True)
-    assert ours.options == {"weighting": "positive", "amp": True}
+    assert ours.options == {"weighting": "positive", "num_scales": 7, "amp": True}
     assert label_method(ours).endswith("bfloat16")
     assert theirs.options == {}
 

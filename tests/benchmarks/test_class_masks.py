@@ -36,7 +36,7 @@ def found(subject):
 def test_candidates_that_the_class_has(subject, found, name):
     model, image, target = subject
     for layer in ("0", "1"):
-        cam = ClassHolisticCAM(model, [model.get_submodule(layer)], **SETTINGS[name])(image, [target])[0]
+        cam = ClassHolisticCAM(model, [model.get_submodule(layer)], sizes="paper", **SETTINGS[name])(image, [target])[0]
         np.testing.assert_allclose(found[layer, name], cam, atol=1e-5)
 
 

@@ -128,7 +128,7 @@ def test_one_procedure_of_a_fresh_process(tmp_path):
     ("options", "match"),
     [
         (["--procedures", "Grad"], "no procedure 'Grad'; known: floor, NCHW;"),
-        (["--model", "resnet18"], "resnet18 needs --layers; defaults exist for resnet50, vgg16, squeezenet1_0"),
+        (["--model", "resnet18"], "resnet18 needs --layers; defaults exist for resnet50, vgg16, squeezenet1_0, "),
     ],
 )
 def test_what_the_user_can_correct(tmp_path, options, match):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.harness.ranks import compute_mean_ranks, make_rank_table
+from benchmarks.harness.ranks import compute_mean_ranks, make_gap_table, make_rank_table
 from holistic_cam_plugin.batch.journal import Journal
 from holistic_cam_plugin.errors import UsageError
 
@@ -50,3 +50,18 @@ def test_missing_candidates_are_named(tables, tmp_path):
     with pytest.raises(UsageError, match="'C' has no grid_ap at a"):
         make_rank_table([*tables, more], "pge")
     assert make_rank_table([*tables, more], "pge", common=True) == make_rank_table(tables, "pge")
+
+
+def test_gaps_are_means_over_layers_and_measures(tables):
+    # Of A to pge: over-all 80 - 100, AP 50 - 100, IoU 30 - 100, AP in grids 20 - 30.
+    costs = {"A": 2.0, "B": 1.25, "pge": 3.0}
+    assert make_gap_table(tables, "pge", costs).splitlines()[2:] == [
+        "| pge | 3.0 | +0.00 | +0.0 | +0.0 | +0.0 | +0.0 | +0.0 | 10 |",
+        *sorted(
+            [
+                "| A | 2.0 | -37.50 | -20.0 | -50.0 | -70.0 | -10.0 | -37.5 | 30 |",
+                "| B | 1.2 | -37.50 | -50.0 | -30.0 | -60.0 | -10.0 | -37.5 | 100 |",
+            ],
+            reverse=True,
+        ),
+    ]

@@ -196,6 +196,7 @@ def test_methods_give_the_maps_of_their_classes(subject):
         "Holistic-CAM": HolisticCAM,
         "Holistic-CAM positive": partial(HolisticCAM, weighting="positive"),
         "Class Holistic-CAM": ClassHolisticCAM,
+        "Class Holistic-CAM (7 scales)": partial(ClassHolisticCAM, sizes="paper"),
         "HiResCAM": HiResCAM,
         "NormGrad": NormGrad,
         "FinerCAM": partial(FinerCAM, base_method=HolisticCAM),
@@ -217,5 +218,5 @@ def test_methods_give_the_maps_of_their_classes(subject):
     masked = found["0", "Grad-CAM"] * record.mask
     expected = (masked - masked.min()) / np.ptp(masked)
     np.testing.assert_allclose(found["0", "Grad-CAM+class"], expected, atol=1e-5)
-    assert len(found) == 2 * 12 + 3
+    assert len(found) == 2 * 13 + 3
     assert not any(module._forward_hooks for module in model.modules())

@@ -52,20 +52,48 @@ def test_explicit_sizes_are_shorter_sides_also_smaller_ones_and_ranges():
     assert pyramid_sizes(1, 100, sizes=[1]) == [(1, 100)]
 
 
-def test_the_fast_pyramid_is_the_papers_first_three_scales():
-    assert pyramid_sizes(224, 224, sizes="fast") == pyramid_sizes(224, 224)[:3]
+def test_the_papers_pyramid_has_a_name():
+    assert pyramid_sizes(224, 320, 4, 500, sizes="paper") == pyramid_sizes(224, 320, 4, 500)
+
+
+def test_the_fast_pyramid_of_the_usual_images():
+    assert pyramid_sizes(224, 224, sizes="fast") == [(224, 224), (353, 353), (609, 609)]
+    assert pyramid_sizes(192, 288, sizes="fast") == [(192, 288), (289, 449), (513, 769)]
+    assert pyramid_sizes(64, 96, sizes="fast") == [(64, 96), (97, 153), (177, 265)]
+    assert pyramid_sizes(224, 224, sizes="fast", tiles=True) == [(224, 224), (609, 609)]
+    assert len(pyramid_sizes(224, 224, tiles=True)) == 7
 
 
 @settings(deadline=None)
-@given(st.integers(1, 3000), st.integers(1, 3000))
-def test_the_fast_pyramid_is_in_proportion_of_any_image(height, width):
-    factors = Fraction(1), Fraction(366, 224), Fraction(509, 224)
-    assert pyramid_sizes(height, width, sizes="fast") == [(int(height * f), int(width * f)) for f in factors]
+@given(st.integers(60, 3000), st.integers(60, 3000))
+def test_grids_of_the_fast_pyramid_begin_and_end_at_the_border_in_proportion_of_any_image(height, width):
+    own, *others = pyramid_sizes(height, width, sizes="fast")
+    assert own == (height, width)
+    shorter = min(height, width)
+    stride = 32 if shorter >= 160 else 16 if shorter >= 80 else 8
+    for size, factor in zip(others, (353 / 224, 609 / 224), strict=True):
+        for side, whole in zip(size, (height, width), strict=True):
+            assert side % stride == 1
+            assert abs(side - whole * factor) <= stride / 2 + 1
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 7, 16, 28, 32])
+def test_the_fast_pyramid_of_tiny_images_grows(side):
+    (own,), (second,), (third,) = ({*size} for size in pyramid_sizes(side, side, sizes="fast"))
+    assert own == side < second <= third
+
+
+def test_a_convolution_with_stride_lies_at_the_border_of_fast_sizes():
+    layer = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, 3, stride=2, padding=1, bias=False) for _ in range(5)))
+    for convolution in layer:
+        torch.nn.init.dirac_(convolution.weight)
+    columns = torch.arange(609.0).expand(1, 1, 609, 609)
+    assert layer(columns)[0, 0, 0].tolist() == [32.0 * k for k in range(20)]  # of pixels 0 to 608
 
 
 def test_the_fast_pyramid_has_multiples_and_depths_too():
-    assert pyramid_sizes(224, 448, sizes="fast", multiple_of=32) == [(224, 448), (352, 736), (512, 1024)]
-    assert pyramid_sizes(64, 96, sizes="fast", depth=8) == [(8, 64, 96), (13, 104, 156), (18, 145, 218)]
+    assert pyramid_sizes(224, 448, sizes="fast", multiple_of=32) == [(224, 448), (352, 704), (608, 1216)]
+    assert pyramid_sizes(64, 96, sizes="fast", depth=8) == [(8, 64, 96), (12, 97, 153), (21, 177, 265)]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +109,8 @@ def test_the_fast_pyramid_has_multiples_and_depths_too():
         ({"sizes": []}, ValueError, "sizes is empty"),
         ({"sizes": 224}, TypeError, "sizes must be a sequence of shorter sides in pixels"),
         ({"sizes": b"fast"}, TypeError, "sizes must be a sequence"),
-        ({"sizes": "224"}, ValueError, "sizes must be one of fast, or shorter sides in pixels, got '224'"),
-        ({"sizes": "Fast"}, ValueError, "sizes must be one of fast, or shorter sides in pixels, got 'Fast'"),
+        ({"sizes": "224"}, ValueError, "sizes must be one of fast, paper, or shorter sides in pixels, got '224'"),
+        ({"sizes": "Fast"}, ValueError, "sizes must be one of fast, paper, or shorter sides in pixels, got 'Fast'"),
         ({"sizes": [224, 0]}, ValueError, "every item of sizes must be at least 1"),
         ({"sizes": [224, 300.5]}, TypeError, "every item of sizes must be an integer, got 300.5"),
     ],
