@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,8 @@ def measure_peak_memory(setting: Setting, procedure: str, precision: str = "floa
         return {"bytes": torch.cuda.max_memory_allocated(device) - before}
     if not STATUS.exists():
         raise UsageError("peak memory on a CPU is read from /proc, which this system does not have: use --no-memory")
+    with suppress(OSError, AttributeError):  # not with every C library
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier passes have freed does not count as there already
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _read_status("VmRSS")
     with autocast(device, precision):
