@@ -106,7 +106,11 @@ def parse_positive(text: str) -> int:
 
 
 def _parse_size(text: str) -> int | str:
-    return text if text in NAMED else parse_positive(text)
+    if text in NAMED:
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be whole numbers, or {' or '.join(NAMED)}, got {text!r}")
+    return parse_positive(text)
 
 
 class _Sizes(argparse.Action):

@@ -213,3 +213,9 @@ def test_a_signal_ends_it_with_a_line(photo, weights, tmp_path, number):
     assert process.exitcode == 128 + number
     assert (tmp_path / "said.txt").read_text() == f"holistic-cam: stopped by {number.name}\n"
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_unknown_pyramid(explain):
+    code, _, err = explain("photo.jpg", "--sizes", "quick")
+    assert code == 2
+    assert "argument --sizes: must be whole numbers, or fast or paper, got 'quick'" in err
