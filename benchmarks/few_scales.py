@@ -32,13 +32,13 @@ from benchmarks.harness.views import (
     mask_class,
     sum_maps,
 )
-from holistic_cam_plugin import min_max_normalize
+from holistic_cam_plugin import min_max_normalize, pyramid_sizes
+from holistic_cam_plugin.method.pyramid import SIDE
 
 __all__ = ["CANDIDATES", "Candidate", "Crops", "explain_candidates"]
 
-SIDE = 224  # of the images for which the sizes below are given
 STRIDE = 32
-PAPER = (366, 509, 652, 795, 938, 1081)
+SEVEN = tuple(height for height, _ in pyramid_sizes(SIDE, SIDE)[1:])  # without the base scale
 
 Map = NDArray[np.float32]
 
@@ -92,10 +92,9 @@ class Candidate(NamedTuple):
 
     def explain(self, eye: Eye, layers: int) -> list[Map]:
         """The maps of the layers, `(H, W)` in [0, 1]."""
-        height, width = (int(side) for side in eye.image.shape[-2:])
-        size = (height, width)
-        base = [] if self.base is None else [eye.look(scale_side(self.base, height))]
-        scales = [eye.look(scale_side(side, height)) for side in self.sizes]
+        size = eye.size
+        base = [] if self.base is None else [eye.look(scale_side(self.base, size[0]))]
+        scales = [eye.look(scale_side(side, size[0])) for side in self.sizes]
         crops = self._look_closer(eye, [*base, *scales])
         mask = mask_class([*base, *scales, *crops], size)
         alone = self.crops is not None and self.crops.alone
@@ -113,10 +112,9 @@ class Candidate(NamedTuple):
     def _look_closer(self, eye: Eye, views: Sequence[View]) -> list[View]:
         if self.crops is None:
             return []
-        height, width = (int(side) for side in eye.image.shape[-2:])
-        square = find_square(mask_class(views, (height, width)), self.crops.level, self.crops.grow, 0.35)
+        square = find_square(mask_class(views, eye.size), self.crops.level, self.crops.grow, 0.35)
         windows = cover_square(square, self.crops.per_side, self.crops.share)
-        return [eye.look(scale_side(self.crops.side, height), window) for window in windows]
+        return [eye.look(scale_side(self.crops.side, eye.size[0]), window) for window in windows]
 
 
 def scale_side(side: int, height: int) -> int:
@@ -127,7 +125,7 @@ def scale_side(side: int, height: int) -> int:
 
 
 CANDIDATES = {
-    "seven scales": Candidate(PAPER),
+    "seven scales": Candidate(SEVEN),
     "seven scales, 32 k + 1": Candidate((353, 513, 641, 801, 929, 1089), base=225),
     # Scales alone.
     "224, 366, 509 without 224": Candidate((366, 509)),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -85,9 +86,10 @@ def explain_methods(
     """
     found: MapsByMethod = {}
     masked = any(method.endswith(CLASS_MASKED) for method in methods)
-    ours = [method for method in methods if method in _SETTINGS]
+    ours = [method for method in methods if method in _SHARED]
+    class_mask = None
     if len(ours) > 1 or masked:
-        shared, class_mask = _share_passes(model, layers, ours, image, target, options)
+        shared, class_mask = _share_passes(model, layers, ours, image, target, options, masked)
         found |= shared
     for name in dict.fromkeys(map(remove_mask, methods)):
         where = [NO_LAYER] if name in _WITHOUT_LAYER else layers
@@ -99,7 +101,7 @@ def explain_methods(
             found[layer, name] = saliency_map
             if name + MASKED in methods:
                 found[layer, name + MASKED] = min_max_normalize(fundamental_scale_denoising(saliency_map, saliency_map))
-            if name + CLASS_MASKED in methods:
+            if class_mask is not None and name + CLASS_MASKED in methods:
                 found[layer, name + CLASS_MASKED] = min_max_normalize(saliency_map * class_mask)
     return {key: found[key] for layer in (*layers, NO_LAYER) for key in ((layer, m) for m in methods) if key in found}
 
@@ -136,36 +138,43 @@ def _explain_pyramid(
     image: Tensor,
     target: Target,
     options: Options,
+    **own: Any,
 ) -> list[Map]:
-    """Run Holistic-CAM or CAMERAS once for all layers."""
+    """Run Holistic-CAM or CAMERAS, with keywords of its own, once for all layers."""
     needed = pyramid_options(cam_class, options)
-    cam = cam_class(model, [model.get_submodule(name) for name in layers], **needed)
+    cam = cam_class(model, [model.get_submodule(name) for name in layers], **needed, **own)
     return [maps[0, 0] for maps in cam.compute_cam_per_layer(image, [target])]
 
 
 def _share_passes(
-    model: nn.Module, layers: Sequence[str], methods: Sequence[str], image: Tensor, target: Target, options: Options
-) -> tuple[MapsByMethod, Map]:
-    """Compute the maps of variants of Holistic-CAM from the same passes, and Class Holistic-CAM's mask."""
+    model: nn.Module,
+    layers: Sequence[str],
+    methods: Sequence[str],
+    image: Tensor,
+    target: Target,
+    options: Options,
+    masked: bool,
+) -> tuple[MapsByMethod, Map | None]:
+    """Compute the maps of variants of Holistic-CAM from the same passes and, if `masked`, Class Holistic-CAM's mask."""
     modules = [model.get_submodule(name) for name in layers]
     mask_layer = options.get("mask_layer") or find_mask_layer(model, image, [target], options.get("reshape_transform"))
     if mask_layer is None:
         raise UsageError("no layer of the model gives a class mask: leave out Class Holistic-CAM")
     own = {"weighting": "gradient", "fsd": False, "mask_layer": None}
     size = (image.shape[-2], image.shape[-1])
-    maps, evidence = {}, {}
-    for sizes in {FAST, *(_SETTINGS[name]["sizes"] for name in methods)}:
+    maps, class_mask = {}, None
+    for sizes in dict.fromkeys([*(_SHARED[name].sizes for name in methods), *([FAST] if masked else [])]):
         cam = HolisticCAM(model, [*modules, mask_layer], **{**options, **own, "sizes": sizes})
         *records, deepest = [record for (record,) in cam.intermediates(image, [target])]
-        evidence[sizes] = class_evidence(deepest.activations, deepest.weights, size, RECOMMENDED["contrast"])
-        for layer, record in zip(layers, records, strict=True):
-            for name in methods:
-                settings = dict(_SETTINGS[name])
-                if settings.pop("sizes") == sizes:
-                    of_class = evidence[sizes] if name in _OF_CLASS else None
-                    variant = holistic_map(record.activations, record.weights, size, evidence=of_class, **settings)
-                    maps[layer, name] = variant.saliency_map
-    return maps, denoising_mask(evidence[FAST]).astype(np.float32)
+        evidence = class_evidence(deepest.activations, deepest.weights, size, RECOMMENDED["contrast"])
+        if sizes == FAST:
+            class_mask = denoising_mask(evidence).astype(np.float32)
+        variants = {name: _SHARED[name] for name in methods if _SHARED[name].sizes == sizes}
+        for (layer, record), (name, variant) in product(zip(layers, records, strict=True), variants.items()):
+            of_class = evidence if variant.of_class else None
+            result = holistic_map(record.activations, record.weights, size, evidence=of_class, **variant.settings)
+            maps[layer, name] = result.saliency_map
+    return maps, class_mask
 
 
 def _explain_image(
@@ -217,25 +226,20 @@ def _first(maps: Any) -> Map:
     return np.asarray(maps[0], dtype=np.float32)
 
 
-class _PositiveHolisticCAM(HolisticCAM):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, weighting="positive", **kwargs)
+class _Variant(NamedTuple):
+    """A method that shares its passes: pyramid, arguments of `holistic_map`, and whether the mask is the class's."""
+
+    sizes: str
+    settings: Options = MappingProxyType({})
+    of_class: bool = False
 
 
-class _SevenScales(ClassHolisticCAM):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, sizes=PAPER, **kwargs)
-
-
-_OF_CLASS = {"Class Holistic-CAM": FAST, "Class Holistic-CAM (7 scales)": PAPER}
-# Pyramid, and arguments of `holistic_map`, of the methods that share their passes.
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "Holistic-CAM": {"sizes": PAPER},
-    "Holistic-CAM positive": {"sizes": PAPER, "weighting": "positive"},
-    **{
-        name: {"sizes": sizes} | {key: RECOMMENDED[key] for key in ("weighting", "fuse_base", "by_positions")}
-        for name, sizes in _OF_CLASS.items()
-    },
+_CLASS = _Variant(FAST, {key: RECOMMENDED[key] for key in ("weighting", "fuse_base", "by_positions")}, of_class=True)
+_SHARED = {
+    "Holistic-CAM": _Variant(PAPER),
+    "Holistic-CAM positive": _Variant(PAPER, {"weighting": "positive"}),
+    "Class Holistic-CAM": _CLASS,
+    "Class Holistic-CAM (7 scales)": _CLASS._replace(sizes=PAPER),
 }
 _WITHOUT_LAYER = ("CAM", "EMP", "Edges", "Gaussian", "I-GOS", "LeGrad", "RISE", "Uniform")
 
@@ -262,9 +266,9 @@ EXPLAINERS: dict[str, Explain] = {
     "EMP": partial(_explain_image, EMP),
     "I-GOS": partial(_explain_image, IGOS),
     "Holistic-CAM": partial(_explain_pyramid, HolisticCAM),
-    "Holistic-CAM positive": partial(_explain_pyramid, _PositiveHolisticCAM),
+    "Holistic-CAM positive": partial(_explain_pyramid, HolisticCAM, weighting="positive"),
     "Class Holistic-CAM": partial(_explain_pyramid, ClassHolisticCAM),
-    "Class Holistic-CAM (7 scales)": partial(_explain_pyramid, _SevenScales),
+    "Class Holistic-CAM (7 scales)": partial(_explain_pyramid, ClassHolisticCAM, sizes=PAPER),
     "Gaussian": partial(_explain_image, CenteredGaussian),
     "Uniform": _make_uniform,
     "Edges": _find_edges,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from functools import cache, partial
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from holistic_cam_plugin import ClassHolisticCAM, HolisticCAM
 from holistic_cam_plugin.method.pyramid import FAST
 from holistic_cam_plugin.methods import pyramid_options
-from holistic_cam_plugin.models.mask_layer import find_mask_layer
 
 __all__ = [
     "BFLOAT16",
@@ -49,7 +48,7 @@ class Setting(NamedTuple):
     images: Tensor  # (B, 3, H, W)
     sizes: list[int]  # the paper's shorter sides in pixels
     classes: list[int]  # classes to explain, the best-scoring one first
-    options: Mapping[str, Any] = MappingProxyType({})  # that the model needs, see `Explainable.options`
+    options: Mapping[str, Any] = MappingProxyType({})  # `Explainable.options`, with the mask layer
 
     @property
     def module(self) -> nn.Module:
@@ -123,7 +122,7 @@ def run_holistic(
         yield from sizes
         moments.append(_read_clock(setting.images.device))
 
-    options = pyramid_options(cam_class, _find_options(setting) if cam_class is ClassHolisticCAM else setting.options)
+    options = pyramid_options(cam_class, setting.options)
     options |= {"sizes": sizes or setting.sizes[:scales], "progress": watch}
     cam = cam_class(setting.model, [setting.module], **options)
     chosen = [ClassifierOutputTarget(category) for category in setting.classes[:targets]]
@@ -131,17 +130,6 @@ def run_holistic(
     moments.append(_read_clock(setting.images.device))
     ends = zip(moments[::2], moments[1::2], strict=True)
     return Fused(maps, sum(made - passed for passed, made in ends))
-
-
-def _find_options(setting: Setting) -> dict[str, Any]:
-    """The setting's options with a mask layer, which a user's `explainable`, or the first call, finds once."""
-    return {"mask_layer": _find_deepest(setting.model)} | dict(setting.options)
-
-
-@cache
-def _find_deepest(model: nn.Module) -> nn.Module | None:
-    device = next(model.parameters()).device
-    return find_mask_layer(model, torch.rand(1, 3, 224, 224, device=device))
 
 
 def _read_clock(device: torch.device) -> float:

@@ -55,7 +55,8 @@ class Eye:
     def __init__(
         self, model: nn.Module, layers: Sequence[nn.Module], image: Tensor, target: ClassifierOutputTarget
     ) -> None:
-        self.image = image
+        self.size: tuple[int, int] = (image.shape[-2], image.shape[-1])
+        self._image = image
         self._capture = Capture(model, layers)
         self._target = target
         self._views: dict[tuple[int, Window], View] = {}
@@ -67,8 +68,8 @@ class Eye:
         return self._views[side, window]
 
     def _run(self, side: int, window: Window) -> View:
-        rows, columns = window.on(self.image.shape[2:])
-        part = self.image[..., rows, columns]
+        rows, columns = window.on(self.size)
+        part = self._image[..., rows, columns]
         resized = F.interpolate(part, size=(side, side), mode="bilinear", align_corners=False)
         with torch.enable_grad():
             score = self._target(self._capture(resized, channels_last=True)[0])
