@@ -61,7 +61,7 @@ class Opening(NamedTuple):
     """Measurements of one opening, in seconds."""
 
     page_bytes: int
-    ready: float  # until the page is loaded and its script has run
+    ready: float  # until the page is loaded and its script has run; the maps in the window may be seen before
     seen: float  # until all maps in the window are shown
     filtered: float  # from the choice of a method to the result
     sorted: float  # from the choice of an order to the result

@@ -19,8 +19,8 @@ def test_a_round_is_measured_and_added_to_the_table(tmp_path, capsys):
         images, pictures, page_bytes, ready, seen, filtered, in_order, read = line.split(",")
         assert (images, pictures) == ("3", kind)
         assert int(page_bytes) > 10_000
-        assert 0 < float(ready) <= float(seen)
-        assert min(float(filtered), float(in_order)) > 0
+        # The maps in the window may be decoded before the page's last picture is loaded.
+        assert min(map(float, (ready, seen, filtered, in_order))) > 0
         assert 4 <= int(read) <= 3 * 5 + 1  # with the legend
     assert "| 3 | beside the page | 0.0 | " in capsys.readouterr().out
 
