@@ -72,9 +72,9 @@ class Original(NamedTuple):
     scale: Scale
 
     @property
-    def extent(self) -> Size | None:
-        """Height and width of dense outputs; None for others."""
-        return tuple(self.outputs.shape[2:]) if is_dense(self.outputs) else None
+    def shape(self) -> Size | None:
+        """Shape of the outputs; None for detections."""
+        return tuple(self.outputs.shape) if isinstance(self.outputs, Tensor) else None
 
 
 def run_original(capture: Capture, images: Tensor, targets: list[list[Target]] | None) -> Original:
@@ -135,7 +135,7 @@ def warn_of_gaps(scales: Sequence[Scale], stacklevel: int) -> None:
 
 def _run_tiles(capture: Capture, images: Tensor, original: Original, size: Size, interpolation: str) -> Scale:
     """Run the windows that cover the resized images, and put their maps together."""
-    if not isinstance(original.outputs, Tensor) or is_dense(original.outputs):
+    if not isinstance(original.outputs, Tensor) or is_dense(original.outputs, original.scale.size):
         raise ValueError("tiles=True needs one output per image: segmentation and detection need whole images")
     own = original.scale.size
     covering = cover(size, own, common_cell([tuple(maps[0].shape[1:]) for maps in original.scale.activations], own))
@@ -190,10 +190,10 @@ def _run_batch(
     capture: Capture, images: Tensor, targets: list[list[Target]] | None, original: Original | None
 ) -> Original:
     size = tuple(images.shape[2:])
-    original_size, extent = (size, None) if original is None else (original.scale.size, original.extent)
+    original_size, shape = (size, None) if original is None else (original.scale.size, original.shape)
     with _size_errors(size, original_size):
         outputs = check_outputs(capture(images, channels_last=True), len(images), detections=True)
-    outputs = rescale_outputs(outputs, size, original_size, extent)
+    outputs = rescale_outputs(outputs, size, original_size, shape)
     if isinstance(outputs, Tensor):
         outputs = outputs.contiguous()  # targets may `view` it
     if targets is None:
