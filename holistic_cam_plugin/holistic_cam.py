@@ -43,6 +43,7 @@ from holistic_cam_plugin.passes.model_state import (
     unwrap_model,
 )
 from holistic_cam_plugin.passes.outputs import Outputs, join_outputs
+from holistic_cam_plugin.passes.refusals import check_model, input_errors
 from holistic_cam_plugin.passes.run import Original, Scale, check_scored, run_original, run_scale, warn_of_gaps
 from holistic_cam_plugin.passes.targets import Target, Targets, list_targets
 
@@ -386,7 +387,8 @@ class HolisticCAM(BaseCAM):
         if self._deepest is None or self._deepest not in set(self.model.modules()):
             some = images[: self.batch_size]
             firsts = None if targets is None else [own[0] for own in targets[: self.batch_size]]
-            self._deepest = find_mask_layer(self.model, some, firsts, self.reshape_transform)
+            with input_errors(self.model, some):
+                self._deepest = find_mask_layer(self.model, some, firsts, self.reshape_transform)
         if self._deepest is None:
             warnings.warn(
                 "no layer for the class mask was found: each layer is masked by its own base scale, as in the paper. "
@@ -434,7 +436,7 @@ class HolisticCAM(BaseCAM):
             if t not in found:
                 found[t] = run_scale(self._capture, images, original, size, self.interpolation, self.tiles)
         scales = [found[t] for t in range(len(sizes))]
-        check_scored(scales[0])
+        check_scored(scales[0], self._capture)
         warn_of_gaps(scales, stacklevel=STACK_LEVEL + 2)
         return original, scales
 
@@ -477,6 +479,7 @@ class HolisticCAM(BaseCAM):
         self._update_capture()
         check_mask_layer(self.mask_layer, self.model)
         check_mixed_precision(self.amp, self.model)
+        check_model(self.model)
         images = check_images(input_tensor, self.device, volumes=True)
         if self.tiles and images.ndim == 5:
             raise ValueError("tiles=True takes images only: for volumes pass num_scales=1, or a model of any size")

@@ -22,6 +22,7 @@ from holistic_cam_plugin.models.probe import (
 )
 from holistic_cam_plugin.models.stages import find_layers
 from holistic_cam_plugin.passes.model_state import unwrap_model
+from holistic_cam_plugin.passes.refusals import check_model
 
 __all__ = ["Explainable", "examine", "explainable"]
 
@@ -171,8 +172,7 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
 def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
     """`explainable`, but without target layers where no layer explains the model's score."""
     model = unwrap_model(model)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
+    check_model(model)
     with preserve_model(model):
         image, output = _run_first_size(model, list(_list_sizes(model)) if size is None else [size])
         called = return_logits(model, output)

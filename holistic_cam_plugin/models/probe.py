@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holistic_cam_plugin.errors import out_of_memory
+from holistic_cam_plugin.errors import MODEL_ERRORS, out_of_memory
 from holistic_cam_plugin.models.layers import Layer
 from holistic_cam_plugin.passes.interrupts import uninterrupted
 from holistic_cam_plugin.passes.model_state import eval_mode, uncompiled
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # Models raise one of these for an image of a size that they do not accept.
-SIZE_ERRORS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
+SIZE_ERRORS = MODEL_ERRORS
 # One larger size can be accepted by chance, where several paddings compensate for one another.
 _SIZES_TRIED = 3
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from holistic_cam_plugin.errors import out_of_memory
+from holistic_cam_plugin.errors import MODEL_ERRORS, describe_error, out_of_memory
 from holistic_cam_plugin.method.pyramid import resize_image
-from holistic_cam_plugin.passes.capture import Capture, LayerError
+from holistic_cam_plugin.passes.capture import Capture
 from holistic_cam_plugin.passes.outputs import (
     Outputs,
     check_outputs,
@@ -27,6 +27,7 @@ from holistic_cam_plugin.passes.outputs import (
     rescale_outputs,
 )
 from holistic_cam_plugin.passes.records import ReshapeError
+from holistic_cam_plugin.passes.refusals import LayerError, describe_gap, input_errors
 from holistic_cam_plugin.passes.targets import INDEPENDENT, Target, predict_targets, sum_scores
 from holistic_cam_plugin.passes.tiles import common_cell, cover, cut, stitch
 
@@ -36,6 +37,9 @@ __all__ = ["Original", "Scale", "Size", "check_scored", "run_original", "run_sca
 # within the memory of a small one.
 CPU_PIXELS = 2**20
 GPU_PIXELS = 2**22
+
+# Sides of patches and of the deepest cells, in pixels, whose multiples many models take; the largest first.
+STEPS = (32, 28, 16, 14, 8)
 
 Size = tuple[int, ...]
 
@@ -89,7 +93,7 @@ def run_original(capture: Capture, images: Tensor, targets: list[list[Target]] |
         TypeError, ValueError: the model, a target layer or a target cannot be explained; the message says what to do.
     """
     original = _run(capture, images, targets, None)
-    check_scored(original.scale)
+    check_scored(original.scale, capture)
     return original
 
 
@@ -113,10 +117,10 @@ def run_scale(
     return _run(capture, resize_image(images, size, interpolation), original.targets, original).scale
 
 
-def check_scored(scale: Scale) -> None:
+def check_scored(scale: Scale, capture: Capture) -> None:
     """Raise ValueError unless every target's score depends on the target layers."""
     if not scale.scored:
-        raise ValueError(INDEPENDENT)
+        raise ValueError(f"{INDEPENDENT}{describe_gap(capture.model)}")
 
 
 def warn_of_gaps(scales: Sequence[Scale], stacklevel: int) -> None:
@@ -136,7 +140,10 @@ def warn_of_gaps(scales: Sequence[Scale], stacklevel: int) -> None:
 def _run_tiles(capture: Capture, images: Tensor, original: Original, size: Size, interpolation: str) -> Scale:
     """Run the windows that cover the resized images, and put their maps together."""
     if not isinstance(original.outputs, Tensor) or is_dense(original.outputs, original.scale.size):
-        raise ValueError("tiles=True needs one output per image: segmentation and detection need whole images")
+        raise ValueError(
+            "tiles=True needs one output per image: segmentation and detection need whole images. Leave it out, and "
+            "pass multiple_of, sizes that the model takes, or num_scales=1 without sizes"
+        )
     own = original.scale.size
     covering = cover(size, own, common_cell([tuple(maps[0].shape[1:]) for maps in original.scale.activations], own))
     resized = resize_image(images, covering.size, interpolation)
@@ -191,7 +198,7 @@ def _run_batch(
 ) -> Original:
     size = tuple(images.shape[2:])
     original_size, shape = (size, None) if original is None else (original.scale.size, original.shape)
-    with _size_errors(size, original_size):
+    with _size_errors(size, original), input_errors(capture.model, images):
         outputs = check_outputs(capture(images, channels_last=True), len(images), detections=True)
     outputs = rescale_outputs(outputs, size, original_size, shape)
     if isinstance(outputs, Tensor):
@@ -199,7 +206,7 @@ def _run_batch(
     if targets is None:
         targets = [[target] for target in predict_targets(outputs)]
     totals = sum_scores(targets, outputs)
-    with _size_errors(size, original_size):
+    with _size_errors(size, original):
         activations = capture.activations
         capture.check_rows(activations, len(images))
         gradients = [
@@ -248,23 +255,33 @@ def _replace_one(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _size_errors(size: Size, original: Size) -> Iterator[None]:
+def _size_errors(size: Size, original: Original | None) -> Iterator[None]:
     """Raise what the model or a reshape transform raises at a resized image as a ValueError that names the remedy."""
     try:
         yield
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        if size == original or isinstance(error, LayerError) or out_of_memory(error):
+    except MODEL_ERRORS as error:
+        if original is None or size == original.scale.size or isinstance(error, LayerError) or out_of_memory(error):
             raise
-        at, instead = ("x".join(map(str, sides)) for sides in (original, size))
-        reason = str(error) or type(error).__name__
-        failure = f"the model takes images of {at} px but not the pyramid's {instead} px ({reason}). "
+        at, instead = ("x".join(map(str, sides)) for sides in (original.scale.size, size))
+        failure = f"the model takes images of {at} px but not the pyramid's {instead} px ({describe_error(error)}). "
         if isinstance(error, ReshapeError):
             remedy = (
                 "The reshape transform has a fixed size: pass holistic_cam_plugin.vit_reshape_transform or "
                 "swin_reshape_transform, which follow the image's size"
             )
         else:
-            remedy = (
-                "Pass tiles=True for a model of fixed size, or num_scales=1 without sizes, or sizes=[...] that it takes"
-            )
+            remedy = f"Pass {', or '.join(_list_remedies(size, original))}"
         raise ValueError(failure + remedy) from error
+
+
+def _list_remedies(size: Size, original: Original) -> Iterator[str]:
+    """What to pass for a model that takes the original size but not this one."""
+    own = original.scale.size
+    if len(own) == 2 and isinstance(original.outputs, Tensor) and not is_dense(original.outputs, own):
+        yield "tiles=True for a model of fixed size"
+    for step in STEPS:
+        if all(side % step == 0 for side in own[-2:]) and any(side % step for side in size[-2:]):
+            yield f"multiple_of={step} for one that takes multiples of {step} px"
+            break
+    yield "num_scales=1 without sizes"
+    yield "sizes=[...] that it takes"
