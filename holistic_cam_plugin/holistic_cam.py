@@ -12,8 +12,9 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -54,6 +55,17 @@ STACK_LEVEL = 4
 
 SaliencyMaps = NDArray[np.float32]
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _unwrappable(method: Method) -> Method:
+    """Give a method `__wrapped__`, which captum calls to leave out its log of usage."""
+
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return cast(Method, call)
 
 
 class HolisticCAM(BaseCAM):
@@ -268,14 +280,18 @@ class HolisticCAM(BaseCAM):
         """
         return self._explain(input_tensor, targets, eigen_smooth, lambda results: results)
 
-    def attribute(self, inputs: Inputs, target: Index | None = None) -> Inputs:
+    @_unwrappable
+    def attribute(self, inputs: Inputs, target: Index | None = None, additional_forward_args: object = None) -> Inputs:
         """Compute maps that are not scaled to [0, 1], in the form of captum's attributions.
+
+        captum's metrics take it as a function, and `captum.attr.NoiseTunnel` takes the object.
 
         Args:
             inputs: `input_tensor` of the call, or a tuple that holds it.
             target: as in captum: a class index, or a tuple of indices of one entry of each image's output, such as
                 `(category, row, column)` of a segmentation; or one of these per image, as a list or a tensor `(B,)`.
                 None: each image's best-scoring class.
+            additional_forward_args: None. The model is called with the images alone.
 
         Returns:
             `(B, 1, H, W)` or `(B, 1, D, H, W)`, float32, on the model's device, detached: `Intermediates.masked` of
@@ -283,7 +299,8 @@ class HolisticCAM(BaseCAM):
             inputs' shape, which captum's `infidelity` needs. A tuple if `inputs` is one.
 
         Raises:
-            TypeError, ValueError: as in `__call__`, and for targets that are no indices or do not match the images.
+            TypeError, ValueError: as in `__call__`, for targets that are no indices or do not match the images, and for
+                additional arguments.
 
         Example:
             >>> from holistic_cam_plugin.demo import load_demo_model
@@ -291,6 +308,11 @@ class HolisticCAM(BaseCAM):
             >>> HolisticCAM(model, [model.layer3], sizes=[64, 96]).attribute(torch.rand(2, 3, 64, 64), 9).shape
             torch.Size([2, 1, 64, 64])
         """
+        if additional_forward_args is not None:
+            raise TypeError(
+                "additional_forward_args must be None: the model is called with the images alone. Wrap it in a module "
+                "that holds the other arguments"
+            )
         images, _ = self._check_call(_single(inputs), None)
         layers = self._explain(images, index_targets(target, len(images)), False, attrgetter("masked"))
         maps = torch.tensor(np.mean(layers, axis=0)[:, None], dtype=torch.float32, device=self.device)
@@ -303,6 +325,18 @@ class HolisticCAM(BaseCAM):
         if len(cam_per_target_layer) == 1:
             return cam_per_target_layer[0][:, 0]
         return np.stack([min_max_normalize(m) for m in np.concatenate(cam_per_target_layer, axis=1).mean(axis=1)])
+
+    # captum's tools ask for these.
+    multiplies_by_inputs = False
+
+    @property
+    def forward_func(self) -> nn.Module:
+        """The model, as captum's attribution methods name it."""
+        return self.model
+
+    def has_convergence_delta(self) -> bool:
+        """False: the maps do not sum to the score."""
+        return False
 
     @property
     def activations_and_grads(self) -> Capture:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_convert
 
-from holistic_cam_plugin import BoxScoreTarget, DETRDetections, HolisticCAM, YOLODetections
+from holistic_cam_plugin import BoxScoreTarget, DETRDetections, HolisticCAM, YOLODetections, explainable
 
 CLASSES = 3
 
@@ -56,7 +58,11 @@ def two_spots() -> Tensor:
 
 def detector(form: str) -> tuple[nn.Module, nn.Module]:
     model = Cells(form)
-    wrapped = {"yolo": YOLODetections, "detr": lambda m: DETRDetections(m, "sigmoid"), "torchvision": lambda m: m}
+    wrapped = {
+        "yolo": lambda m: YOLODetections(m, num_classes=CLASSES),
+        "detr": lambda m: DETRDetections(m, "sigmoid"),
+        "torchvision": lambda m: m,
+    }
     return wrapped[form](model).eval(), model.features
 
 
@@ -135,13 +141,95 @@ class Returns(nn.Module):
 
 def test_a_yolo_by_hand():
     outputs = torch.tensor([[10.0, 20.0, 4.0, 8.0, 0.1, 0.7], [30.0, 40.0, 2.0, 2.0, 0.6, 0.2], [0.0] * 6]).T[None]
-    for returned in (outputs, (outputs, "features")):
-        (found,) = YOLODetections(Returns(returned))(torch.zeros(1, 3, 64, 64))
+    for returned in (outputs, (outputs, "features"), [(outputs, "prototypes"), {}]):
+        (found,) = YOLODetections(Returns(returned), num_classes=2)(torch.zeros(1, 3, 64, 64))
         assert found["boxes"].tolist() == [[8, 16, 12, 24], [29, 39, 31, 41], [0, 0, 0, 0]]
         assert found["labels"].tolist() == [1, 0, 0]
         torch.testing.assert_close(found["scores"], torch.tensor([0.7, 0.6, 0.0]))
-    (found,) = YOLODetections(Returns(outputs), "xywh")(torch.zeros(1, 3, 64, 64))
+    (found,) = YOLODetections(Returns(outputs), "xywh", 2)(torch.zeros(1, 3, 64, 64))
     assert found["boxes"][0].tolist() == [10, 20, 14, 28]
+
+
+class YOLO(nn.Module):
+    """Predicts at every cell of 8, 16 and 32 px: a box, 3 classes, and further values that are larger than these."""
+
+    def __init__(self, further: int, form=lambda y: y) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU())
+        self.head, self.form = nn.Conv2d(8, 7 + further, 1), form
+
+    def forward(self, images: Tensor):
+        features = self.backbone(images)
+        levels = [self.head(F.avg_pool2d(features, cells)).flatten(2) for cells in (1, 2, 4)]
+        raw = torch.cat(levels, dim=2)
+        boxes, classes, further = raw.split([4, 3, raw.shape[1] - 7], dim=1)
+        return self.form(torch.cat([boxes.sigmoid() * images.shape[-1], classes.sigmoid(), further.sigmoid() + 1], 1))
+
+
+TASKS = {
+    "detection": YOLO(0),
+    "segmentation": YOLO(32, lambda y: (y, (["features"], y[:, 7:], torch.rand(len(y), 32, 16, 16)))),
+    "pose": YOLO(3 * 17, lambda y: (y, ["features"])),
+    "oriented": YOLO(1, lambda y: [y, ["features"]]),
+}
+TELL = {
+    "nc of the head": lambda model: setattr(model.head, "nc", 3),
+    "names": lambda model: setattr(model, "names", {0: "cat", 1: "dog", 2: "cow"}),
+    "names of the model inside": lambda model: setattr(model.backbone, "names", ["cat", "dog", "cow"]),
+    "yaml": lambda model: setattr(model, "yaml", {"nc": 3, "backbone": []}),
+}
+
+
+@pytest.mark.parametrize("tell", TELL)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_classes_of_a_yolo_are_those_that_it_tells(task, tell):
+    model, images = copy.deepcopy(TASKS[task]), torch.rand(2, 3, 64, 64)
+    with pytest.raises(ValueError, match="the model tells no number of classes"):
+        YOLODetections(model)
+    TELL[tell](model)
+    returned = model(images)
+    values = returned if isinstance(returned, Tensor) else returned[0]
+    for row, found in zip(values, YOLODetections(model)(images), strict=True):
+        assert set(found["labels"].tolist()) <= {0, 1, 2}
+        torch.testing.assert_close(found["scores"], row[4:7].amax(dim=0))
+        torch.testing.assert_close(box_convert(found["boxes"], "xyxy", "cxcywh"), row[:4].T, atol=1e-4, rtol=1e-4)
+        assert torch.equal(found["labels"], row[4:7].argmax(dim=0))
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("task", TASKS)
+def test_explainable_of_a_yolo_names_its_wrapper(task, tells):
+    model = copy.deepcopy(TASKS[task]).eval()
+    if tells:
+        model.nc = 3
+    elif task != "detection":
+        pytest.skip("values of any size behind the boxes")
+    with pytest.raises(TypeError, match=r"returns the boxes and classes of a YOLO: wrap it in YOLODetections\(mo"):
+        explainable(model, size=(64, 64))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "match"),
+    [
+        ((1, 300, 8), r"as YOLOv5 does, with an objectness .*torch\.cat\(\[y\[\.\.\., :4\], y\[\.\.\., 4:5\] \* "),
+        ((1, 300, 7), "boxes after suppression, with the best class only"),
+        ((1, 6, 300), r"boxes before 3 classes, got \(1, 6, 300\)$"),
+    ],
+)
+def test_the_output_of_another_yolo_is_refused_with_a_remedy(outputs, match):
+    with pytest.raises(ValueError, match=match):
+        YOLODetections(Returns(torch.rand(outputs)), num_classes=3)(torch.zeros(1, 3, 64, 64))
+
+
+def test_the_remedy_for_an_objectness_works():
+    y = torch.rand(2, 300, 8)
+    with pytest.raises(ValueError, match="objectness") as raised:
+        YOLODetections(Returns(y), num_classes=3)(torch.zeros(2, 3, 64, 64))
+    code = str(raised.value).partition("it returns ")[2]
+    returned = eval(code, {"torch": torch, "y": y})
+    found = YOLODetections(Returns(returned), num_classes=3)(torch.zeros(2, 3, 64, 64))
+    torch.testing.assert_close(found[1]["scores"], y[1, :, 4] * y[1, :, 5:].amax(dim=1))
 
 
 @pytest.mark.parametrize("num_labels", [2, 3])
@@ -250,5 +338,11 @@ def test_invalid_arguments():
     with pytest.raises(ValueError, match=r'the model has no config\.num_labels: pass activation="softmax" or'):
         DETRDetections(nn.Identity())
     for outputs in (torch.zeros(1, 25200, 85), torch.zeros(1, 85), {}):
-        with pytest.raises(ValueError, match=r"a YOLO must return \(B, 4 \+ classes, N\), boxes before classes, got"):
-            YOLODetections(Returns(outputs))(torch.zeros(1, 3, 8, 8))
+        with pytest.raises(
+            ValueError, match=r"a YOLO must return \(B, 4 \+ classes, N\), boxes before 80 classes, got"
+        ):
+            YOLODetections(Returns(outputs), num_classes=80)(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"tells no number of classes, .*: pass YOLODetections\(model, num_c"):
+        YOLODetections(Returns(torch.rand(1, 84, 100)))
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        YOLODetections(nn.Identity(), num_classes=0)
