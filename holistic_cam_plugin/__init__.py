@@ -21,7 +21,7 @@ from holistic_cam_plugin.method.pge import positive_gradient_weights
 from holistic_cam_plugin.method.pyramid import pyramid_sizes, resize_image
 from holistic_cam_plugin.method.signs import signed_weights, split_signs
 from holistic_cam_plugin.models.explainable import Explainable, explainable
-from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_reshape_transform
+from holistic_cam_plugin.reshape_transforms import fpn_reshape_transform, swin_reshape_transform, vit_reshape_transform
 
 try:
     __version__ = version("holistic-cam-plugin")
@@ -40,6 +40,7 @@ __all__ = [
     "class_evidence",
     "denoising_mask",
     "explainable",
+    "fpn_reshape_transform",
     "fundamental_scale_denoising",
     "fuse",
     "fuse_principal",

@@ -7,11 +7,20 @@ import pytest
 import torch
 import transformers
 from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
+from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import detection
 from torchvision.ops import batched_nms, box_convert
 
-from holistic_cam_plugin import BoxScoreTarget, DETRDetections, HolisticCAM, YOLODetections, explainable
+from holistic_cam_plugin import (
+    BoxScoreTarget,
+    DETRDetections,
+    HolisticCAM,
+    YOLODetections,
+    explainable,
+    fpn_reshape_transform,
+)
 
 CLASSES = 3
 
@@ -197,14 +206,12 @@ def test_the_classes_of_a_yolo_are_those_that_it_tells(task, tell):
         assert torch.equal(found["labels"], row[4:7].argmax(dim=0))
 
 
-@pytest.mark.parametrize("tells", [True, False])
-@pytest.mark.parametrize("task", TASKS)
+# Without a number of classes, values of any size behind the boxes are no probabilities.
+@pytest.mark.parametrize(("task", "tells"), [("detection", False), *((task, True) for task in TASKS)])
 def test_explainable_of_a_yolo_names_its_wrapper(task, tells):
     model = copy.deepcopy(TASKS[task]).eval()
     if tells:
         model.nc = 3
-    elif task != "detection":
-        pytest.skip("values of any size behind the boxes")
     with pytest.raises(TypeError, match=r"returns the boxes and classes of a YOLO: wrap it in YOLODetections\(mo"):
         explainable(model, size=(64, 64))
 
@@ -346,3 +353,58 @@ def test_invalid_arguments():
         YOLODetections(Returns(torch.rand(1, 84, 100)))
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         YOLODetections(nn.Identity(), num_classes=0)
+
+
+def torchvision_detector(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=3, min_size=64, max_size=192)
+    model.score_thresh = 0
+    return model.eval()
+
+
+PYRAMIDS = ("retinanet_resnet50_fpn", "fcos_resnet50_fpn")
+
+
+@pytest.fixture(scope="module", params=PYRAMIDS)
+def pyramid_detector(request):
+    return torchvision_detector(request.param)
+
+
+def test_feature_pyramids_are_joined(pyramid_detector, make_images):
+    options = {"sizes": [64, 96], "weighting": "positive", "fsd": False}
+    cam = HolisticCAM(pyramid_detector, [pyramid_detector.backbone], fpn_reshape_transform, **options)
+    maps = cam(make_images(1), [lambda found: found["scores"].sum()])
+    assert maps.shape == (1, 64, 64)
+    assert maps.max() == 1
+
+
+def test_the_transform_of_another_detector_is_refused_with_ours(pyramid_detector, make_images):
+    cam = HolisticCAM(pyramid_detector, [pyramid_detector.backbone], fasterrcnn_reshape_transform, sizes=[64])
+    match = r"finds no 'pool' in the target layer's output, which has '0', '1', '2', 'p6', 'p7': .*fpn_reshape"
+    with pytest.raises(ValueError, match=match):
+        cam(make_images(1), [lambda found: found["scores"].max()])
+    with pytest.raises(TypeError, match=r"reshape_transform that joins its tensors, such as .*fpn_reshape_transf"):
+        HolisticCAM(pyramid_detector, [pyramid_detector.backbone], sizes=[64])(make_images(1), [lambda found: 0])
+
+
+def test_a_detector_that_finds_nothing_is_told(pyramid_detector, make_images):
+    cam = HolisticCAM(pyramid_detector, [pyramid_detector.backbone], fpn_reshape_transform, sizes=[64])
+    target = [BoxScoreTarget([[-9.0, -9.0, -1.0, -1.0]], [1])]
+    with pytest.raises(ValueError, match=r"None of the model's \d+ boxes fits the target: pass a box and label"):
+        cam(make_images(1), target)
+    threshold, pyramid_detector.score_thresh = pyramid_detector.score_thresh, 1.1
+    with pytest.raises(ValueError, match=r"The model finds no box in the image: lower its score threshold"):
+        cam(make_images(1), target)
+    pyramid_detector.score_thresh = threshold
+
+
+def test_the_levels_of_a_pyramid_keep_their_values_and_places():
+    fine, coarse = torch.randn(2, 3, 8, 12), torch.randn(2, 4, 4, 6)
+    joined = fpn_reshape_transform({"fine": fine, "coarse": coarse})
+    assert torch.equal(joined[:, :3], fine)
+    torch.testing.assert_close(joined[:, 3:, 1::2, 1::2].mean(), coarse.mean(), atol=0.2, rtol=0)
+    assert (joined < 0).any()
+    assert torch.equal(fpn_reshape_transform([fine, coarse]), joined)
+    for levels in (fine, {}, {"fine": fine[0]}):
+        with pytest.raises(TypeError, match=r"levels must be a dict, list or tuple of maps \(B, C, h, w\), got a"):
+            fpn_reshape_transform(levels)

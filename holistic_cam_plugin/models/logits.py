@@ -56,7 +56,8 @@ def return_logits(model: nn.Module, output: Any) -> nn.Module:
     if isinstance(output, list) or (isinstance(output, Mapping) and "pred_boxes" in output):
         raise TypeError(
             "explainable() takes classifiers, not detectors: choose a layer of the backbone, and call "
-            "HolisticCAM(model, [layer]) with BoxScoreTarget; wrap models in DETRDetections or YOLODetections"
+            "HolisticCAM(model, [layer]) with BoxScoreTarget, and with reshape_transform=fpn_reshape_transform if the "
+            "layer returns a feature pyramid; wrap DETRs in DETRDetections and YOLOs in YOLODetections"
         )
     keywords = {_ANY_SIZE: True} if _ANY_SIZE in inspect.signature(model.forward).parameters else {}
     if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):

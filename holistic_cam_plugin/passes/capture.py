@@ -226,7 +226,7 @@ class Capture:
             raise TypeError(
                 f"{self._name(layer)} returns a {type(output).__name__}, not a tensor: "
                 "pass a layer inside it that returns a tensor, or a reshape_transform that joins "
-                "its tensors, such as pytorch_grad_cam.utils.reshape_transforms.fasterrcnn_reshape_transform"
+                "its tensors, such as holistic_cam_plugin.fpn_reshape_transform for feature pyramids"
             )
         if not all(tensor.is_floating_point() for tensor in tensors_of(output)):
             dtypes = ", ".join(sorted({str(tensor.dtype) for tensor in tensors_of(output)}))

@@ -19,6 +19,7 @@ from holistic_cam_plugin.errors import MODEL_ERRORS, describe_error, out_of_memo
 from holistic_cam_plugin.method.pyramid import resize_image
 from holistic_cam_plugin.passes.capture import Capture
 from holistic_cam_plugin.passes.outputs import (
+    Detection,
     Outputs,
     check_outputs,
     detach_outputs,
@@ -93,6 +94,8 @@ def run_original(capture: Capture, images: Tensor, targets: list[list[Target]] |
         TypeError, ValueError: the model, a target layer or a target cannot be explained; the message says what to do.
     """
     original = _run(capture, images, targets, None)
+    if not original.scale.scored and isinstance(original.outputs, list):
+        raise ValueError(f"{INDEPENDENT}{_describe_detections(original.outputs)}")
     check_scored(original.scale, capture)
     return original
 
@@ -121,6 +124,13 @@ def check_scored(scale: Scale, capture: Capture) -> None:
     """Raise ValueError unless every target's score depends on the target layers."""
     if not scale.scored:
         raise ValueError(f"{INDEPENDENT}{describe_gap(capture.model)}")
+
+
+def _describe_detections(outputs: Sequence[Detection]) -> str:
+    count = sum(len(found.get("boxes", ())) for found in outputs)
+    if not count:
+        return ". The model finds no box in the image: lower its score threshold, such as model.score_thresh of FCOS"
+    return f". None of the model's {count} boxes fits the target: pass a box and label that the model returns"
 
 
 def warn_of_gaps(scales: Sequence[Scale], stacklevel: int) -> None:
