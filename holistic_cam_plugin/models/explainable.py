@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import near_matches, out_of_memory
+from holistic_cam_plugin.models.classes import read_classes
 from holistic_cam_plugin.models.layers import Layer, build_reshape_transform
 from holistic_cam_plugin.models.logits import Logits, return_logits
 from holistic_cam_plugin.models.preprocessing import Preprocessing, find_preprocessing
@@ -190,7 +190,7 @@ def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | 
         own,
         multiple_of,
         find_preprocessing(model, processor, own, image.shape[1]),
-        _read_classes(model),
+        read_classes(model, logits.shape[1]),
         tuple(logits.shape[1:]),
         layers,
         targets[-1] if targets else None,
@@ -231,21 +231,3 @@ def _run_first_size(model: nn.Module, sizes: list[tuple[int, int]]) -> tuple[Ten
         f"the model does not run on images (1, C, H, W) of {size[0]}x{size[1]} px ({reason}){others}: pass "
         "explainable(model, size=(height, width))"
     ) from reason
-
-
-def _read_classes(model: nn.Module) -> list[str] | None:
-    """Read the class names by index from the config of a model of transformers or timm."""
-    labels = getattr(getattr(model, "config", None), "id2label", None)
-    if labels:
-        names = [str(labels[index]) for index in sorted(labels)]
-        return None if names == [f"LABEL_{index}" for index in range(len(names))] else names
-    config = getattr(model, "pretrained_cfg", None) or {}
-    outputs = getattr(model, "num_classes", None)
-    if named := config.get("label_names"):
-        return list(named) if len(named) == outputs else None
-    if type(model).__module__.startswith("timm.") and outputs == config.get("num_classes"):
-        data: Any = import_module("timm.data")
-        if subset := data.infer_imagenet_subset(model):
-            info = data.ImageNetInfo(subset)
-            return [info.index_to_description(index) for index in range(info.num_classes())]
-    return None
