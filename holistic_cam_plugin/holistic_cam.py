@@ -44,7 +44,7 @@ from holistic_cam_plugin.passes.model_state import (
     unwrap_model,
 )
 from holistic_cam_plugin.passes.outputs import Outputs, join_outputs
-from holistic_cam_plugin.passes.refusals import check_model, input_errors
+from holistic_cam_plugin.passes.refusals import check_frames, check_weights, input_errors
 from holistic_cam_plugin.passes.run import Original, Scale, check_scored, run_original, run_scale, warn_of_gaps
 from holistic_cam_plugin.passes.targets import Target, Targets, list_targets
 
@@ -163,6 +163,7 @@ class HolisticCAM(BaseCAM):
         check_target_layers(model, target_layers)
         check_mask_layer(mask_layer, model)
         check_mixed_precision(amp, model)
+        check_weights(model)
         self.num_scales = num_scales
         self.max_size = max_size
         self.sizes = sizes
@@ -456,11 +457,7 @@ class HolisticCAM(BaseCAM):
 
     def _run_pyramid(self, images: Tensor, targets: list[list[Target]] | None) -> tuple[Original, list[Scale]]:
         """Activations and gradients of all scales, the base scale first (eq. 9)."""
-        depth = images.shape[2] if images.ndim == 5 else None
-        height, width = images.shape[-2:]
-        sizes = pyramid_sizes(
-            height, width, self.num_scales, self.max_size, self.sizes, depth, self.multiple_of, self.tiles
-        )
+        sizes = self._list_sizes(images)
         original = run_original(self._capture, images, targets)
         own = original.scale.size
         found = {sizes.index(own): original.scale} if own in sizes else {}
@@ -473,6 +470,13 @@ class HolisticCAM(BaseCAM):
         check_scored(scales[0], self._capture)
         warn_of_gaps(scales, stacklevel=STACK_LEVEL + 2)
         return original, scales
+
+    def _list_sizes(self, images: Tensor) -> list[tuple[int, ...]]:
+        depth = images.shape[2] if images.ndim == 5 else None
+        height, width = images.shape[-2:]
+        return pyramid_sizes(
+            height, width, self.num_scales, self.max_size, self.sizes, depth, self.multiple_of, self.tiles
+        )
 
     def _watch(self, sizes: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
         """The sizes, wrapped by `progress`; TypeError or ValueError unless it yields each of them in order."""
@@ -513,10 +517,12 @@ class HolisticCAM(BaseCAM):
         self._update_capture()
         check_mask_layer(self.mask_layer, self.model)
         check_mixed_precision(self.amp, self.model)
-        check_model(self.model)
+        check_weights(self.model)
         images = check_images(input_tensor, self.device, volumes=True)
         if self.tiles and images.ndim == 5:
             raise ValueError("tiles=True takes images only: for volumes pass num_scales=1, or a model of any size")
+        check_frames(self.model, images)
+        self._list_sizes(images)
         return images, list_targets(targets, len(images))
 
     def _batches(self, images: int) -> Iterator[slice]:

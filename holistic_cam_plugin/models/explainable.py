@@ -22,7 +22,7 @@ from holistic_cam_plugin.models.probe import (
 )
 from holistic_cam_plugin.models.stages import find_layers
 from holistic_cam_plugin.passes.model_state import unwrap_model
-from holistic_cam_plugin.passes.refusals import check_model
+from holistic_cam_plugin.passes.refusals import check_model, check_weights
 
 __all__ = ["Explainable", "examine", "explainable"]
 
@@ -173,6 +173,7 @@ def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | 
     """`explainable`, but without target layers where no layer explains the model's score."""
     model = unwrap_model(model)
     check_model(model)
+    check_weights(model)
     with preserve_model(model):
         image, output = _run_first_size(model, list(_list_sizes(model)) if size is None else [size])
         called = return_logits(model, output)

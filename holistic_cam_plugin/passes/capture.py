@@ -249,6 +249,8 @@ class Capture:
         if isinstance(maps, Tensor) and maps.ndim == 2 + len(self._size):
             return maps.float()
         hint = "" if self.reshape_transform else "; transformers need a reshape_transform"
+        if len(self._size) == 3 and isinstance(maps, Tensor) and maps.ndim == 4:
+            hint = "; it sees slices, frames or views as images of their own: explain one of them as (B, C, H, W)"
         given = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"type {type(maps).__name__}"
         form = "(B, C, d, h, w)" if len(self._size) == 3 else "(B, C, h, w)"
         raise LayerError(f"{self._name(layer)} returns activations of {given}, not {form}{hint}")

@@ -64,7 +64,11 @@ def check_outputs(outputs: Any, images: int, detections: bool = False) -> Output
             pick = ".logits"
         raise TypeError(f"the model returned a {type(outputs).__name__}, not a tensor; " + _WRAPPER.format(pick=pick))
     if outputs.ndim == 0 or outputs.shape[0] != images:
-        raise ValueError(f"the model returned shape {tuple(outputs.shape)} for {images} images, not one row per image")
+        joined = outputs.ndim > 0 and len(outputs) < images
+        cause = ": it joins the images of a batch, so pass one image per call, with batch_size=1" if joined else ""
+        raise ValueError(
+            f"the model returned shape {tuple(outputs.shape)} for {images} images, not one row per image{cause}"
+        )
     return outputs
 
 

@@ -17,8 +17,10 @@ from holistic_cam_plugin.errors import out_of_memory
 __all__ = [
     "CHECKPOINT",
     "LayerError",
+    "check_frames",
     "check_layer",
     "check_model",
+    "check_weights",
     "checkpoint_errors",
     "describe_gap",
     "in_reentrant_checkpoint",
@@ -50,6 +52,10 @@ def check_model(model: nn.Module) -> None:
             "the model is an exported program, which runs operations without their layers: pass the torch.nn.Module "
             "that was exported, or torch.export.unflatten(program)"
         )
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise ValueError if the model has no weights, or none with values."""
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())  # accelerate loads them in each pass
     if not offloaded and any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
         raise ValueError(
@@ -76,6 +82,17 @@ def check_layer(model: nn.Module, layer: nn.Module) -> None:
                 f"the graph of the model does not call the target layer of type {type(layer).__name__}: pass one that "
                 f"it calls, such as {names}, or the torch.nn.Module that was traced"
             )
+
+
+def check_frames(model: nn.Module, images: Tensor) -> None:
+    """Raise ValueError for frames or views `(B, T, C, H, W)`, which would be taken for channels and slices."""
+    first = next((module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d))), None)
+    if images.ndim == 5 and first is not None and first.in_channels == images.shape[2] != images.shape[1]:
+        raise ValueError(
+            f"input_tensor {tuple(images.shape)} holds frames or views (B, T, C, H, W), as the model takes "
+            f"{first.in_channels} channels: explain one of them as (B, C, H, W), with a model of single images, or "
+            "pass (B, C, D, H, W) to a model of volumes"
+        )
 
 
 def describe_gap(model: nn.Module) -> str:
