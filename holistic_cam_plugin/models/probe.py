@@ -17,6 +17,8 @@ from holistic_cam_plugin.errors import MODEL_ERRORS, out_of_memory
 from holistic_cam_plugin.models.layers import Layer
 from holistic_cam_plugin.passes.interrupts import uninterrupted
 from holistic_cam_plugin.passes.model_state import eval_mode, uncompiled
+from holistic_cam_plugin.passes.refusals import checkpoint_errors
+from holistic_cam_plugin.passes.rnns import native_rnns
 
 __all__ = [
     "SIZE_ERRORS",
@@ -42,8 +44,9 @@ def preserve_model(model: nn.Module) -> AbstractContextManager[None]:
 
 @contextmanager
 def _preserve_model(model: nn.Module) -> Iterator[None]:
-    with eval_mode(model), uncompiled(), torch.inference_mode():
-        saved = [(module, _copy_attributes(module), dict(module._buffers)) for module in model.modules()]
+    with eval_mode(model), uncompiled(), native_rnns(model), torch.inference_mode():
+        modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+        saved = [(module, _copy_attributes(module), dict(module._buffers)) for module in modules]
         try:
             yield
         finally:
@@ -101,9 +104,11 @@ def compute_gradients(
 
     with uninterrupted(_hook_modules([(layer, record) for layer in set(layers)], gradients=True)):
         total = score(model(image.clone().requires_grad_()))
+        outputs = {layer: output for layer, output in outputs.items() if output.requires_grad}
         if not outputs or not total.requires_grad:
             return {}
-        gradients = torch.autograd.grad(total, [*outputs.values()], allow_unused=True)
+        with checkpoint_errors():
+            gradients = torch.autograd.grad(total, [*outputs.values()], allow_unused=True)
     return {
         layer: (outputs[layer].detach().float(), gradient.float())
         for layer, gradient in zip(outputs, gradients, strict=True)
@@ -117,6 +122,8 @@ def _hook_modules(hooks: Iterable[tuple[nn.Module, Hook]], *, gradients: bool = 
     handles = []
     try:
         for module, hook in hooks:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
             handles.append(module.register_forward_hook(hook))
         with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients):
             yield

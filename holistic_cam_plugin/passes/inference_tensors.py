@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from holistic_cam_plugin.passes.interrupts import uninterrupted
+from holistic_cam_plugin.passes.refusals import LayerError
 
 __all__ = ["INFERENCE_TENSOR", "normal_tensors"]
 
@@ -22,7 +23,11 @@ INFERENCE_TENSOR = "nference tensor"
 
 
 def normal_tensors(model: nn.Module) -> AbstractContextManager[None]:
-    """Replace the inference tensors that the modules hold by copies in the body, and put them back afterwards."""
+    """Replace the inference tensors that the modules hold by copies in the body, and put them back afterwards.
+
+    Raises:
+        LayerError: the body fails because of one that no module holds.
+    """
     return uninterrupted(_normal_tensors(model))
 
 
@@ -40,6 +45,13 @@ def _normal_tensors(model: nn.Module) -> Iterator[None]:
                             replaced.append((held, name, value, copy))
                             held[name] = copy
         yield
+    except RuntimeError as error:
+        if INFERENCE_TENSOR not in str(error):
+            raise
+        raise LayerError(
+            "the model uses a tensor from torch.inference_mode() that none of its modules holds: make it again outside "
+            "of inference mode, or under torch.no_grad()"
+        ) from error
     finally:
         for held, name, value, copy in replaced:
             if held.get(name) is copy:  # the model may have made another one

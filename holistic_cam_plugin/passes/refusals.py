@@ -140,9 +140,10 @@ def input_errors(model: nn.Module, images: Tensor) -> Iterator[None]:
             ) from error
         channels = _CHANNELS.search(str(error))
         if channels is not None and int(channels[2]) == images.shape[1]:
+            axes = "(B, {}, H, W)" if images.ndim == 4 else "(B, {}, D, H, W)"
             raise ValueError(
-                f"input_tensor has {channels[2]} channels, but the model takes {channels[1]}: got shape "
-                f"{tuple(images.shape)}, not {('B', int(channels[1]), *'DHW'[5 - images.ndim :])}".replace("'", "")
+                f"the model takes {channels[1]} channels, but axis 1 of input_tensor has {channels[2]}: pass "
+                f"{axes.format(channels[1])}"
             ) from error
         raise
 
