@@ -8,14 +8,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from holistic_cam_plugin.errors import MODEL_ERRORS, describe_error, out_of_memory
 from holistic_cam_plugin.method.pyramid import resize_image
 from holistic_cam_plugin.passes.capture import Capture
 from holistic_cam_plugin.passes.outputs import (
@@ -27,8 +25,8 @@ from holistic_cam_plugin.passes.outputs import (
     join_outputs,
     rescale_outputs,
 )
-from holistic_cam_plugin.passes.records import ReshapeError
-from holistic_cam_plugin.passes.refusals import LayerError, describe_gap, input_errors
+from holistic_cam_plugin.passes.refusals import describe_gap, input_errors
+from holistic_cam_plugin.passes.size_errors import size_errors
 from holistic_cam_plugin.passes.targets import INDEPENDENT, Target, predict_targets, sum_scores
 from holistic_cam_plugin.passes.tiles import common_cell, cover, cut, stitch
 
@@ -38,9 +36,6 @@ __all__ = ["Original", "Scale", "Size", "check_scored", "run_original", "run_sca
 # within the memory of a small one.
 CPU_PIXELS = 2**20
 GPU_PIXELS = 2**22
-
-# Sides of patches and of the deepest cells, in pixels, whose multiples many models take; the largest first.
-STEPS = (32, 28, 16, 14, 8)
 
 Size = tuple[int, ...]
 
@@ -80,6 +75,12 @@ class Original(NamedTuple):
     def shape(self) -> Size | None:
         """Shape of the outputs; None for detections."""
         return tuple(self.outputs.shape) if isinstance(self.outputs, Tensor) else None
+
+    @property
+    def takes_tiles(self) -> bool:
+        """Whether windows of an image can be explained one by one: there is one output for a whole image."""
+        size = self.scale.size
+        return len(size) == 2 and isinstance(self.outputs, Tensor) and not is_dense(self.outputs, size)
 
 
 def run_original(capture: Capture, images: Tensor, targets: list[list[Target]] | None) -> Original:
@@ -149,7 +150,7 @@ def warn_of_gaps(scales: Sequence[Scale], stacklevel: int) -> None:
 
 def _run_tiles(capture: Capture, images: Tensor, original: Original, size: Size, interpolation: str) -> Scale:
     """Run the windows that cover the resized images, and put their maps together."""
-    if not isinstance(original.outputs, Tensor) or is_dense(original.outputs, original.scale.size):
+    if not original.takes_tiles:
         raise ValueError(
             "tiles=True needs one output per image: segmentation and detection need whole images. Leave it out, and "
             "pass multiple_of, sizes that the model takes, or num_scales=1 without sizes"
@@ -208,7 +209,8 @@ def _run_batch(
 ) -> Original:
     size = tuple(images.shape[2:])
     original_size, shape = (size, None) if original is None else (original.scale.size, original.shape)
-    with _size_errors(size, original), input_errors(capture.model, images):
+    tiles = original is not None and original.takes_tiles
+    with size_errors(size, original_size, tiles), input_errors(capture.model, images):
         outputs = check_outputs(capture(images, channels_last=True), len(images), detections=True)
     outputs = rescale_outputs(outputs, size, original_size, shape)
     if isinstance(outputs, Tensor):
@@ -216,7 +218,7 @@ def _run_batch(
     if targets is None:
         targets = [[target] for target in predict_targets(outputs)]
     totals = sum_scores(targets, outputs)
-    with _size_errors(size, original):
+    with size_errors(size, original_size, tiles):
         activations = capture.activations
         capture.check_rows(activations, len(images))
         gradients = [
@@ -262,36 +264,3 @@ def _replace_one(maps: Tensor) -> tuple[Tensor, Tensor]:
     if maps.device.type == "cpu" and (finite := maps.sum().isfinite()):
         return maps, finite
     return torch.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0), maps.isfinite().all()
-
-
-@contextmanager
-def _size_errors(size: Size, original: Original | None) -> Iterator[None]:
-    """Raise what the model or a reshape transform raises at a resized image as a ValueError that names the remedy."""
-    try:
-        yield
-    except MODEL_ERRORS as error:
-        if original is None or size == original.scale.size or isinstance(error, LayerError) or out_of_memory(error):
-            raise
-        at, instead = ("x".join(map(str, sides)) for sides in (original.scale.size, size))
-        failure = f"the model takes images of {at} px but not the pyramid's {instead} px ({describe_error(error)}). "
-        if isinstance(error, ReshapeError):
-            remedy = (
-                "The reshape transform has a fixed size: pass holistic_cam_plugin.vit_reshape_transform or "
-                "swin_reshape_transform, which follow the image's size"
-            )
-        else:
-            remedy = f"Pass {', or '.join(_list_remedies(size, original))}"
-        raise ValueError(failure + remedy) from error
-
-
-def _list_remedies(size: Size, original: Original) -> Iterator[str]:
-    """What to pass for a model that takes the original size but not this one."""
-    own = original.scale.size
-    if len(own) == 2 and isinstance(original.outputs, Tensor) and not is_dense(original.outputs, own):
-        yield "tiles=True for a model of fixed size"
-    for step in STEPS:
-        if all(side % step == 0 for side in own[-2:]) and any(side % step for side in size[-2:]):
-            yield f"multiple_of={step} for one that takes multiples of {step} px"
-            break
-    yield "num_scales=1 without sizes"
-    yield "sizes=[...] that it takes"
