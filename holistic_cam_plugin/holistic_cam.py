@@ -12,9 +12,9 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import wraps
 from operator import attrgetter
-from typing import Any, TypeVar, cast
+from types import FunctionType
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -59,13 +59,11 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _unwrappable(method: Method) -> Method:
-    """Give a method `__wrapped__`, which captum calls to leave out its log of usage."""
-
-    @wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return method(*args, **kwargs)
-
-    return cast(Method, call)
+    """Give a method `__wrapped__`, which captum calls to leave out its log of usage: a copy of the method."""
+    function: Any = method
+    copy = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    function.__wrapped__ = copy
+    return method
 
 
 class HolisticCAM(BaseCAM):

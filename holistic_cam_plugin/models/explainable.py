@@ -152,12 +152,12 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
 
     Example:
         >>> from holistic_cam_plugin import HolisticCAM, explainable
-        >>> from holistic_cam_plugin.demo import load_demo_image, load_demo_model
+        >>> from holistic_cam_plugin.demo import load_demo_model
         >>> found = explainable(load_demo_model())
         >>> found.layer_names, found.size, [*found.options]
         (['layer1', 'layer2', 'layer3', 'layer4'], (224, 224), ['mask_layer'])
         >>> cam = HolisticCAM(found.model, found.target_layers[-1:], sizes=[224], **found.options)
-        >>> cam(found.preprocessing(load_demo_image())).shape
+        >>> cam(torch.rand(1, 3, *found.size)).shape
         (1, 224, 224)
     """
     found = examine(model, processor, size=size)
