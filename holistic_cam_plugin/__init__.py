@@ -23,6 +23,7 @@ from holistic_cam_plugin.method.signs import signed_weights, split_signs
 from holistic_cam_plugin.models.check_geometry import Geometry, check_geometry
 from holistic_cam_plugin.models.explainable import Explainable, explainable
 from holistic_cam_plugin.reshape_transforms import (
+    fpn_reshape_transform,
     swin_reshape_transform,
     unit_reshape_transform,
     vit_reshape_transform,
@@ -47,6 +48,7 @@ __all__ = [
     "class_evidence",
     "denoising_mask",
     "explainable",
+    "fpn_reshape_transform",
     "fundamental_scale_denoising",
     "fuse",
     "fuse_principal",

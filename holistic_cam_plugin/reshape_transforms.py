@@ -1,4 +1,4 @@
-"""Reshape transforms of vision transformers for images of any size.
+"""Reshape transforms of vision transformers and feature pyramids for images of any size.
 
 They replace pytorch-grad-cam's `vit_reshape_transform` and `swinT_reshape_transform`, which assume a fixed grid.
 `HolisticCAM` passes the height and width of the image in pixels as `image_size`; pytorch-grad-cam's methods do not, so
@@ -8,11 +8,13 @@ that a square image is assumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["swin_reshape_transform", "unit_reshape_transform", "vit_reshape_transform"]
+__all__ = ["fpn_reshape_transform", "swin_reshape_transform", "unit_reshape_transform", "vit_reshape_transform"]
 
 # Common patch sizes in pixels, tried first: a grid of few patches is consistent with other sizes too.
 COMMON_PATCH_SIZES = (4, 8, 12, 14, 16, 18, 20, 28, 30, 32)
@@ -155,6 +157,32 @@ def _stretch(grid: Sequence[int], image_size: tuple[int, ...] | None) -> float:
     """By how much the proportions of a grid differ from the image's, as a logarithm."""
     ideal = 1.0 if image_size is None else image_size[-2] / image_size[-1]
     return abs(math.log(grid[0] / grid[1] / ideal))
+
+
+def fpn_reshape_transform(levels: Mapping[str, Tensor] | Sequence[Tensor]) -> Tensor:
+    """Join the levels of a feature pyramid, such as those of torchvision's Faster R-CNN, RetinaNet, FCOS and SSD.
+
+    In contrast, pytorch-grad-cam's `fasterrcnn_reshape_transform` takes the magnitudes of Faster R-CNN's levels, at the
+    size of the coarsest one.
+
+    Args:
+        levels: a dict, list or tuple of `(B, C_k, h_k, w_k)`.
+
+    Returns:
+        `(B, sum of all C_k, h, w)`: all levels, resized bilinearly to the finest one.
+
+    Raises:
+        TypeError: `levels` is something else.
+
+    Example:
+        >>> fpn_reshape_transform({"0": torch.rand(1, 256, 28, 28), "p6": torch.rand(1, 256, 7, 7)}).shape
+        torch.Size([1, 512, 28, 28])
+    """
+    maps = list(levels.values() if isinstance(levels, Mapping) else levels)
+    if isinstance(levels, Tensor) or not maps or any(not isinstance(some, Tensor) or some.ndim != 4 for some in maps):
+        raise TypeError(f"levels must be a dict, list or tuple of maps (B, C, h, w), got a {type(levels).__name__}")
+    height, width = (max(some.shape[axis] for some in maps) for axis in (2, 3))
+    return torch.cat([F.interpolate(some, size=(height, width), mode="bilinear") for some in maps], dim=1)
 
 
 def _list_grids(count: int, image_size: tuple[int, ...] | None, patch_size: int | None) -> Iterator[tuple[int, int]]:

@@ -25,7 +25,7 @@ from holistic_cam_plugin.cli.arguments import (
 )
 from holistic_cam_plugin.cli.layers import list_layers
 from holistic_cam_plugin.cli.outputs import choose_stems, prepare_folder, shorten_name, write_file
-from holistic_cam_plugin.cli.printing import say
+from holistic_cam_plugin.cli.printing import say, tell_assumed
 from holistic_cam_plugin.demo import load_demo_image
 from holistic_cam_plugin.display import COLORMAPS, SCALES
 from holistic_cam_plugin.display.figure import MAX_ROWS, build_rows, save_figure
@@ -127,6 +127,7 @@ def _explain_images(arguments: Namespace) -> None:
     """Make one figure per image. Whatever can be refused is refused before the first map is computed."""
     sizes = {path: read_image(path).size for path in arguments.images}
     classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, arguments.device)
+    tell_assumed(classifier)
     for path, size in sizes.items():
         with _name_file(path):
             check_proportions(size, classifier.preprocessing)

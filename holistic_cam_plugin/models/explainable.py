@@ -6,13 +6,13 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import near_matches
 from holistic_cam_plugin.models.check_geometry import trust_layers
+from holistic_cam_plugin.models.classes import read_classes
 from holistic_cam_plugin.models.layers import Layer, build_reshape_transform
 from holistic_cam_plugin.models.logits import Logits, return_logits
 from holistic_cam_plugin.models.maps import find_maps, leave_out_fixed, leave_out_shifted
@@ -21,6 +21,7 @@ from holistic_cam_plugin.models.probe import find_larger_size, find_size_multipl
 from holistic_cam_plugin.models.sizes import run_first_size
 from holistic_cam_plugin.models.stages import choose_target_layers
 from holistic_cam_plugin.passes.model_state import unwrap_model
+from holistic_cam_plugin.passes.refusals import check_model, check_weights
 
 __all__ = ["Explainable", "examine", "explainable"]
 
@@ -159,12 +160,12 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
 
     Example:
         >>> from holistic_cam_plugin import HolisticCAM, explainable
-        >>> from holistic_cam_plugin.demo import load_demo_image, load_demo_model
+        >>> from holistic_cam_plugin.demo import load_demo_model
         >>> found = explainable(load_demo_model())
         >>> found.layer_names, found.size, [*found.options]
         (['layer1', 'layer2', 'layer3', 'layer4'], (224, 224), ['mask_layer'])
         >>> cam = HolisticCAM(found.model, found.target_layers[-1:], sizes=[224], **found.options)
-        >>> cam(found.preprocessing(load_demo_image())).shape
+        >>> cam(torch.rand(1, 3, *found.size)).shape
         (1, 224, 224)
     """
     found = examine(model, processor, size=size)
@@ -179,8 +180,8 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
 def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
     """`explainable`, but without target layers where no layer explains the model's score."""
     model = unwrap_model(model)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
+    check_model(model)
+    check_weights(model)
     with preserve_model(model):
         image, output = run_first_size(model, size)
         called = return_logits(model, output)
@@ -201,7 +202,7 @@ def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | 
         own,
         multiple_of,
         find_preprocessing(model, processor, own, image.shape[1]),
-        _read_classes(model),
+        read_classes(model, logits.shape[1]),
         tuple(logits.shape[1:]),
         maps,
         rejected,
@@ -237,21 +238,3 @@ def _find_maps(model: nn.Module, image: Tensor) -> tuple[list[Layer], dict[str, 
         return maps, rejected, None
     following, shifted = leave_out_shifted(model, growing, image, step)
     return following, rejected | fixed | shifted, step
-
-
-def _read_classes(model: nn.Module) -> list[str] | None:
-    """Read the class names by index from the config of a model of transformers or timm."""
-    labels = getattr(getattr(model, "config", None), "id2label", None)
-    if labels:
-        names = [str(labels[index]) for index in sorted(labels)]
-        return None if names == [f"LABEL_{index}" for index in range(len(names))] else names
-    config = getattr(model, "pretrained_cfg", None) or {}
-    outputs = getattr(model, "num_classes", None)
-    if named := config.get("label_names"):
-        return list(named) if len(named) == outputs else None
-    if type(model).__module__.startswith("timm.") and outputs == config.get("num_classes"):
-        data: Any = import_module("timm.data")
-        if subset := data.infer_imagenet_subset(model):
-            info = data.ImageNetInfo(subset)
-            return [info.index_to_description(index) for index in range(info.num_classes())]
-    return None

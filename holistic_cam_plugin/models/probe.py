@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holistic_cam_plugin.errors import describe_error, out_of_memory
+from holistic_cam_plugin.errors import MODEL_ERRORS, describe_error, out_of_memory
 from holistic_cam_plugin.models.geometry import PLACES, Placement, measure_change, patch_image, place_change
 from holistic_cam_plugin.models.layers import Layer, list_channel_axes
+from holistic_cam_plugin.passes.inference_tensors import normal_tensors
 from holistic_cam_plugin.passes.interrupts import uninterrupted
 from holistic_cam_plugin.passes.model_state import eval_mode, uncompiled
 from holistic_cam_plugin.passes.records import Reshaping, holds_tensors
+from holistic_cam_plugin.passes.refusals import checkpoint_errors
+from holistic_cam_plugin.passes.rnns import native_rnns
 
 __all__ = [
     "SIZE_ERRORS",
@@ -35,7 +38,7 @@ __all__ = [
 ]
 
 # Models raise one of these for an image of a size that they do not accept.
-SIZE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+SIZE_ERRORS = MODEL_ERRORS
 # One larger size can be accepted by chance, where several paddings compensate for one another: two steps are tried, and
 # an odd number of steps to about this many times the size.
 _STEPS, _FAR = (1, 2), 1.4
@@ -57,10 +60,14 @@ def preserve_model(model: nn.Module) -> AbstractContextManager[None]:
 
 @contextmanager
 def _preserve_model(model: nn.Module) -> Iterator[None]:
-    with eval_mode(model), uncompiled(), torch.inference_mode(False), torch.no_grad():
-        saved = [(module, _copy_attributes(module), dict(module._buffers)) for module in model.modules()]
+    with ExitStack() as stack:
+        for state in (eval_mode(model), uncompiled(), native_rnns(model), normal_tensors(model)):
+            stack.enter_context(state)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+        saved = [(module, _copy_attributes(module), dict(module._buffers)) for module in modules]
         try:
-            _replace_inference_tensors(model)
             yield
         finally:
             for module, attributes, buffers in saved:
@@ -74,14 +81,6 @@ def _preserve_model(model: nn.Module) -> Iterator[None]:
 def _copy_attributes(module: nn.Module) -> dict[str, Any]:
     """Copy all attributes but training flag, hooks, parameters, buffers and submodules."""
     return {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
-
-
-def _replace_inference_tensors(model: nn.Module) -> None:
-    """Replace what the model has kept from a pass in inference mode by ordinary tensors."""
-    for module in model.modules():
-        for kept in (vars(module), module._buffers):
-            found = {k: v.clone() for k, v in kept.items() if isinstance(v, Tensor) and v.is_inference()}
-            kept.update(found)
 
 
 def make_noise(model: nn.Module, size: tuple[int, ...], channels: int) -> Tensor:
@@ -190,9 +189,11 @@ def compute_gradients(
 
     with uninterrupted(_hook_modules([(layer, record) for layer in set(layers)], gradients=True)):
         total = score(model(image.clone().requires_grad_()))
+        outputs = {layer: output for layer, output in outputs.items() if output.requires_grad}
         if not outputs or not total.requires_grad:
             return {}
-        gradients = torch.autograd.grad(total, [*outputs.values()], allow_unused=True)
+        with checkpoint_errors():
+            gradients = torch.autograd.grad(total, [*outputs.values()], allow_unused=True)
     return {
         layer: (outputs[layer].detach().float(), gradient.float())
         for layer, gradient in zip(outputs, gradients, strict=True)
@@ -230,6 +231,8 @@ def _hook_modules(hooks: Iterable[tuple[nn.Module, Hook]], *, gradients: bool = 
     handles = []
     try:
         for module, hook in hooks:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
             handles.append(module.register_forward_hook(hook))
         with torch.set_grad_enabled(gradients):
             yield
