@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import near_matches, out_of_memory
+from holistic_cam_plugin.models.image_text import EXAMPLE, TextLogits, bind_texts, find_lacking_inputs, is_image_text
 from holistic_cam_plugin.models.layers import Layer, build_reshape_transform
 from holistic_cam_plugin.models.logits import Logits, return_logits
 from holistic_cam_plugin.models.preprocessing import Preprocessing, find_preprocessing
@@ -21,6 +22,7 @@ from holistic_cam_plugin.models.probe import (
     preserve_model,
 )
 from holistic_cam_plugin.models.stages import find_layers
+from holistic_cam_plugin.models.tokens import Tokenizer
 from holistic_cam_plugin.passes.model_state import unwrap_model
 
 __all__ = ["Explainable", "examine", "explainable"]
@@ -130,7 +132,14 @@ class Explainable:
         return f"the layer {name!r} returns neither maps (B, C, h, w) nor tokens (B, N, C)"
 
 
-def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
+def explainable(
+    model: nn.Module,
+    processor: Any = None,
+    *,
+    size: tuple[int, int] | None = None,
+    text: Sequence[str] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Explainable:
     """Find out what `HolisticCAM` needs of a classifier of torchvision, timm, transformers, or of your own.
 
     The model runs on noise about ten times, which shows the modules that return maps, those among them that explain the
@@ -143,11 +152,16 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
             default, what timm and transformers store with the model. Models of torchvision store nothing: the usual
             normalisation of ImageNet is assumed, and `preprocessing.source` is `"assumed"`.
         size: height and width of the images in pixels. By default, the model's own size or a common one.
+        text: the classes of a model of images and texts, such as CLIP and SigLIP of transformers and open_clip: each
+            text is explained against the others. The texts are encoded once.
+        tokenizer: for `text`: a tokenizer of transformers, or a function from a list of strings to token ids `(N, L)`.
+            By default, the processor's, or what transformers or open_clip store with the model.
 
     Raises:
         TypeError: `model` is not a module, `processor` is of an unknown type, or the output has no logits (a
-            detector's); the message says what to write instead.
-        ValueError: the model runs at none of the sizes, or no layer explains its score.
+            detector's); the message says what to write instead. Or `text` is missing, or not meant for this model.
+        ValueError: the model runs at none of the sizes, or no layer explains its score. Or a text is empty, given twice
+            or too long, or there is no tokenizer.
 
     Example:
         >>> from holistic_cam_plugin import HolisticCAM, explainable
@@ -159,7 +173,7 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
         >>> cam(found.preprocessing(load_demo_image())).shape
         (1, 224, 224)
     """
-    found = examine(model, processor, size=size)
+    found = examine(model, processor, size=size, text=text, tokenizer=tokenizer)
     if not found.target_layers:
         raise ValueError(
             f"no layer of this {type(model).__name__} returns maps that explain its best score (are its weights "
@@ -168,14 +182,24 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
     return found
 
 
-def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
+def examine(
+    model: nn.Module,
+    processor: Any = None,
+    *,
+    size: tuple[int, int] | None = None,
+    text: Sequence[str] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Explainable:
     """`explainable`, but without target layers where no layer explains the model's score."""
     model = unwrap_model(model)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
+    if text is None and is_image_text(model):
+        raise TypeError(f"{type(model).__name__} compares images with texts: pass explainable(model, {EXAMPLE})")
     with preserve_model(model):
-        image, output = _run_first_size(model, list(_list_sizes(model)) if size is None else [size])
-        called = return_logits(model, output)
+        taken = model if text is None else bind_texts(model, text, processor, tokenizer)
+        image, output = _run_first_size(taken, list(_list_sizes(taken)) if size is None else [size])
+        called = return_logits(taken, output)
         own = (image.shape[2], image.shape[3])
         logits = output if isinstance(output, Tensor) else output["logits"]
         layers, targets = find_layers(called, image, logits.shape[1])
@@ -190,7 +214,7 @@ def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | 
         own,
         multiple_of,
         find_preprocessing(model, processor, own, image.shape[1]),
-        _read_classes(model),
+        taken.texts if isinstance(taken, TextLogits) else _read_classes(model),
         tuple(logits.shape[1:]),
         layers,
         targets[-1] if targets else None,
@@ -221,11 +245,16 @@ def _run_first_size(model: nn.Module, sizes: list[tuple[int, int]]) -> tuple[Ten
         try:
             image = make_noise(model, size)
             return image, model(image)
-        except SIZE_ERRORS as error:
+        except (*SIZE_ERRORS, AttributeError) as error:
             if out_of_memory(error):
                 raise
             reasons[size] = error
     size, reason = next(iter(reasons.items()))
+    if lacking := find_lacking_inputs(model, reason):
+        raise TypeError(
+            f"the model does not run on images alone ({reason}), its forward takes {', '.join(lacking)}, too: wrap it "
+            "in a module that adds them (a model with encode_image and encode_text takes text=)"
+        ) from reason
     others = f", nor at {len(reasons) - 1} other sizes" if len(reasons) > 1 else ""
     raise ValueError(
         f"the model does not run on images (1, C, H, W) of {size[0]}x{size[1]} px ({reason}){others}: pass "
