@@ -130,7 +130,7 @@ def _run_transformers(model: Any, texts: Sequence[str], tokens: Mapping[str, Ten
     keywords = {_ANY_SIZE: True} if _ANY_SIZE in _list_parameters(model.get_image_features) else {}
     side = _read_image_size(model) or _COMMON_SIDE
     noise = make_noise(model, (side, side) if isinstance(side, int) else (side[0], side[1]))
-    known = _list_parameters(model.forward)
+    known = _list_parameters(model.get_text_features)
     output = model(**_convert_images(model, noise), **{key: ids for key, ids in tokens.items() if key in known})
     wrapped = TextLogits(model, texts, _copy(F.normalize(output.text_embeds, dim=-1)), keywords)
     own, ours = output.logits_per_image.float(), wrapped(noise).float()

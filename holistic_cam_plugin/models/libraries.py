@@ -106,6 +106,8 @@ def build_transformers(name: str, weights: Path | None) -> BuiltModel:
             f"{HUGGING_FACE}{name} is not a trained classifier: its files lack {', '.join(lacking[:3])}"
             f"{', ...' if len(lacking) > 3 else ''}"
         )
+    if of_texts and tokenizer is None:
+        raise UsageError(f"{HUGGING_FACE}{name} has no tokenizer: save it there, too, with tokenizer.save_pretrained()")
     return BuiltModel(model, processor, tokenizer=tokenizer)
 
 

@@ -79,7 +79,7 @@ def _tokenize_transformers(model: Any, texts: Sequence[str], tokenizer: Any) -> 
     config = getattr(getattr(model, "config", None), "text_config", None)
     longest = min(getattr(config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
     for one in texts:
-        if (count := len(tokenizer(one)["input_ids"])) > longest:
+        if (count := len(tokenizer(one, verbose=False)["input_ids"])) > longest:
             raise ValueError(f"the text {one!r:.60} has {count} tokens, but the model takes at most {longest}")
     # SigLIP was trained on texts of one length.
     if str(getattr(config, "model_type", "")).startswith("siglip"):
