@@ -45,8 +45,9 @@ LAYERS = ("trunk.layer2", "trunk.layer3")
 METHODS: dict[str, Method] = {
     "Grad-CAM": lambda found, layer, sizes: GradCAM(found.model, [layer]),
     "HolisticCAM": lambda found, layer, sizes: HolisticCAM(found.model, [layer], sizes=sizes),
+    # The mask layer is the one before the pooling.
     "ClassHolisticCAM": lambda found, layer, sizes: ClassHolisticCAM(
-        found.model, [layer], **found.options, sizes=sizes
+        found.model, [layer], mask_layer=found.model.get_submodule("head"), sizes=sizes
     ),
 }
 
@@ -67,7 +68,7 @@ def measure_strokes(maps: Maps, masks: NDArray[np.bool_]) -> NDArray[np.float64]
         masks: the digits' strokes, `(digits, H, W)`.
     """
     strokes = masks.any(axis=0)
-    return average_precision(maps[:, None, strokes], masks[:, None, strokes])
+    return average_precision(maps[:, None, strokes], list(masks[:, None, strokes]))
 
 
 @torch.no_grad()
@@ -105,19 +106,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--explained", type=int, default=60, help="number of held-out scenes to explain (%(default)s)")
     parser.add_argument("--steps", type=int, default=500, help="training steps (%(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", help="sizes of the pyramid in pixels (128 to 256)")
+    parser.add_argument("--attention", action="store_true", help="pool the maps by attention, not by their maximum")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("output"))
     options = parser.parse_args(arguments)
     sizes = options.sizes or (SIZE, 192, 256)
     start = time.perf_counter()
-    model = train(draw_coloured_digits("train", options.scenes), options.steps, options.seed)
+    model = train(draw_coloured_digits("train", options.scenes), options.steps, options.seed, options.attention)
     print(f"scenes drawn and model trained in {time.perf_counter() - start:.0f} s")
     held_out = draw_coloured_digits("held-out", options.held_out)
     found = explainable(model, PREPROCESSING, text=TEXTS, tokenizer=tokenize, size=(SIZE, SIZE))
     right = find_texts(found, held_out)
-    print(
-        f"{right.float().mean():.1%} of the texts of {len(right)} held-out scenes are among the two best of {len(TEXTS)}"
-    )
+    accuracy = f"{right.float().mean():.1%} of the texts of {len(right)} held-out scenes"
+    print(f"{accuracy} are among the two best of {len(TEXTS)}")
     # Scenes with both texts found come first, in a stable order.
     order = right.sum(dim=1).argsort(descending=True, stable=True)[: options.explained].tolist()
     print(f"AP of the named digit's strokes, {len(order)} scenes: among those of both digits, and among all pixels")
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             image, labels = held_out.images[index, None], held_out.labels[index].tolist()
             maps, masks = explain(found, layer, method, image, labels, sizes), held_out.masks[index].numpy()
             among_strokes.append(measure_strokes(maps, masks))
-            among_all.append(average_precision(maps, masks))
+            among_all.append(average_precision(maps, list(masks)))
         print(f"    {layer:14} {method:18} {np.mean(among_strokes):.1%}   {np.mean(among_all):.1%}")
     path = options.output / "texts.png"
     draw(path, found, held_out, order[:3], sizes)

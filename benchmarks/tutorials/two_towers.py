@@ -66,14 +66,19 @@ def tokenize(texts: Sequence[str]) -> Tensor:
 
 
 class TwoTowers(nn.Module):
-    """Encodes images by three stages of the bundled classifier, and texts by their words, for a loss as SigLIP's."""
+    """Encodes images by three stages of the bundled classifier, and texts by their words, for a loss as SigLIP's.
 
-    def __init__(self) -> None:
+    Args:
+        attention: pool the maps by attention, as SigLIP does, instead of taking their maximum.
+    """
+
+    def __init__(self, attention: bool = False) -> None:
         super().__init__()
         self.trunk = load_demo_model().requires_grad_(False)
         self.head = nn.Sequential(
             nn.BatchNorm2d(_STAGES), nn.Conv2d(_STAGES, _WIDTH, 1), nn.ReLU(), nn.Conv2d(_WIDTH, _WIDTH, 1), nn.ReLU()
         )
+        self.attention = nn.Conv2d(_WIDTH, 1, 1) if attention else None
         self.projection = nn.Linear(_WIDTH, _FEATURES)
         self.words = nn.EmbeddingBag(len(WORDS), _FEATURES, mode="sum")
         self.text = nn.Sequential(nn.Linear(_FEATURES, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _FEATURES))
@@ -93,7 +98,14 @@ class TwoTowers(nn.Module):
 
     def pool(self, stages: Tensor) -> Tensor:
         """Compute features `(B, D)` of the maps: what is found anywhere counts."""
-        features: Tensor = self.projection(self.head(stages).amax(dim=(2, 3)))
+        maps = self.head(stages)
+        if self.attention is None:
+            pooled = maps.amax(dim=(2, 3))
+        else:
+            pooled = (maps * self.attention(maps).flatten(1).softmax(dim=1).view(-1, 1, *maps.shape[2:])).sum(
+                dim=(2, 3)
+            )
+        features: Tensor = self.projection(pooled)
         return features
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -110,10 +122,10 @@ class TwoTowers(nn.Module):
         return self.logit_scale.exp() * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T + self.logit_bias
 
 
-def train(samples: ColouredDigits, steps: int, seed: int = 0) -> TwoTowers:
+def train(samples: ColouredDigits, steps: int, seed: int = 0, attention: bool = False) -> TwoTowers:
     """Train all but the trunk for `steps` batches: does the text describe a digit of the scene?"""
     torch.manual_seed(seed)
-    model = TwoTowers().train()
+    model = TwoTowers(attention).train()
     model.trunk.eval()
     with torch.no_grad():
         stages = torch.cat([model.encode_stages(images) for images in samples.images.split(_BATCH)])

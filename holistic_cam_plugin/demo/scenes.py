@@ -97,7 +97,7 @@ def make_scene(
     masks, boxes = _place_digits(rng, split, size, labels, heights)
     _paint_distractors(rng, canvas, split, boxes, heights)
     backdrop = canvas.copy()
-    for mask, box, colour in zip(masks, boxes, colours or [None] * digits, strict=True):
+    for mask, box, colour in zip(masks, boxes, colours or (None,) * digits, strict=True):
         _paint(rng, canvas, mask, box, colour)
     return Scene(_move_channels_first(canvas), labels, tuple(boxes), _move_channels_first(backdrop))
 

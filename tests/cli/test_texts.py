@@ -212,3 +212,8 @@ def test_published_weights_are_asked_of_open_clip(monkeypatch, named):
         ("ViT-B-32", {"pretrained": "openai", "force_quick_gelu": True}),
         ("ViT-B-32", {"pretrained": "laion2b_s34b_b79k", "force_quick_gelu": False}),
     ]
+
+
+def test_the_explorer_needs_a_model_for_texts(capsys):
+    assert main(["app", "--text", "a nine"]) == 2
+    assert "--weights, --labels and --text belong to a model" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 TEXTS = ["a green nine", "a red three", "a photo of two blue ones"]
-WORDS = sorted({word for text in TEXTS for word in text.split()})
+WORDS = sorted({"cat", "dog"} | {word for text in TEXTS for word in text.split()})
 SPECIAL = {"<pad>": 0, "<begin>": 1, "<unknown>": 2, "<end>": 3}
 VOCABULARY = SPECIAL | {word: len(SPECIAL) + index for index, word in enumerate(WORDS)}
 LONGEST = 10  # tokens
