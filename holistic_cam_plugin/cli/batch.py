@@ -135,7 +135,7 @@ def _run_job(arguments: Namespace) -> int:
 
 
 def _create_request(arguments: Namespace, device: str) -> Request:
-    classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, device)
+    classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, device, text=arguments.text)
     layers = classifier.default_layers[-1:] if arguments.layers is None else arguments.layers
     return Request(classifier, classifier.at(layers), select_methods(arguments))
 
@@ -191,7 +191,7 @@ def _collect_parameters(
         "device": classifier.device.type,
         "threads": arguments.threads,
         "versions": read_package_versions(arguments.model),
-    }
+    } | ({} if arguments.text is None else {"text": arguments.text})
 
 
 def _explain_share(plan: Plan, request: Request, ranks: Ranks) -> Tally:

@@ -18,7 +18,12 @@ def list_layers(arguments: Namespace) -> None:
         OutputError: standard output cannot be written.
     """
     classifier = load_classifier(
-        arguments.model, arguments.weights, arguments.labels, arguments.device, untrained=arguments.weights is None
+        arguments.model,
+        arguments.weights,
+        arguments.labels,
+        arguments.device,
+        text=arguments.text,
+        untrained=arguments.weights is None,
     )
     found = classifier.explainable
     height, width = found.size

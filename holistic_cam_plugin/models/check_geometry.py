@@ -37,6 +37,13 @@ class Geometry(NamedTuple):
     Attributes:
         placements: for each size `(H, W)` or `(D, H, W)` that the model accepts of those tried.
         reasons: for each of these sizes, what is wrong with the maps; empty if nothing is.
+
+    Example:
+        >>> from holistic_cam_plugin.demo import load_demo_model
+        >>> model = load_demo_model()
+        >>> geometry = check_geometry(model, model.layer3, size=(64, 64))
+        >>> geometry.follows, list(geometry.placements)
+        (True, [(64, 64), (64, 80)])
     """
 
     placements: dict[tuple[int, ...], Placement | None]
@@ -76,7 +83,7 @@ def check_geometry(
         >>> check_geometry(model, model.layer3, size=(64, 64)).follows
         True
         >>> check_geometry(model, model.layer3, lambda maps: maps.mT, size=(64, 64)).reasons[64, 64]
-        'changes 0.44 of the side away from where the picture changes'
+        'changes 0.50 of the side away from where the picture changes'
     """
     model = unwrap_model(model)
     check_target_layers(model, [layer])

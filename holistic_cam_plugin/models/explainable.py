@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from holistic_cam_plugin.errors import near_matches
 from holistic_cam_plugin.models.check_geometry import trust_layers
 from holistic_cam_plugin.models.classes import read_classes
+from holistic_cam_plugin.models.image_text import EXAMPLE, TextLogits, bind_texts, is_image_text
 from holistic_cam_plugin.models.layers import Layer, build_reshape_transform
 from holistic_cam_plugin.models.logits import Logits, return_logits
-from holistic_cam_plugin.models.maps import find_maps, leave_out_fixed, leave_out_shifted
+from holistic_cam_plugin.models.maps import find_scaling_maps
 from holistic_cam_plugin.models.preprocessing import Preprocessing, find_preprocessing
-from holistic_cam_plugin.models.probe import find_larger_size, find_size_multiple, preserve_model
+from holistic_cam_plugin.models.probe import preserve_model
 from holistic_cam_plugin.models.sizes import run_first_size
 from holistic_cam_plugin.models.stages import choose_target_layers
+from holistic_cam_plugin.models.tokens import Tokenizer
 from holistic_cam_plugin.passes.model_state import unwrap_model
 from holistic_cam_plugin.passes.refusals import check_model, check_weights
 
@@ -94,8 +96,8 @@ class Explainable:
         `options | {"mask_layer": None}` leaves the mask to each target layer, as in the paper.
         """
         needed: dict[str, Any] = {"reshape_transform": self.reshape_transform} if self.reshape_transform else {}
-        if self.multiple_of is None:
-            needed["tiles"] = True
+        if self.multiple_of is None:  # tiles need one output per image
+            needed |= {"tiles": True} if len(self.output_shape) == 1 else {"num_scales": 1}
         elif self.multiple_of > 1:
             needed["multiple_of"] = self.multiple_of
         if self.deepest is not None:
@@ -139,7 +141,14 @@ class Explainable:
         return f"the layer {name!r} returns neither maps (B, C, h, w) nor tokens (B, N, C)"
 
 
-def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
+def explainable(
+    model: nn.Module,
+    processor: Any = None,
+    *,
+    size: tuple[int, int] | None = None,
+    text: Sequence[str] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Explainable:
     """Find out what `HolisticCAM` needs of a classifier of torchvision, timm, transformers, or of your own.
 
     The model runs on noise about ten times, which shows the modules that return maps, those among them that explain the
@@ -152,11 +161,16 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
             default, what timm and transformers store with the model. Models of torchvision store nothing: the usual
             normalisation of ImageNet is assumed, and `preprocessing.source` is `"assumed"`.
         size: height and width of the images in pixels. By default, the model's own size or a common one.
+        text: the classes of a model of images and texts, such as CLIP and SigLIP of transformers and open_clip: each
+            text is explained against the others. The texts are encoded once.
+        tokenizer: for `text`: a tokenizer of transformers, or a function from a list of strings to token ids `(N, L)`.
+            By default, the processor's, or what transformers or open_clip store with the model.
 
     Raises:
         TypeError: `model` is not a module, `processor` is of an unknown type, or the output has no logits (a
-            detector's); the message says what to write instead.
-        ValueError: the model runs at none of the sizes, or no layer explains its score.
+            detector's); the message says what to write instead. Or `text` is missing, or not meant for this model.
+        ValueError: the model runs at none of the sizes, or no layer explains its score. Or a text is empty, given twice
+            or too long, or there is no tokenizer.
 
     Example:
         >>> from holistic_cam_plugin import HolisticCAM, explainable
@@ -168,7 +182,7 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
         >>> cam(torch.rand(1, 3, *found.size)).shape
         (1, 224, 224)
     """
-    found = examine(model, processor, size=size)
+    found = examine(model, processor, size=size, text=text, tokenizer=tokenizer)
     if not found.target_layers:
         raise ValueError(
             f"no layer of this {type(model).__name__} returns maps that explain its best score (are its weights "
@@ -177,17 +191,27 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
     return found
 
 
-def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
+def examine(
+    model: nn.Module,
+    processor: Any = None,
+    *,
+    size: tuple[int, int] | None = None,
+    text: Sequence[str] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Explainable:
     """`explainable`, but without target layers where no layer explains the model's score."""
     model = unwrap_model(model)
     check_model(model)
     check_weights(model)
+    if text is None and is_image_text(model):
+        raise TypeError(f"{type(model).__name__} compares images with texts: pass explainable(model, {EXAMPLE})")
     with preserve_model(model):
-        image, output = run_first_size(model, size)
-        called = return_logits(model, output)
+        taken = model if text is None else bind_texts(model, text, processor, tokenizer)
+        image, output = run_first_size(taken, size)
+        called = return_logits(taken, output)
         own = (image.shape[2], image.shape[3])
         logits = output if isinstance(output, Tensor) else output["logits"]
-        maps, rejected, multiple_of = _find_maps(called, image)
+        maps, rejected, multiple_of = find_scaling_maps(called, image)
         targets = choose_target_layers(called, maps, logits.shape[1], image)
     if targets:
         _warn_of_rest(targets[-1])
@@ -202,7 +226,7 @@ def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | 
         own,
         multiple_of,
         find_preprocessing(model, processor, own, image.shape[1]),
-        read_classes(model, logits.shape[1]),
+        taken.texts if isinstance(taken, TextLogits) else read_classes(model, logits.shape[1]),
         tuple(logits.shape[1:]),
         maps,
         rejected,
@@ -224,17 +248,3 @@ def _warn_of_rest(deepest: Layer) -> None:
 def _rename_unwrapped(layer: Layer) -> Layer:
     """Name a layer of `Logits` as in the wrapped model."""
     return layer._replace(name=layer.name.removeprefix(_WRAPPED))
-
-
-def _find_maps(model: nn.Module, image: Tensor) -> tuple[list[Layer], dict[str, str], int | None]:
-    """The layers whose maps follow the picture, why others do not, and what the image's sides may grow by."""
-    maps, rejected = find_maps(model, image)
-    larger = find_larger_size(model, image)
-    if larger is None:
-        return maps, rejected, None
-    growing, fixed = leave_out_fixed(model, maps, image, larger)
-    step = find_size_multiple(model, image) if growing else None
-    if step is None:
-        return maps, rejected, None
-    following, shifted = leave_out_shifted(model, growing, image, step)
-    return following, rejected | fixed | shifted, step

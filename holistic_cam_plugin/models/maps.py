@@ -9,9 +9,16 @@ from torch import Tensor, nn
 from holistic_cam_plugin.errors import out_of_memory
 from holistic_cam_plugin.models.geometry import PLACES, patch_image
 from holistic_cam_plugin.models.layers import Layer, build_reshape_transform, read_layouts
-from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise, place_layers, record_outputs
+from holistic_cam_plugin.models.probe import (
+    SIZE_ERRORS,
+    find_larger_size,
+    find_size_multiple,
+    make_noise,
+    place_layers,
+    record_outputs,
+)
 
-__all__ = ["find_maps", "leave_out_fixed", "leave_out_shifted"]
+__all__ = ["find_maps", "find_scaling_maps"]
 
 # A larger image must have this many times the positions. Twice the pixels and more have at least 1.7 times.
 _GROWTH = 1.5
@@ -36,7 +43,25 @@ def find_maps(model: nn.Module, image: Tensor) -> Found:
     return read_layouts(*record_outputs(model, patch_image(image)), (image.shape[2], image.shape[3]))
 
 
-def leave_out_fixed(model: nn.Module, layers: Sequence[Layer], image: Tensor, larger: tuple[int, int]) -> Found:
+def find_scaling_maps(model: nn.Module, image: Tensor) -> tuple[list[Layer], dict[str, str], int | None]:
+    """Find the layers whose maps follow the picture at other sizes, too, if the model accepts any.
+
+    Returns:
+        As `find_maps`; and what the image's sides may grow by in pixels, None if no other size runs.
+    """
+    maps, rejected = find_maps(model, image)
+    larger = find_larger_size(model, image)
+    if larger is None:
+        return maps, rejected, None
+    growing, fixed = _leave_out_fixed(model, maps, image, larger)
+    step = find_size_multiple(model, image) if growing else None
+    if step is None:
+        return maps, rejected, None
+    following, shifted = _leave_out_shifted(model, growing, image, step)
+    return following, rejected | fixed | shifted, step
+
+
+def _leave_out_fixed(model: nn.Module, layers: Sequence[Layer], image: Tensor, larger: tuple[int, int]) -> Found:
     """Leave out the layers whose grid does not grow with the image, such as those after an adaptive pooling.
 
     Args:
@@ -62,7 +87,7 @@ def _grows(layer: Layer, shape: tuple[int, ...]) -> bool:
     return layer.count_positions(shape) >= _GROWTH * layer.count_positions(layer.shape)
 
 
-def leave_out_shifted(model: nn.Module, layers: Sequence[Layer], image: Tensor, step: int) -> Found:
+def _leave_out_shifted(model: nn.Module, layers: Sequence[Layer], image: Tensor, step: int) -> Found:
     """Leave out the layers whose maps do not follow a picture that is wider, or larger if the model refuses that.
 
     Args:

@@ -41,8 +41,8 @@ class Preprocessing(NamedTuple):
         size: height and width in pixels of the centre crop.
         resize: the shorter side, or height and width, in pixels before the crop; None to keep the picture's size.
         interpolation: how the picture is resized, such as `"bilinear"`.
-        source: who describes it: `"timm"`, `"transformers"`, `"torchvision"`, `"bundled"`, or nobody, `"assumed"`: the
-            mean and standard deviation of ImageNet, or 0.5 for a number of channels other than three.
+        source: who describes it: `"timm"`, `"transformers"`, `"torchvision"`, `"open_clip"`, `"bundled"`, or nobody,
+            `"assumed"`: the mean and standard deviation of ImageNet, or 0.5 for a number of channels other than three.
 
     Example:
         >>> from PIL import Image
@@ -186,12 +186,15 @@ def _read_wrapped(model: nn.Module, size: tuple[int, int], channels: int) -> Pre
 def _read_source(model: nn.Module, size: tuple[int, int]) -> Preprocessing | None:
     if is_timm(model):
         return _read_timm(model, size)
+    if hasattr(getattr(model, "visual", None), "image_mean"):
+        return _read_open_clip(model.visual, size)
     name = getattr(getattr(model, "config", None), "_name_or_path", "")
     processor = load_processor(name) if name else None
     return None if processor is None else _read_processor(processor, size)
 
 
 def _read_processor(processor: Any, size: tuple[int, int]) -> Preprocessing:
+    processor = getattr(processor, "image_processor", processor)  # beside a tokenizer
     if isinstance(processor, Preprocessing):
         return processor
     if hasattr(processor, "image_mean"):
@@ -222,8 +225,17 @@ def _read_timm(model: nn.Module, size: tuple[int, int]) -> Preprocessing:
     return Preprocessing(mean, std, size, resize, config["interpolation"], "timm")
 
 
+def _read_open_clip(visual: Any, size: tuple[int, int]) -> Preprocessing:
+    config = getattr(visual, "preprocess_cfg", {})
+    resize = size if config.get("resize_mode") == "squash" else min(size)
+    interpolation = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
+    return Preprocessing(tuple(visual.image_mean), tuple(visual.image_std), size, resize, interpolation, "open_clip")
+
+
 def _read_transformers(processor: Any, size: tuple[int, int]) -> Preprocessing:
     resize = _read_size(getattr(processor, "size", None)) if getattr(processor, "do_resize", True) else None
+    if hasattr(processor, "max_num_patches"):  # SigLIP 2 takes any aspect ratio
+        resize = min(size)
     crop = _read_size(getattr(processor, "crop_size", None)) if getattr(processor, "do_center_crop", False) else None
     share = getattr(processor, "crop_pct", None)
     if isinstance(resize, int) and crop is None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import describe_error, out_of_memory
+from holistic_cam_plugin.models.image_text import find_lacking_inputs
 from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise
 
 __all__ = ["run_first_size"]
@@ -42,6 +43,12 @@ def run_first_size(model: nn.Module, size: tuple[int, ...] | None) -> tuple[Tens
                     raise
                 reasons.append(error)
     reason = reasons[0]
+    if lacking := find_lacking_inputs(model, reason):
+        raise TypeError(
+            f"the model does not run on images alone ({describe_error(reason)}), its forward takes "
+            f"{', '.join(lacking)}, too: wrap it in a module that adds them (a model with encode_image and encode_text "
+            "takes text=)"
+        ) from reason
     if len(sizes[0]) == 2 and any(isinstance(module, nn.Conv3d) for module in model.modules()):
         raise ValueError(
             f"the model does not run on images (1, C, H, W) ({describe_error(reason)}), but has 3-D convolutions: for "
