@@ -98,7 +98,8 @@ def _wire_video(name: str, model: Any) -> Wiring:
         layer = model.blocks[-1].norm1
 
         def reshape(tokens: Tensor) -> Tensor:
-            return tokens[:, 1:].unflatten(1, (8, 7, 7)).movedim(-1, 1)
+            maps: Tensor = tokens[:, 1:].unflatten(1, (8, 7, 7))
+            return maps.movedim(-1, 1)
 
         return Wiring(model, [layer], ["blocks.15.norm1"], 1, (16, 224, 224), None, {"reshape_transform": reshape})
     if name == "s3d":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 import traceback
 import warnings
@@ -20,13 +21,14 @@ from holistic_cam_plugin import ClassHolisticCAM, explainable
 
 __all__ = ["COLUMNS", "FAILED", "FAR", "OUTCOMES", "REFUSED", "RIGHT", "WRONG", "Verdict", "judge", "measure_end"]
 
-OUTCOMES = RIGHT, REFUSED, WRONG, FAILED = "right", "refused", "wrong", "failed"
+OUTCOMES = RIGHT, REFUSED, WRONG, FAILED, NOT_BUILT = "right", "refused", "wrong", "failed", "not built"
 # Distance in sides of the picture, and part of the modules with parameters; the README shows the distribution.
 FAR, LATE = 0.2, 2 / 3
 # Shorter sides of the pyramid, in proportion to the first.
 PYRAMID = (224, 353)
 # Height and width of the other size that is tried, in sides of the model's own.
 OTHER = (1.15, 1.45)
+_LONGEST = 500  # characters of an error's text
 
 
 @dataclass
@@ -81,10 +83,8 @@ def judge(library: str, name: str) -> Verdict:
             problems = _explain(verdict, model)
             verdict.outcome, verdict.reason = (WRONG, "; ".join(problems)) if problems else (RIGHT, "")
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            one_line = isinstance(error, (TypeError, ValueError)) and "\n" not in text
-            verdict.outcome = REFUSED if one_line and verdict.step in ("explainable", "map") else FAILED
-            verdict.reason = text.replace("\n", " ")
+            verdict.outcome = _choose_outcome(verdict.step, error)
+            verdict.reason = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST)
             if verdict.outcome == FAILED:
                 traceback.print_exc()
         else:
@@ -92,6 +92,13 @@ def judge(library: str, name: str) -> Verdict:
     said = dict.fromkeys(str(warning.message) for warning in caught)
     verdict.notes = "; ".join([*([verdict.notes] if verdict.notes else []), *said])
     return verdict
+
+
+def _choose_outcome(step: str, error: Exception) -> str:
+    if step == "build":
+        return NOT_BUILT
+    refused = step in ("explainable", "map") and isinstance(error, (TypeError, ValueError))
+    return REFUSED if refused and "\n" not in str(error) else FAILED
 
 
 def _explain(verdict: Verdict, model: nn.Module) -> list[str]:

@@ -123,7 +123,8 @@ def find_smallest(module: str) -> str:
         with torch.device("meta"):  # without memory
             return sum(parameter.numel() for parameter in timm.create_model(name).parameters())
 
-    return min(timm.list_models(module=module), key=count_parameters)
+    names: list[str] = timm.list_models(module=module)
+    return min(names, key=count_parameters)
 
 
 def _build_transformers(name: str) -> tuple[str, nn.Module]:
