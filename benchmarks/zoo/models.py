@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import nn
 
 from benchmarks.zoo.oracle import make_pictures
 
-__all__ = ["LIBRARIES", "build_model", "find_smallest", "list_names", "list_versions"]
+__all__ = ["LIBRARIES", "build_model", "find_smallest", "initial_statistics", "list_names", "list_versions"]
 
 LIBRARIES = ("timm", "transformers", "torchvision")
 
@@ -82,7 +82,7 @@ def build_model(library: str, name: str) -> tuple[str, nn.Module]:
 
 def _set_statistics(model: nn.Module) -> None:
     """Set the statistics of batch norms to those of two pictures, if the model runs on pictures of its own size."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = _list_norms(model)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train().momentum = None  # the mean over all batches
@@ -92,6 +92,24 @@ def _set_statistics(model: nn.Module) -> None:
             model(torch.cat(make_pictures(_find_size(model))))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval().momentum = momentum
+
+
+@contextmanager
+def initial_statistics(model: nn.Module) -> Iterator[None]:
+    """Give batch norms the statistics that they start with, in the body."""
+    norms = _list_norms(model)
+    states = [{key: value.clone() for key, value in norm.state_dict().items()} for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+    try:
+        yield
+    finally:
+        for norm, state in zip(norms, states, strict=True):
+            norm.load_state_dict(state)
+
+
+def _list_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def _find_size(model: nn.Module) -> tuple[int, int]:

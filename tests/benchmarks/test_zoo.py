@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from benchmarks.zoo import __main__ as zoo
 from benchmarks.zoo import judge as judging
 from benchmarks.zoo.judge import COLUMNS, FAR, Verdict, choose_other_size, judge, measure_end
-from benchmarks.zoo.models import LIBRARIES, build_model, list_names
+from benchmarks.zoo.models import LIBRARIES, build_model, initial_statistics, list_names
 from benchmarks.zoo.oracle import measure_distances
 from benchmarks.zoo.processes import judge_apart
 from benchmarks.zoo.table import make_table
@@ -158,7 +158,7 @@ def test_a_cnn_is_right(monkeypatch):
 
 
 def test_a_layer_that_lies_elsewhere_is_wrong(monkeypatch):
-    monkeypatch.setattr(judging, "measure_distances", lambda model, layers, *_: [0.01, 0.4])
+    monkeypatch.setattr(judging, "measure_distances", lambda model, layers, *_: [0.01, 0.4][-len(layers) :])
     verdict = judge_net(monkeypatch, CNN())
     assert verdict.outcome == "wrong"
     assert verdict.reason.startswith("deep lies 0.40 of the side away at 224x224 px; deep lies")
@@ -299,6 +299,16 @@ def test_weights_are_random_but_neither_zero_nor_without_statistics(library, nam
     assert all(norm.momentum is not None for norm in norms)
     again = build_model(library, name)[1].state_dict()
     assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
+
+
+def test_statistics_are_those_of_the_start_in_the_body_only():
+    _, model = build_model("timm", "byobnet")
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    before = norm.running_mean.clone()
+    with initial_statistics(model):
+        assert not norm.running_mean.any()
+    assert before.any()
+    assert torch.equal(norm.running_mean, before)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
