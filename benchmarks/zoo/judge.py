@@ -149,9 +149,9 @@ def _wire(verdict: Verdict, model: nn.Module) -> Wiring:
         return wire_found(found)
     except (TypeError, ValueError) as error:
         wiring = wire_by_hand(verdict.name, model)
-        if wiring is None or "\n" in str(error):
+        if wiring is None:
             raise
-        verdict.notes = f"explainable: {error}"
+        verdict.notes = textwrap.shorten(f"explainable: {error}", _LONGEST)
         return wiring
     finally:
         counting.remove()
