@@ -29,7 +29,7 @@ _LAYERS, _FEW_LAYERS = ("num_hidden_layers", "num_self_attends_per_block"), 4
 _STAGES, _FEW_BLOCKS = ("depths", "num_blocks", "layer_depths"), 2
 # Options of the classes whose default config is not that of any published model, or is very large.
 _CONFIGS: dict[str, dict[str, Any]] = {
-    "EfficientNet": {"image_size": 224, "width_coefficient": 1.0, "depth_coefficient": 1.0},
+    "EfficientNet": {"image_size": 224, "width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280},
     "Perceiver": {"image_size": 224, "num_cross_attention_heads": 1},
     "ShieldGemma2": {"text_config": {"model_type": "gemma3_text", "hidden_size": 64, "vocab_size": 1000}},
     "TimmWrapper": {"architecture": "resnet18"},
