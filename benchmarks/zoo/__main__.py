@@ -64,7 +64,7 @@ def _make_parser() -> argparse.ArgumentParser:
     only = "modules of timm, classes of transformers, models of torchvision (all)"
     add("--only", nargs="+", metavar="NAME", help=only)
     add("--workers", type=int, default=1, metavar="N", help="models at a time (1)")
-    add("--seconds", type=float, default=900, metavar="S", help="time limit per model (900)")
+    add("--seconds", type=float, default=1800, metavar="S", help="time limit per model (1800)")
     add("--gigabytes", type=float, default=14, metavar="GB", help="memory limit per model (14)")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="folder of the tables (output)")
     return parser

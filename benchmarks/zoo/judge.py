@@ -28,6 +28,8 @@ FAR, LATE = 0.2, 2 / 3
 PYRAMID = (224, 353)
 # Height and width of the other size that is tried, in sides of the model's own.
 OTHER = (1.15, 1.45)
+# With more parameters, a model runs at its own size only.
+LARGE = 150_000_000
 _LONGEST = 500  # characters of an error's text
 
 
@@ -106,35 +108,39 @@ def _explain(verdict: Verdict, model: nn.Module) -> list[str]:
     wiring = _wire(verdict, model)
     verdict.size, verdict.multiple_of = _join(wiring.size), str(wiring.multiple_of)
     verdict.layers = " ".join(wiring.names)
+    large = sum(parameter.numel() for parameter in model.parameters()) > LARGE
+    problems = _check_places(verdict, wiring, large)
     picture = make_pictures(wiring.size)[0]
+    end = measure_end(wiring.model, wiring.layers[: wiring.targets], picture)
+    verdict.end = f"{end:.2f}"
+    if end < LATE and verdict.passes:  # chosen by `explainable`
+        problems.append(f"the last layer finishes after {end:.2f} of the modules")
+    verdict.step = "map"
     output, verdict.forward = _time(lambda: _run(wiring.model, picture))
+    side = min(wiring.size[-2:])
+    sizes = [side] if large or len(wiring.size) == 3 else [side, side * PYRAMID[1] // PYRAMID[0]]
+    cam = ClassHolisticCAM(wiring.model, wiring.layers[: wiring.targets], sizes=sizes, **wiring.options)
+    targets = [wiring.choose_target(output[0])] if wiring.choose_target else None
+    maps, verdict.map = _time(lambda: cam(picture, targets))
+    low, high = float(maps.min()), float(maps.max())
+    if maps.shape != (1, *wiring.size) or not 0 <= low < high <= 1:
+        problems.append(f"the map has the shape {maps.shape} and values from {low:.3g} to {high:.3g}")
+    return problems
+
+
+def _check_places(verdict: Verdict, wiring: Wiring, large: bool) -> list[str]:
+    """Ask the oracle at the model's own size and at another one."""
     verdict.step = "places"
     distances = _measure(wiring, wiring.size)
     verdict.distances = _format(distances)
     problems = _list_far(wiring, distances, wiring.size)
-    if wiring.multiple_of is not None:
+    if wiring.multiple_of is not None and not large:
         verdict.step = "places at another size"
         other = choose_other_size(wiring.size, wiring.multiple_of)
         verdict.other_size = _join(other)
         distances = _measure(wiring, other)
         verdict.other_distances = _format(distances)
         problems += _list_far(wiring, distances, other)
-    end = measure_end(wiring.model, wiring.layers, picture)
-    verdict.end = f"{end:.2f}"
-    if end < LATE and wiring.targets == len(wiring.names) and not wiring.choose_target:
-        problems.append(f"the last layer finishes after {end:.2f} of the modules")
-    verdict.step = "map"
-    side = min(wiring.size[-2:])
-    cam = ClassHolisticCAM(
-        wiring.model,
-        wiring.layers[: wiring.targets],
-        **{"sizes": [side, side * PYRAMID[1] // PYRAMID[0]][: 1 if len(wiring.size) == 3 else 2], **wiring.options},
-    )
-    targets = [wiring.choose_target(output[0])] if wiring.choose_target else None
-    maps, verdict.map = _time(lambda: cam(picture, targets))
-    low, high = float(maps.min()), float(maps.max())
-    if maps.shape != (1, *wiring.size) or not 0 <= low < high <= 1:
-        problems.append(f"the map has the shape {maps.shape} and values from {low:.3g} to {high:.3g}")
     return problems
 
 

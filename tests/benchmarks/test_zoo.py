@@ -170,6 +170,12 @@ def test_a_model_that_goes_on_after_the_last_layer_is_wrong(monkeypatch):
     assert (verdict.outcome, verdict.reason) == ("wrong", "the last layer finishes after 0.17 of the modules")
 
 
+def test_a_large_model_runs_at_its_own_size_only(monkeypatch):
+    monkeypatch.setattr(judging, "LARGE", 10)
+    verdict = judge_net(monkeypatch, CNN())
+    assert (verdict.outcome, verdict.other_size, verdict.other_distances) == ("right", "", "")
+
+
 def test_a_detector_is_refused_in_one_line(monkeypatch):
     class Detector(CNN):
         def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
