@@ -36,6 +36,8 @@ _CONFIGS: dict[str, dict[str, Any]] = {
 }
 # The smallest model of each module of timm 1.0.31, as found by `find_smallest`, which takes minutes.
 _SMALLEST = Path(__file__).with_name("smallest.csv")
+# The variance that random weights give may be below the usual 1e-5, so that nothing would be normalised.
+_EPS = 1e-12
 _SIDE = 224
 _CLASSES = 10
 
@@ -86,6 +88,7 @@ def _set_statistics(model: nn.Module) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train().momentum = None  # the mean over all batches
+        norm.eps = _EPS
         norm.reset_running_stats()
     with torch.no_grad(), suppress(Exception):  # a model of another kind: the statistics stay as they were
         if norms:
