@@ -11,6 +11,7 @@ import torchvision
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from holistic_cam_plugin import BoxScoreTarget, Explainable
 
@@ -79,7 +80,7 @@ def _wire_segmenter(model: Any) -> Wiring:
 
 def _wire_detector(name: str, model: Any) -> Wiring:
     model.transform.resize = lambda image, target: (image, target)  # all scales would become the same
-    reshape = fasterrcnn_reshape_transform if "rcnn" in name else lambda maps: maps["0"]
+    reshape = fasterrcnn_reshape_transform if "rcnn" in name else _join_levels
     step = model.transform.size_divisible  # pictures of other sizes are padded
     options = {"reshape_transform": reshape, "multiple_of": step}
 
@@ -88,6 +89,12 @@ def _wire_detector(name: str, model: Any) -> Wiring:
 
     size = (_DETECTOR_SIDE, _DETECTOR_SIDE)
     return Wiring(model, [model.backbone], ["backbone"], 1, size, step, options, choose_target)
+
+
+def _join_levels(maps: dict[str, Tensor]) -> Tensor:
+    """Join the levels of a feature pyramid in the size of the finest."""
+    size = next(iter(maps.values())).shape[2:]
+    return torch.cat([F.interpolate(level, size) for level in maps.values()], dim=1)
 
 
 def _wire_video(name: str, model: Any) -> Wiring:
