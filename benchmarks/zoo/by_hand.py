@@ -110,5 +110,5 @@ def _wire_video(name: str, model: Any) -> Wiring:
 
         return Wiring(model, [layer], ["blocks.15.norm1"], 1, (16, 224, 224), None, {"reshape_transform": reshape})
     if name == "s3d":
-        return Wiring(model, [model.features[12]], ["features.12"], 1, (16, 128, 128), 1)
+        return Wiring(model, [model.features[12]], ["features.12"], 1, (16, 224, 224), 1)
     return Wiring(model, [model.layer3], ["layer3"], 1, (8, 112, 112), 1)
