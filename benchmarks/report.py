@@ -25,6 +25,7 @@ from benchmarks.harness.runner import run_main
 from benchmarks.latency_report import make_cost_table, make_latency_tables
 from benchmarks.pareto_report import make_pareto_table
 from benchmarks.sanity import EMPRT, make_emprt_table, make_similarity_table
+from benchmarks.zoo import table as zoo_table
 from holistic_cam_plugin.batch.journal import read_rows
 
 __all__ = ["rewrite_page"]
@@ -83,6 +84,8 @@ def _make_table(source: Source, labels: Labels) -> str:
         return make_cost_table(source, labels)
     if "page_bytes" in columns:
         return report_opening.make_table(source.paths[0])
+    if "outcome" in columns:
+        return zoo_table.make_table(source.paths, source.options["show"])
     if "processes" in columns:
         return throughput.make_table(source.paths[0])
     if "randomized" not in columns and "variance_p50" not in columns:

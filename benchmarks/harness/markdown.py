@@ -16,6 +16,7 @@ that contain spaces):
 * `intervals=no`: means without intervals.
 * `unit=NAME reference=NAME`: a table of `pareto`; the time of the setting NAME is 1.
 * `unranked=NAME`: a table of candidates by mean rank; candidates whose names start with NAME get no rank.
+* `show=summary`, `show=exceptions` or `show=models`: a table of `zoo`.
 * `behind=NAME`: a table of `few_scales`, candidates minus the candidate NAME.
 
 Labels may be changed as long as they contain the layer and the method of their row or column. Cells are in percent.

@@ -1,0 +1,1 @@
+"""Which models of timm, transformers and torchvision `explainable` and `HolisticCAM` explain."""
