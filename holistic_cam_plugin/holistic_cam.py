@@ -247,7 +247,7 @@ class HolisticCAM(BaseCAM):
     ) -> SaliencyMaps:
         """`__call__` with augmentations. All of them explain the class of the original image."""
         images, chosen = self._check_call(input_tensor, targets)
-        with model_lock(self.model):
+        with uninterrupted(model_lock(self.model)):
             with self._explaining():
                 originals = [
                     run_original(self._capture, images[some], None if chosen is None else chosen[some])
@@ -384,7 +384,11 @@ class HolisticCAM(BaseCAM):
         size = tuple(images.shape[2:])
         layers: list[list[Any]] = [[] for _ in self.target_layers]
         outputs = []
-        with model_lock(self.model), self._explaining(), self._recording_mask_layer(images, chosen) as capture:
+        with (
+            uninterrupted(model_lock(self.model)),
+            self._explaining(),
+            self._recording_mask_layer(images, chosen) as capture,
+        ):
             check_layers(self.model, capture.layers, self.reshape_transform, images, STACK_LEVEL)
             for some in self._batches(len(images)):
                 original, scales = self._run_pyramid(images[some], None if chosen is None else chosen[some])

@@ -142,7 +142,7 @@ def check_layers(
             moved = partial(_move_channels, Reshaping(reshape_transform), tuple(images.shape[2:]))
             shifted = dict.fromkeys(_list_shifted(placed), moved)
             last = place_layers(model, shifted, first, _FEW_PLACES) if shifted else {}
-        except SIZE_ERRORS:  # what is wrong with the model or the layer shows in the passes that follow
+        except (*SIZE_ERRORS, MemoryError):  # what is wrong with the model or the layer shows in the passes that follow
             return
     names = {module: name for name, module in model.named_modules()}
     for layer in _list_shifted(placed):

@@ -210,7 +210,7 @@ def examine(
         image, output = run_first_size(taken, size)
         called = return_logits(taken, output)
         own = (image.shape[2], image.shape[3])
-        logits = output if isinstance(output, Tensor) else output["logits"]
+        logits = output[called.name] if isinstance(called, Logits) and not isinstance(output, Tensor) else output
         maps, rejected, multiple_of = find_scaling_maps(called, image)
         targets = choose_target_layers(called, maps, logits.shape[1], image)
     if targets:

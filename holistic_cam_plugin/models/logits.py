@@ -23,12 +23,14 @@ class Logits(nn.Module):
     Args:
         model: the model; it is called with the images alone.
         keywords: keyword arguments of every call.
+        name: of the logits in what the model returns.
     """
 
-    def __init__(self, model: nn.Module, keywords: Mapping[str, Any]) -> None:
+    def __init__(self, model: nn.Module, keywords: Mapping[str, Any], name: str = "logits") -> None:
         super().__init__()
         self.model = model
         self.keywords = dict(keywords)
+        self.name = name
 
     def get_submodule(self, target: str) -> nn.Module:
         """Return a module by its name in the wrapped model."""
@@ -37,7 +39,7 @@ class Logits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits `(B, classes)`."""
         outputs = self.model(images, **self.keywords)
-        logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits"]
+        logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs[self.name]
         return logits
 
 
@@ -62,5 +64,21 @@ def return_logits(model: nn.Module, output: Any) -> nn.Module:
     keywords = {_ANY_SIZE: True} if _ANY_SIZE in inspect.signature(model.forward).parameters else {}
     if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
         return Logits(model, keywords)
+    if isinstance(output, Mapping) and (name := _find_only_scores(output)):
+        return Logits(model, keywords, name)
+    if not isinstance(output, Tensor):
+        parts = list(output) if isinstance(output, Mapping) else [0]
+        named = f" with {', '.join(map(repr, parts))}" if isinstance(output, Mapping) else ""
+        raise TypeError(
+            f"the model returned a {type(output).__name__}{named}, not a tensor of logits: wrap it in a module whose "
+            f"forward returns the tensor to explain, such as self.model(images)[{next(iter(parts), 'logits')!r}]"
+        )
     check_outputs(output, 1)
     return Logits(model, keywords) if keywords else model
+
+
+def _find_only_scores(output: Mapping[Any, Any]) -> str:
+    """The name of the output's only tensor if that is `(1, classes)`; else empty."""
+    tensors = {name: value for name, value in output.items() if isinstance(value, Tensor)}
+    [(name, scores)] = tensors.items() if len(tensors) == 1 else [("", None)]
+    return str(name) if scores is not None and scores.ndim == 2 and len(scores) == 1 else ""

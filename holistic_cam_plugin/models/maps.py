@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import out_of_memory
@@ -40,7 +41,23 @@ def find_maps(model: nn.Module, image: Tensor) -> Found:
         These layers in the order in which they finish, and for the others that look like maps, by name, why they are
         none.
     """
-    return read_layouts(*record_outputs(model, patch_image(image)), (image.shape[2], image.shape[3]))
+    images = patch_image(image)
+    try:
+        outputs, changes = record_outputs(model, images)
+    except (*SIZE_ERRORS, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        pairs = [record_outputs(model, torch.stack([images[0], patched])) for patched in images[1:]]
+        outputs, changes = pairs[0][0], _join_changes([changes for _, changes in pairs])
+    return read_layouts(outputs, changes, (image.shape[2], image.shape[3]))
+
+
+def _join_changes(parts: Sequence[dict[str, dict[int, Tensor]]]) -> dict[str, dict[int, Tensor]]:
+    """Join the changes of several passes with one patch each."""
+    return {
+        name: {axis: torch.cat([part[name][axis] for part in parts]) for axis in changes}
+        for name, changes in parts[0].items()
+    }
 
 
 def find_scaling_maps(model: nn.Module, image: Tensor) -> tuple[list[Layer], dict[str, str], int | None]:
@@ -104,9 +121,8 @@ def _leave_out_shifted(model: nn.Module, layers: Sequence[Layer], image: Tensor,
         try:
             placed = place_layers(model, transforms, make_noise(model, size, image.shape[1]), _PLACES)
             break
-        except SIZE_ERRORS as error:
-            if out_of_memory(error):
-                raise
+        except (*SIZE_ERRORS, MemoryError):  # a model of square images, or too little memory for several of them
+            continue
     else:
         return list(layers), {}
     at = "x".join(map(str, size))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from holistic_cam_plugin.models.wrappers import Affine, is_timm, list_described, measure_images
+from holistic_cam_plugin.models.wrappers import Affine, is_open_clip, is_timm, list_described, measure_images
 
 __all__ = ["ASSUMED", "TELL_ASSUMED", "Preprocessing", "find_preprocessing", "load_processor"]
 
@@ -186,7 +186,7 @@ def _read_wrapped(model: nn.Module, size: tuple[int, int], channels: int) -> Pre
 def _read_source(model: nn.Module, size: tuple[int, int]) -> Preprocessing | None:
     if is_timm(model):
         return _read_timm(model, size)
-    if hasattr(getattr(model, "visual", None), "image_mean"):
+    if is_open_clip(model):
         return _read_open_clip(model.visual, size)
     name = getattr(getattr(model, "config", None), "_name_or_path", "")
     processor = load_processor(name) if name else None

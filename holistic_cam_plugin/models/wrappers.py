@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from holistic_cam_plugin.errors import out_of_memory
 from holistic_cam_plugin.models.probe import preserve_model
 
-__all__ = ["Affine", "is_timm", "list_described", "measure_images"]
+__all__ = ["Affine", "is_open_clip", "is_timm", "list_described", "measure_images"]
 
 # Of the largest value: rounding in bfloat16 is smaller.
 _TOLERANCE = 1e-2
@@ -29,13 +29,13 @@ class Affine(NamedTuple):
 
 
 def list_described(model: nn.Module) -> Iterator[nn.Module]:
-    """List the modules that timm or transformers describe, the model itself or the outermost first."""
+    """List the modules that timm, transformers or open_clip describe, the model itself or the outermost first."""
     names = set()
     for module in model.modules():
         config = getattr(module, "config", None)
         name = getattr(config, "_name_or_path", None)
         # The parts of a model of transformers share its config.
-        if is_timm(module) or (config is not None and (name is None or name not in names)):
+        if is_timm(module) or is_open_clip(module) or (config is not None and (name is None or name not in names)):
             names.add(name)
             yield module
 
@@ -43,6 +43,11 @@ def list_described(model: nn.Module) -> Iterator[nn.Module]:
 def is_timm(module: nn.Module) -> bool:
     """Whether timm describes the module."""
     return hasattr(module, "pretrained_cfg") and type(module).__module__.startswith("timm.")
+
+
+def is_open_clip(module: nn.Module) -> bool:
+    """Whether open_clip describes the module."""
+    return hasattr(getattr(module, "visual", None), "image_mean")
 
 
 def measure_images(model: nn.Module, inner: nn.Module, size: tuple[int, int], channels: int) -> Affine | None:

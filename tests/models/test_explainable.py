@@ -377,7 +377,11 @@ def out_of_memory(x: Tensor) -> Tensor:
     ("model", "error", "match"),
     [
         ("resnet50", TypeError, r"model must be a torch\.nn\.Module, got 'resnet50'"),
-        (Odd(lambda x: (x.mean(), x)), TypeError, r"returned a tuple, not a tensor; .*\n.*class Wrapped"),
+        (
+            Odd(lambda x: (x.mean(), x)),
+            TypeError,
+            r"returned a tuple, not a tensor of logits: .* such as self\.model\(images\)\[0\]",
+        ),
         (
             Odd(lambda x: [{"boxes": x}]),
             TypeError,
@@ -388,12 +392,16 @@ def out_of_memory(x: Tensor) -> Tensor:
             TypeError,
             r"takes classifiers, not detectors",
         ),
-        (Odd(lambda x: {"out": x}), TypeError, r"returned a dict, not a tensor; (.*\n)*.*self\.model\(x\)\[.out.\]"),
+        (
+            Odd(lambda x: {"out": x}),
+            TypeError,
+            r"returned a dict with 'out', not a tensor of logits: .* self\.model\(images\)\['out'\]",
+        ),
         (Odd(lambda x: x.mean(dim=(2, 3)) * 0), ValueError, r"no layer of this Odd returns maps .* call HolisticCAM"),
         (
             Odd(refuses),
             ValueError,
-            r"does not run on images .* of 224x224 px .*pass explainable\(model, size=",
+            r"does not run on images .* of 224x224 px .*pass size=\(height, width\)",
         ),
         (Odd(out_of_memory), torch.OutOfMemoryError, "20 GiB"),
     ],
@@ -466,3 +474,32 @@ def test_a_stem_stays_where_there_are_few_stages() -> None:
     model = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
     assert explainable(model, size=(32, 32)).layer_names == ["0", "1", "2"]
     assert "features.1" not in explainable(models.squeezenet1_0()).layer_names  # 109 of 224 px
+
+
+def test_a_model_output_whose_only_tensor_is_the_scores_has_logits():
+    class Scores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, CLASSES)
+
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            return {"last_hidden_state": self.head(self.stem(images).relu().mean(dim=(2, 3)))}
+
+    model = build_model(Scores)
+    found = explainable(model, size=(64, 64))
+    assert (found.layer_names, found.output_shape) == (["stem"], (CLASSES,))
+    assert torch.equal(found.model(image := torch.rand(1, 3, 64, 64)), model(image)["last_hidden_state"])
+
+
+def test_maps_are_found_with_a_batch_of_two_where_memory_is_short():
+    model = build_model(FAMILIES["timm resnet"][0])
+    whole = explainable(model, size=(64, 64))
+
+    def refuse(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(refuse)
+    found = explainable(model, size=(64, 64))
+    assert [layer.name for layer in found.maps] == [layer.name for layer in whole.maps]
+    assert found.layer_names == whole.layer_names

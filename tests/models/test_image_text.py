@@ -98,7 +98,7 @@ def test_the_texts_are_encoded_once(make, images):
 def test_only_layers_of_the_image_encoder_are_found(make):
     found = explainable(make(), tokenizer=make_tokenizer(), text=TEXTS)
     assert len(found.layer_names) == 4
-    assert {layer.name.partition(".")[0] for layer in found.layers} == {"vision_model"}
+    assert {layer.name.partition(".")[0] for layer in found.maps} == {"vision_model"}
     for name, layer in zip(found.layer_names, found.target_layers, strict=True):
         assert found.model.get_submodule(name) is layer
         assert found.model.model.get_submodule(name) is layer
