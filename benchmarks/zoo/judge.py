@@ -23,7 +23,7 @@ __all__ = ["COLUMNS", "FAILED", "FAR", "OUTCOMES", "REFUSED", "RIGHT", "WRONG", 
 
 OUTCOMES = RIGHT, REFUSED, WRONG, FAILED, NOT_BUILT = "right", "refused", "wrong", "failed", "not built"
 # Distance in sides of the picture, and part of the modules with parameters; the README shows the distribution.
-FAR, LATE = 0.2, 2 / 3
+FAR, LATE = 0.2, 1 / 2
 # Shorter sides of the pyramid, in proportion to the first.
 PYRAMID = (224, 353)
 # Height and width of the other size that is tried, in sides of the model's own.
