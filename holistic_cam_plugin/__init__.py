@@ -20,8 +20,14 @@ from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import positive_gradient_weights
 from holistic_cam_plugin.method.pyramid import pyramid_sizes, resize_image
 from holistic_cam_plugin.method.signs import signed_weights, split_signs
+from holistic_cam_plugin.models.check_geometry import Geometry, check_geometry
 from holistic_cam_plugin.models.explainable import Explainable, explainable
-from holistic_cam_plugin.reshape_transforms import swin_reshape_transform, vit_reshape_transform
+from holistic_cam_plugin.reshape_transforms import (
+    fpn_reshape_transform,
+    swin_reshape_transform,
+    unit_reshape_transform,
+    vit_reshape_transform,
+)
 
 try:
     __version__ = version("holistic-cam-plugin")
@@ -34,12 +40,15 @@ __all__ = [
     "ClassHolisticCAM",
     "DETRDetections",
     "Explainable",
+    "Geometry",
     "HolisticCAM",
     "Intermediates",
     "YOLODetections",
+    "check_geometry",
     "class_evidence",
     "denoising_mask",
     "explainable",
+    "fpn_reshape_transform",
     "fundamental_scale_denoising",
     "fuse",
     "fuse_principal",
@@ -53,5 +62,6 @@ __all__ = [
     "signed_weights",
     "split_signs",
     "swin_reshape_transform",
+    "unit_reshape_transform",
     "vit_reshape_transform",
 ]

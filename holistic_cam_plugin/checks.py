@@ -23,6 +23,8 @@ def check_images(images: Tensor, device: torch.device, volumes: bool = False) ->
     if images.ndim not in ((4, 5) if volumes else (4,)) or 0 in images.shape:
         also = " or (B, C, D, H, W) of volumes" if volumes else ""
         raise ValueError(f"input_tensor must be a batch (B, C, H, W) of images{also}, got shape {tuple(images.shape)}")
+    if images.is_meta:
+        raise ValueError('input_tensor is on torch.device("meta"), which has no values: pass images on another device')
     return images.detach().to(device)
 
 

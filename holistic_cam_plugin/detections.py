@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, box_iou
 
-__all__ = ["BoxScoreTarget", "DETRDetections", "YOLODetections"]
+from holistic_cam_plugin.checks import check_positive_integer, is_integer
+
+__all__ = ["BoxScoreTarget", "DETRDetections", "YOLODetections", "find_num_classes", "is_yolo_output"]
 
 ACTIVATIONS = ("softmax", "sigmoid")
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
@@ -73,31 +75,42 @@ class DETRDetections(nn.Module):
 
 
 class YOLODetections(nn.Module):
-    """Wrapper of an exported YOLO that returns all of its predictions as detections, without suppression.
+    """Wrapper of a YOLO that returns all of its predictions as detections, without suppression.
 
     Choose the boxes to explain with `torchvision.ops.batched_nms`.
 
     Args:
         model: returns `(B, 4 + classes, N)`: N boxes in pixels of the input and the probability of each class, or a
-            tuple or list that starts with this tensor.
+            tuple or list that starts with this tensor. Mask coefficients, keypoints or angles after the classes are
+            left out; the boxes of an oriented YOLO are those before the rotation.
         box_format: as in `torchvision.ops.box_convert`.
+        num_classes: the number of classes. None: the model's own, which `find_num_classes` finds.
 
     Raises:
-        ValueError: `box_format` is unknown.
+        TypeError: `num_classes` is no integer.
+        ValueError: `box_format` is unknown, or the number of classes is below 1, or not given and not found.
 
     Example:
         >>> class YOLO(nn.Module):
         ...     def forward(self, images):
         ...         return torch.rand(len(images), 4 + 80, 8400)
-        >>> [found] = YOLODetections(YOLO())(torch.rand(1, 3, 64, 96))
+        >>> [found] = YOLODetections(YOLO(), num_classes=80)(torch.rand(1, 3, 64, 96))
         >>> found["boxes"].shape, found["labels"].shape, found["scores"].shape
         (torch.Size([8400, 4]), torch.Size([8400]), torch.Size([8400]))
     """
 
-    def __init__(self, model: nn.Module, box_format: str = "cxcywh") -> None:
+    def __init__(self, model: nn.Module, box_format: str = "cxcywh", num_classes: int | None = None) -> None:
         super().__init__()
+        found = find_num_classes(model) if num_classes is None else num_classes
+        if found is None:
+            raise ValueError(
+                "the model tells no number of classes, and masks, keypoints or an angle may follow them in its output: "
+                "pass YOLODetections(model, num_classes=...)"
+            )
+        check_positive_integer("num_classes", found)
         self.model = model
         self.box_format = _check_format(box_format)
+        self.num_classes = found
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Detect objects in images `(B, 3, H, W)`; returns as `DETRDetections`.
@@ -106,13 +119,50 @@ class YOLODetections(nn.Module):
             ValueError: the model's output is not `(B, 4 + classes, N)`.
         """
         outputs: Any = self.model(images)
-        if isinstance(outputs, (tuple, list)):
+        while isinstance(outputs, (tuple, list)) and outputs:
             outputs = outputs[0]
-        if not isinstance(outputs, Tensor) or outputs.ndim != 3 or not 4 < outputs.shape[1] < outputs.shape[2] + 4:
+        needed = 4 + self.num_classes
+        if not isinstance(outputs, Tensor) or outputs.ndim != 3 or not _holds_classes(outputs, needed):
             given = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
-            raise ValueError(f"a YOLO must return (B, 4 + classes, N), boxes before classes, got {given}")
-        boxes, probabilities = outputs.transpose(1, 2).split([4, outputs.shape[1] - 4], dim=-1)
+            raise ValueError(
+                f"a YOLO must return (B, 4 + classes, N), boxes before {self.num_classes} classes, got {given}"
+                f"{_describe_other_form(outputs, self.num_classes)}"
+            )
+        boxes, probabilities = outputs[:, :needed].transpose(1, 2).split([4, self.num_classes], dim=-1)
         return _to_detections(box_convert(boxes, self.box_format, "xyxy"), probabilities)
+
+
+def find_num_classes(model: nn.Module) -> int | None:
+    """Find the number of classes that a YOLO tells: `nc` of a module, `names`, or `yaml["nc"]`; None if there is none.
+
+    Example:
+        >>> class YOLO(nn.Module):
+        ...     names = {0: "cat", 1: "dog"}
+        >>> find_num_classes(nn.Sequential(YOLO()))
+        2
+    """
+    modules: list[Any] = list(model.modules())
+    counts: list[Any] = [getattr(module, "nc", None) for module in modules]
+    counts += [len(m.names) for m in modules if isinstance(getattr(m, "names", None), (dict, list, tuple))]
+    counts += [m.yaml.get("nc") for m in modules if isinstance(getattr(m, "yaml", None), dict)]
+    return next((int(count) for count in counts if is_integer(count) and count > 0), None)
+
+
+def is_yolo_output(output: Any, model: nn.Module) -> bool:
+    """Whether this output for one image is the tensor that `YOLODetections` takes, or a structure that starts with it.
+
+    The model tells its number of classes, or there are probabilities behind the boxes of many predictions.
+    """
+    while isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    if not isinstance(output, Tensor) or output.ndim != 3 or output.shape[1] < 5:
+        return False
+    classes = find_num_classes(model)
+    if classes is not None:
+        return _holds_classes(output, 4 + classes) or bool(_describe_other_form(output, classes))
+    boxes, others = output[:, :4], output[:, 4:]
+    many = output.shape[2] >= 2 * output.shape[1] or (output.shape[2] > output.shape[1] and boxes.amax() > 1)
+    return bool(many and others.amin() >= 0 and others.amax() <= 1)
 
 
 class BoxScoreTarget:
@@ -173,6 +223,27 @@ def _to_detections(boxes: Tensor, probabilities: Tensor) -> list[dict[str, Tenso
     scores, labels = probabilities.max(dim=-1)
     found = zip(boxes, labels, scores, strict=True)
     return [{"boxes": own, "labels": classes, "scores": best} for own, classes, best in found]
+
+
+def _holds_classes(outputs: Tensor, needed: int) -> bool:
+    """Whether each prediction is a column with boxes and classes, and at most other values after them."""
+    _, values, predictions = outputs.shape
+    return values == needed or needed < values < predictions + 4
+
+
+def _describe_other_form(outputs: Any, classes: int) -> str:
+    """What to do with the output of another YOLO, for the end of an error; empty if it is none."""
+    if not isinstance(outputs, Tensor) or outputs.ndim != 3 or outputs.shape[1] <= outputs.shape[2]:
+        return ""
+    values = outputs.shape[2]
+    if values in (6, 7):
+        return ", boxes after suppression, with the best class only: wrap the part of the model before it"
+    if values > 4 + classes:
+        return (
+            ", as YOLOv5 does, with an objectness before the classes: wrap the model so that it returns "
+            "torch.cat([y[..., :4], y[..., 4:5] * y[..., 5:]], dim=2).transpose(1, 2)"
+        )
+    return ": transpose the last two axes" if values == 4 + classes else ""
 
 
 def _check_format(box_format: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 __all__ = [
+    "MODEL_ERRORS",
     "OutputError",
     "Stopped",
     "UsageError",
@@ -19,6 +20,9 @@ __all__ = [
     "near_matches",
     "out_of_memory",
 ]
+
+# What models raise for images that they do not take.
+MODEL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 LONGEST_REASON = 500  # characters
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from operator import attrgetter
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import check_interpolation, check_multiples, check_pyramid, pyramid_sizes
 from holistic_cam_plugin.method.weighting import find_weighting
+from holistic_cam_plugin.models.check_geometry import check_layers
 from holistic_cam_plugin.models.mask_layer import find_mask_layer
 from holistic_cam_plugin.passes.capture import DEEPEST, Capture, check_mask_layer, check_target_layers
 from holistic_cam_plugin.passes.index_targets import Index, index_targets
@@ -43,6 +45,7 @@ from holistic_cam_plugin.passes.model_state import (
     unwrap_model,
 )
 from holistic_cam_plugin.passes.outputs import Outputs, join_outputs
+from holistic_cam_plugin.passes.refusals import check_frames, check_weights, input_errors
 from holistic_cam_plugin.passes.run import Original, Scale, check_scored, run_original, run_scale, warn_of_gaps
 from holistic_cam_plugin.passes.targets import Target, Targets, list_targets
 
@@ -53,6 +56,15 @@ STACK_LEVEL = 4
 
 SaliencyMaps = NDArray[np.float32]
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _unwrappable(method: Method) -> Method:
+    """Give a method `__wrapped__`, which captum calls to leave out its log of usage: a copy of the method."""
+    function: Any = method
+    copy = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    function.__wrapped__ = copy
+    return method
 
 
 class HolisticCAM(BaseCAM):
@@ -150,6 +162,7 @@ class HolisticCAM(BaseCAM):
         check_target_layers(model, target_layers)
         check_mask_layer(mask_layer, model)
         check_mixed_precision(amp, model)
+        check_weights(model)
         self.num_scales = num_scales
         self.max_size = max_size
         self.sizes = sizes
@@ -267,14 +280,18 @@ class HolisticCAM(BaseCAM):
         """
         return self._explain(input_tensor, targets, eigen_smooth, lambda results: results)
 
-    def attribute(self, inputs: Inputs, target: Index | None = None) -> Inputs:
+    @_unwrappable
+    def attribute(self, inputs: Inputs, target: Index | None = None, additional_forward_args: object = None) -> Inputs:
         """Compute maps that are not scaled to [0, 1], in the form of captum's attributions.
+
+        captum's metrics take it as a function, and `captum.attr.NoiseTunnel` takes the object.
 
         Args:
             inputs: `input_tensor` of the call, or a tuple that holds it.
             target: as in captum: a class index, or a tuple of indices of one entry of each image's output, such as
                 `(category, row, column)` of a segmentation; or one of these per image, as a list or a tensor `(B,)`.
                 None: each image's best-scoring class.
+            additional_forward_args: None. The model is called with the images alone.
 
         Returns:
             `(B, 1, H, W)` or `(B, 1, D, H, W)`, float32, on the model's device, detached: `Intermediates.masked` of
@@ -282,7 +299,8 @@ class HolisticCAM(BaseCAM):
             inputs' shape, which captum's `infidelity` needs. A tuple if `inputs` is one.
 
         Raises:
-            TypeError, ValueError: as in `__call__`, and for targets that are no indices or do not match the images.
+            TypeError, ValueError: as in `__call__`, for targets that are no indices or do not match the images, and for
+                additional arguments.
 
         Example:
             >>> from holistic_cam_plugin.demo import load_demo_model
@@ -290,6 +308,11 @@ class HolisticCAM(BaseCAM):
             >>> HolisticCAM(model, [model.layer3], sizes=[64, 96]).attribute(torch.rand(2, 3, 64, 64), 9).shape
             torch.Size([2, 1, 64, 64])
         """
+        if additional_forward_args is not None:
+            raise TypeError(
+                "additional_forward_args must be None: the model is called with the images alone. Wrap it in a module "
+                "that holds the other arguments"
+            )
         images, _ = self._check_call(_single(inputs), None)
         layers = self._explain(images, index_targets(target, len(images)), False, attrgetter("masked"))
         maps = torch.tensor(np.mean(layers, axis=0)[:, None], dtype=torch.float32, device=self.device)
@@ -302,6 +325,18 @@ class HolisticCAM(BaseCAM):
         if len(cam_per_target_layer) == 1:
             return cam_per_target_layer[0][:, 0]
         return np.stack([min_max_normalize(m) for m in np.concatenate(cam_per_target_layer, axis=1).mean(axis=1)])
+
+    # captum's tools ask for these.
+    multiplies_by_inputs = False
+
+    @property
+    def forward_func(self) -> nn.Module:
+        """The model, as captum's attribution methods name it."""
+        return self.model
+
+    def has_convergence_delta(self) -> bool:
+        """False: the maps do not sum to the score."""
+        return False
 
     @property
     def activations_and_grads(self) -> Capture:
@@ -350,6 +385,7 @@ class HolisticCAM(BaseCAM):
         layers: list[list[Any]] = [[] for _ in self.target_layers]
         outputs = []
         with model_lock(self.model), self._explaining(), self._recording_mask_layer(images, chosen) as capture:
+            check_layers(self.model, capture.layers, self.reshape_transform, images, STACK_LEVEL)
             for some in self._batches(len(images)):
                 original, scales = self._run_pyramid(images[some], None if chosen is None else chosen[some])
                 outputs.append(original.outputs)
@@ -386,7 +422,8 @@ class HolisticCAM(BaseCAM):
         if self._deepest is None or self._deepest not in set(self.model.modules()):
             some = images[: self.batch_size]
             firsts = None if targets is None else [own[0] for own in targets[: self.batch_size]]
-            self._deepest = find_mask_layer(self.model, some, firsts, self.reshape_transform)
+            with input_errors(self.model, some):
+                self._deepest = find_mask_layer(self.model, some, firsts, self.reshape_transform)
         if self._deepest is None:
             warnings.warn(
                 "no layer for the class mask was found: each layer is masked by its own base scale, as in the paper. "
@@ -420,11 +457,7 @@ class HolisticCAM(BaseCAM):
 
     def _run_pyramid(self, images: Tensor, targets: list[list[Target]] | None) -> tuple[Original, list[Scale]]:
         """Activations and gradients of all scales, the base scale first (eq. 9)."""
-        depth = images.shape[2] if images.ndim == 5 else None
-        height, width = images.shape[-2:]
-        sizes = pyramid_sizes(
-            height, width, self.num_scales, self.max_size, self.sizes, depth, self.multiple_of, self.tiles
-        )
+        sizes = self._list_sizes(images)
         original = run_original(self._capture, images, targets)
         own = original.scale.size
         found = {sizes.index(own): original.scale} if own in sizes else {}
@@ -434,9 +467,16 @@ class HolisticCAM(BaseCAM):
             if t not in found:
                 found[t] = run_scale(self._capture, images, original, size, self.interpolation, self.tiles)
         scales = [found[t] for t in range(len(sizes))]
-        check_scored(scales[0])
+        check_scored(scales[0], self._capture)
         warn_of_gaps(scales, stacklevel=STACK_LEVEL + 2)
         return original, scales
+
+    def _list_sizes(self, images: Tensor) -> list[tuple[int, ...]]:
+        depth = images.shape[2] if images.ndim == 5 else None
+        height, width = images.shape[-2:]
+        return pyramid_sizes(
+            height, width, self.num_scales, self.max_size, self.sizes, depth, self.multiple_of, self.tiles
+        )
 
     def _watch(self, sizes: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
         """The sizes, wrapped by `progress`; TypeError or ValueError unless it yields each of them in order."""
@@ -477,9 +517,12 @@ class HolisticCAM(BaseCAM):
         self._update_capture()
         check_mask_layer(self.mask_layer, self.model)
         check_mixed_precision(self.amp, self.model)
+        check_weights(self.model)
         images = check_images(input_tensor, self.device, volumes=True)
         if self.tiles and images.ndim == 5:
             raise ValueError("tiles=True takes images only: for volumes pass num_scales=1, or a model of any size")
+        check_frames(self.model, images)
+        self._list_sizes(images)
         return images, list_targets(targets, len(images))
 
     def _batches(self, images: int) -> Iterator[slice]:

@@ -25,7 +25,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import detection, resnet18, segmentation, swin_t, swin_v2_t, video, vit_b_32
 
-from holistic_cam_plugin import HolisticCAM, positive_gradient_weights, swin_reshape_transform, vit_reshape_transform
+from holistic_cam_plugin import (
+    HolisticCAM,
+    explainable,
+    positive_gradient_weights,
+    swin_reshape_transform,
+    unit_reshape_transform,
+    vit_reshape_transform,
+)
 from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.passes.capture import Capture
 
@@ -288,6 +295,27 @@ def test_transformers_that_take_any_size(name, shape):
         capture(scaled)
         grid = capture.activations[0].shape[2:]
         assert grid == tuple(-(-side // stride) for side in scaled.shape[2:])
+
+
+def test_hieras_tokens_lie_where_timm_rolls_them_back_to():
+    torch.manual_seed(0)
+    model = timm.create_model("hiera_tiny_224", embed_dim=24, num_heads=1, stages=(1, 1, 1, 1), num_classes=5).eval()
+    nn.init.normal_(model.head.fc.weight, std=0.1)
+    recorded = {}
+    for index, block in enumerate(model.blocks):
+        block.register_forward_hook(lambda _, __, output, index=index: recorded.update({index: output}))
+    model(torch.randn(1, 3, 224, 224))
+    for index, tokens in recorded.items():
+        maps = unit_reshape_transform(tokens, (224, 224))
+        assert torch.equal(maps, model.reroll(tokens, index).permute(0, 3, 1, 2))
+    found = explainable(model)
+    assert [layer.grid for layer in found.maps if layer.name in found.layer_names] == [
+        (56, 56),
+        (28, 28),
+        (14, 14),
+        (7, 7),
+    ]
+    assert found.options["tiles"]
 
 
 def test_the_librarys_fixed_transform_is_told_of_ours():

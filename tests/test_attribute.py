@@ -241,3 +241,34 @@ def test_captum_draws_the_map(net, images):
     shown = axis.images[0].get_array()
     np.testing.assert_allclose(shown, attributions[..., 0] / attributions.max(), atol=1e-6)
     figure.clear()
+
+
+@pytest.mark.parametrize("target", [1, [1, 3], torch.tensor([1, 3]), None], ids=str)
+def test_captums_noise_tunnel_is_the_mean_over_noisy_images(images, target):
+    noise_tunnel = pytest.importorskip("captum.attr").NoiseTunnel
+    net = bias_free_net()
+    cam = HolisticCAM(net, [net[3]], weighting="positive", **SIZES)
+    smooth = noise_tunnel(cam)
+    torch.manual_seed(0)
+    maps = smooth.attribute(images, nt_type="smoothgrad", nt_samples=3, stdevs=0.5, target=target)
+    torch.manual_seed(0)
+    noisy = images.repeat_interleave(3, dim=0) + torch.normal(0, torch.full((6, *images.shape[1:]), 0.5))
+    each = target if target is None or isinstance(target, int) else [one for one in map(int, target) for _ in range(3)]
+    expected = cam.attribute(noisy, each).view(2, 3, 1, 64, 64).mean(dim=1)
+    torch.testing.assert_close(maps, expected, atol=1e-6, rtol=1e-4)
+    assert not torch.allclose(maps, cam.attribute(images, target), rtol=1e-3)
+    # captum takes an added axis for the convergence delta otherwise.
+    assert not smooth.is_delta_supported
+    assert smooth.forward_func is net
+
+
+def test_captums_additional_arguments_are_refused(net, images):
+    noise_tunnel = pytest.importorskip("captum.attr").NoiseTunnel
+    cam = HolisticCAM(net, [net.layer2], **SIZES)
+    assert torch.equal(cam.attribute(images, 1, additional_forward_args=None), cam.attribute(images, 1))
+    for attribute in (cam.attribute, noise_tunnel(cam).attribute):
+        with pytest.raises(
+            TypeError, match="additional_forward_args must be None: the model is called with the images"
+        ):
+            attribute(images, target=1, additional_forward_args=(torch.zeros(2, 4),))
+    assert not net.layer2._forward_hooks

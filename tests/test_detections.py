@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 import transformers
 from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
+from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import detection
 from torchvision.ops import batched_nms, box_convert
 
-from holistic_cam_plugin import BoxScoreTarget, DETRDetections, HolisticCAM, YOLODetections
+from holistic_cam_plugin import (
+    BoxScoreTarget,
+    DETRDetections,
+    HolisticCAM,
+    YOLODetections,
+    explainable,
+    fpn_reshape_transform,
+)
 
 CLASSES = 3
 
@@ -56,7 +67,11 @@ def two_spots() -> Tensor:
 
 def detector(form: str) -> tuple[nn.Module, nn.Module]:
     model = Cells(form)
-    wrapped = {"yolo": YOLODetections, "detr": lambda m: DETRDetections(m, "sigmoid"), "torchvision": lambda m: m}
+    wrapped = {
+        "yolo": lambda m: YOLODetections(m, num_classes=CLASSES),
+        "detr": lambda m: DETRDetections(m, "sigmoid"),
+        "torchvision": lambda m: m,
+    }
     return wrapped[form](model).eval(), model.features
 
 
@@ -135,13 +150,93 @@ class Returns(nn.Module):
 
 def test_a_yolo_by_hand():
     outputs = torch.tensor([[10.0, 20.0, 4.0, 8.0, 0.1, 0.7], [30.0, 40.0, 2.0, 2.0, 0.6, 0.2], [0.0] * 6]).T[None]
-    for returned in (outputs, (outputs, "features")):
-        (found,) = YOLODetections(Returns(returned))(torch.zeros(1, 3, 64, 64))
+    for returned in (outputs, (outputs, "features"), [(outputs, "prototypes"), {}]):
+        (found,) = YOLODetections(Returns(returned), num_classes=2)(torch.zeros(1, 3, 64, 64))
         assert found["boxes"].tolist() == [[8, 16, 12, 24], [29, 39, 31, 41], [0, 0, 0, 0]]
         assert found["labels"].tolist() == [1, 0, 0]
         torch.testing.assert_close(found["scores"], torch.tensor([0.7, 0.6, 0.0]))
-    (found,) = YOLODetections(Returns(outputs), "xywh")(torch.zeros(1, 3, 64, 64))
+    (found,) = YOLODetections(Returns(outputs), "xywh", 2)(torch.zeros(1, 3, 64, 64))
     assert found["boxes"][0].tolist() == [10, 20, 14, 28]
+
+
+class YOLO(nn.Module):
+    """Predicts at every cell of 8, 16 and 32 px: a box, 3 classes, and further values that are larger than these."""
+
+    def __init__(self, further: int, form=lambda y: y) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU())
+        self.head, self.form = nn.Conv2d(8, 7 + further, 1), form
+
+    def forward(self, images: Tensor):
+        features = self.backbone(images)
+        levels = [self.head(F.avg_pool2d(features, cells)).flatten(2) for cells in (1, 2, 4)]
+        raw = torch.cat(levels, dim=2)
+        boxes, classes, further = raw.split([4, 3, raw.shape[1] - 7], dim=1)
+        return self.form(torch.cat([boxes.sigmoid() * images.shape[-1], classes.sigmoid(), further.sigmoid() + 1], 1))
+
+
+TASKS = {
+    "detection": YOLO(0),
+    "segmentation": YOLO(32, lambda y: (y, (["features"], y[:, 7:], torch.rand(len(y), 32, 16, 16)))),
+    "pose": YOLO(3 * 17, lambda y: (y, ["features"])),
+    "oriented": YOLO(1, lambda y: [y, ["features"]]),
+}
+TELL = {
+    "nc of the head": lambda model: setattr(model.head, "nc", 3),
+    "names": lambda model: setattr(model, "names", {0: "cat", 1: "dog", 2: "cow"}),
+    "names of the model inside": lambda model: setattr(model.backbone, "names", ["cat", "dog", "cow"]),
+    "yaml": lambda model: setattr(model, "yaml", {"nc": 3, "backbone": []}),
+}
+
+
+@pytest.mark.parametrize("tell", TELL)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_classes_of_a_yolo_are_those_that_it_tells(task, tell):
+    model, images = copy.deepcopy(TASKS[task]), torch.rand(2, 3, 64, 64)
+    with pytest.raises(ValueError, match="the model tells no number of classes"):
+        YOLODetections(model)
+    TELL[tell](model)
+    returned = model(images)
+    values = returned if isinstance(returned, Tensor) else returned[0]
+    for row, found in zip(values, YOLODetections(model)(images), strict=True):
+        assert set(found["labels"].tolist()) <= {0, 1, 2}
+        torch.testing.assert_close(found["scores"], row[4:7].amax(dim=0))
+        torch.testing.assert_close(box_convert(found["boxes"], "xyxy", "cxcywh"), row[:4].T, atol=1e-4, rtol=1e-4)
+        assert torch.equal(found["labels"], row[4:7].argmax(dim=0))
+
+
+# Without a number of classes, values of any size behind the boxes are no probabilities.
+@pytest.mark.parametrize(("task", "tells"), [("detection", False), *((task, True) for task in TASKS)])
+def test_explainable_of_a_yolo_names_its_wrapper(task, tells):
+    model = copy.deepcopy(TASKS[task]).eval()
+    if tells:
+        model.nc = 3
+    with pytest.raises(TypeError, match=r"returns the boxes and classes of a YOLO: wrap it in YOLODetections\(mo"):
+        explainable(model, size=(64, 64))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "match"),
+    [
+        ((1, 300, 8), r"as YOLOv5 does, with an objectness .*torch\.cat\(\[y\[\.\.\., :4\], y\[\.\.\., 4:5\] \* "),
+        ((1, 300, 7), "boxes after suppression, with the best class only"),
+        ((1, 6, 300), r"boxes before 3 classes, got \(1, 6, 300\)$"),
+    ],
+)
+def test_the_output_of_another_yolo_is_refused_with_a_remedy(outputs, match):
+    with pytest.raises(ValueError, match=match):
+        YOLODetections(Returns(torch.rand(outputs)), num_classes=3)(torch.zeros(1, 3, 64, 64))
+
+
+def test_the_remedy_for_an_objectness_works():
+    y = torch.rand(2, 300, 8)
+    with pytest.raises(ValueError, match="objectness") as raised:
+        YOLODetections(Returns(y), num_classes=3)(torch.zeros(2, 3, 64, 64))
+    code = str(raised.value).partition("it returns ")[2]
+    returned = eval(code, {"torch": torch, "y": y})
+    found = YOLODetections(Returns(returned), num_classes=3)(torch.zeros(2, 3, 64, 64))
+    torch.testing.assert_close(found[1]["scores"], y[1, :, 4] * y[1, :, 5:].amax(dim=1))
 
 
 @pytest.mark.parametrize("num_labels", [2, 3])
@@ -250,5 +345,66 @@ def test_invalid_arguments():
     with pytest.raises(ValueError, match=r'the model has no config\.num_labels: pass activation="softmax" or'):
         DETRDetections(nn.Identity())
     for outputs in (torch.zeros(1, 25200, 85), torch.zeros(1, 85), {}):
-        with pytest.raises(ValueError, match=r"a YOLO must return \(B, 4 \+ classes, N\), boxes before classes, got"):
-            YOLODetections(Returns(outputs))(torch.zeros(1, 3, 8, 8))
+        with pytest.raises(
+            ValueError, match=r"a YOLO must return \(B, 4 \+ classes, N\), boxes before 80 classes, got"
+        ):
+            YOLODetections(Returns(outputs), num_classes=80)(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"tells no number of classes, .*: pass YOLODetections\(model, num_c"):
+        YOLODetections(Returns(torch.rand(1, 84, 100)))
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        YOLODetections(nn.Identity(), num_classes=0)
+
+
+def torchvision_detector(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=3, min_size=64, max_size=192)
+    model.score_thresh = 0
+    return model.eval()
+
+
+PYRAMIDS = ("retinanet_resnet50_fpn", "fcos_resnet50_fpn")
+
+
+@pytest.fixture(scope="module", params=PYRAMIDS)
+def pyramid_detector(request):
+    return torchvision_detector(request.param)
+
+
+def test_feature_pyramids_are_joined(pyramid_detector, make_images):
+    options = {"sizes": [64, 96], "weighting": "positive", "fsd": False}
+    cam = HolisticCAM(pyramid_detector, [pyramid_detector.backbone], fpn_reshape_transform, **options)
+    maps = cam(make_images(1), [lambda found: found["scores"].sum()])
+    assert maps.shape == (1, 64, 64)
+    assert maps.max() == 1
+
+
+def test_the_transform_of_another_detector_is_refused_with_ours(pyramid_detector, make_images):
+    cam = HolisticCAM(pyramid_detector, [pyramid_detector.backbone], fasterrcnn_reshape_transform, sizes=[64])
+    match = r"finds no 'pool' in the target layer's output, which has '0', '1', '2', 'p6', 'p7': .*fpn_reshape"
+    with pytest.raises(ValueError, match=match):
+        cam(make_images(1), [lambda found: found["scores"].max()])
+    with pytest.raises(TypeError, match=r"reshape_transform that joins its tensors, such as .*fpn_reshape_transf"):
+        HolisticCAM(pyramid_detector, [pyramid_detector.backbone], sizes=[64])(make_images(1), [lambda found: 0])
+
+
+def test_a_detector_that_finds_nothing_is_told(pyramid_detector, make_images):
+    cam = HolisticCAM(pyramid_detector, [pyramid_detector.backbone], fpn_reshape_transform, sizes=[64])
+    target = [BoxScoreTarget([[-9.0, -9.0, -1.0, -1.0]], [1])]
+    with pytest.raises(ValueError, match=r"None of the model's \d+ boxes fits the target: pass a box and label"):
+        cam(make_images(1), target)
+    threshold, pyramid_detector.score_thresh = pyramid_detector.score_thresh, 1.1
+    with pytest.raises(ValueError, match=r"The model finds no box in the image: lower its score threshold"):
+        cam(make_images(1), target)
+    pyramid_detector.score_thresh = threshold
+
+
+def test_the_levels_of_a_pyramid_keep_their_values_and_places():
+    fine, coarse = torch.randn(2, 3, 8, 12), torch.randn(2, 4, 4, 6)
+    joined = fpn_reshape_transform({"fine": fine, "coarse": coarse})
+    assert torch.equal(joined[:, :3], fine)
+    torch.testing.assert_close(joined[:, 3:, 1::2, 1::2].mean(), coarse.mean(), atol=0.2, rtol=0)
+    assert (joined < 0).any()
+    assert torch.equal(fpn_reshape_transform([fine, coarse]), joined)
+    for levels in (fine, {}, {"fine": fine[0]}):
+        with pytest.raises(TypeError, match=r"levels must be a dict, list or tuple of maps \(B, C, h, w\), got a"):
+            fpn_reshape_transform(levels)

@@ -17,6 +17,7 @@ from torchvision.models import detection, segmentation
 
 import holistic_cam_plugin
 from holistic_cam_plugin.demo import load_demo_model
+from tests.models.two_towers import make_clip, make_processor
 
 # The snippets' pyramids, small.
 SMALL = holistic_cam_plugin.HolisticCAM.__init__.__kwdefaults__ | {"sizes": [64, 96]}
@@ -43,7 +44,9 @@ def transformer() -> nn.Module:
 
 
 # By a word of the snippet: the model that its text speaks of. All others explain the bundled one.
+# A model of images and texts is called `clip` there.
 MODELS = {"SemanticSegmentationTarget": segmenter, "FasterRCNN": detector, "vit_reshape_transform": transformer}
+MODELS |= {"clip, processor": load_demo_model}
 
 
 def snippets(readme: Path) -> list[str]:
@@ -57,6 +60,8 @@ def executed(readme: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     names: dict[str, Any] = {
         "torch": torch,
         "model": load_demo_model(),
+        "clip": make_clip(),
+        "processor": make_processor(),
         "input_tensor": torch.randn(1, 3, 64, 64),
         "photo": Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)),
         "picture": np.random.default_rng(0).random((64, 64, 3), dtype=np.float32),

@@ -37,7 +37,7 @@ def find_target_layers(classifier: Classifier, names: list[str] | None) -> list[
     if names is None:
         return classifier.default_layers
     classifier.at(names)
-    return [layer.name for layer in classifier.explainable.layers if layer.name in names]
+    return [layer.name for layer in classifier.explainable.maps if layer.name in names]
 
 
 def _read_input(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Handlers:
     def __init__(self, source: Source, folder: Path) -> None:
         self.classifier = source.load()
         self.classes = name_classes(self.classifier.classes)
-        self.layers = self.classifier.explainable.layers_called_once
+        self.layers = self.classifier.explainable.maps_called_once
         self.stages = self.classifier.default_layers
         self.examples = load_examples(source.model)
         self.closing = threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,17 +22,18 @@ _NEEDED: dict[type, str] = {ClassHolisticCAM: ", **found.options", HolisticCAM: 
 
 
 class Source(NamedTuple):
-    """The arguments of `load_classifier`, and whether Holistic-CAM's model runs in bfloat16."""
+    """The arguments of `load_classifier`, its texts last, and whether Holistic-CAM's model runs in bfloat16."""
 
     model: str = DIGITS
     weights: Path | None = None
     labels: Path | None = None
     device: str | None = None
     amp: bool = False
+    text: Sequence[str] | None = None
 
     def load(self) -> Classifier:
         """Load the classifier; raises UsageError if that fails."""
-        return load_classifier(*self[:4])
+        return load_classifier(*self[:4], text=self.text)
 
 
 def write_snippet(source: Source, method: Method, layer: str, target: int, name: str) -> str:
@@ -42,6 +44,7 @@ def write_snippet(source: Source, method: Method, layer: str, target: int, name:
     """
     cam = METHODS[method.key]
     files = ", ".join("None" if path is None else f"Path({_quote(path)})" for path in (source.weights, source.labels))
+    text = f", text=[{', '.join(map(_quote, source.text))}]" if source.text else ""
     needed = _NEEDED.get(cam, ", found.reshape_transform")
     options = "".join(
         f", {key}={_quote(value) if isinstance(value, str) else value}" for key, value in method.options.items()
@@ -54,7 +57,7 @@ def write_snippet(source: Source, method: Method, layer: str, target: int, name:
         "from holistic_cam_plugin.models.images import preprocess_image, read_image",
         "from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget",
         "",
-        f"classifier = load_classifier({_quote(source.model)}, {files}, {_quote(source.device)})",
+        f"classifier = load_classifier({_quote(source.model)}, {files}, {_quote(source.device)}{text})",
         f"images = preprocess_image(read_image(Path({_quote(PHOTO)})), classifier)",
         f"found = classifier.at([{_quote(layer)}])",
         *(['needed = found.options | {"mask_layer": None}  # the paper\'s mask'] if cam is HolisticCAM else []),

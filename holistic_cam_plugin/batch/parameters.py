@@ -34,7 +34,7 @@ MAX_THREADS = max(256, 4 * (os.cpu_count() or 1))
 # The packages that determine the maps: the method, the model's operations, and how a file becomes pixels.
 PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
 # Further packages, by the prefix of the model's name.
-LIBRARIES = {"timm/": "timm", "hf/": "transformers"}
+LIBRARIES = {"timm/": "timm", "hf/": "transformers", "open_clip/": "open_clip_torch"}
 # Informational: the images may have moved since.
 _FREE = ("input",)
 

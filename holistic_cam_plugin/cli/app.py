@@ -26,6 +26,7 @@ examples:
   holistic-cam app                                            (the bundled model, offline)
   holistic-cam app --model resnet50
   holistic-cam app --model resnet18 --weights resnet18.pth --labels classes.txt --port 8000
+  holistic-cam app --model hf/openai/clip-vit-base-patch32 --text "a dog" "a cat"
 """
 
 
@@ -46,8 +47,8 @@ def add_app_command(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("gradio") is None:
         raise UsageError('the explorer needs Gradio: pip install "holistic-cam-plugin[app]"')
-    if arguments.model is None and (arguments.weights or arguments.labels):
-        raise UsageError("--weights and --labels belong to a model: name it with --model")
+    if arguments.model is None and (arguments.weights or arguments.labels or arguments.text):
+        raise UsageError("--weights, --labels and --text belong to a model: name it with --model")
     with tempfile.TemporaryDirectory(prefix="holistic-cam-", ignore_cleanup_errors=True) as folder:
         # Read when Gradio is imported.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
@@ -55,7 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from holistic_cam_plugin.app.snippet import Source
 
         model = arguments.model or DIGITS
-        source = Source(model, arguments.weights, arguments.labels, arguments.device, arguments.amp)
+        source = Source(model, arguments.weights, arguments.labels, arguments.device, arguments.amp, arguments.text)
         try:
             serve(source, arguments.host, arguments.port, Path(folder), lambda url: say(f"{url} (Ctrl-C ends it)"))
         except Stopped as stop:  # the usual end needs no message

@@ -49,14 +49,16 @@ def add_model_options(parser: Parser, default: str) -> None:
     add = parser.add_argument
     add(
         "--model", metavar="NAME",
-        help="any classifier of torchvision, timm/NAME, hf/OWNER/NAME, hf/./FOLDER, package.module:function; "
-        f"{LITE0}, whose weights are a package; or {DIGITS}, the bundled model (default: {default})",
+        help="any classifier of torchvision, timm/NAME, hf/OWNER/NAME, hf/./FOLDER, open_clip/NAME, "
+        f"package.module:function; {LITE0}, whose weights are a package; or {DIGITS}, the bundled model (default: "
+        f"{default})",
     )  # fmt: skip
     add(
         "--weights", type=Path, metavar="FILE",
         help="a local state dict or .safetensors file (default: the model's own weights)",
     )  # fmt: skip
     add("--labels", type=Path, metavar="FILE", help="class names, one per line, for weights with other classes")
+    add("--text", nargs="+", metavar="TEXT", help="the classes of a model of images and texts, such as CLIP")
     add("--device", metavar="NAME", help="such as cpu, cuda, cuda:1 or mps (default: a GPU if there is one)")
 
 

@@ -38,7 +38,7 @@ from holistic_cam_plugin.cli.arguments import (
     parse_positive,
     select_methods,
 )
-from holistic_cam_plugin.cli.printing import complain, say
+from holistic_cam_plugin.cli.printing import complain, say, tell_assumed
 from holistic_cam_plugin.errors import Stopped, UsageError
 from holistic_cam_plugin.explain import Request
 from holistic_cam_plugin.files import remove_parts
@@ -117,6 +117,7 @@ def _run_job(arguments: Namespace) -> int:
         def prepare() -> tuple[Plan, dict[str, Any]]:
             check_input(arguments.input, arguments.imagefolder, arguments.root, arguments.output)
             requests.append(_create_request(arguments, str(device)))
+            tell_assumed(requests[0].classifier)
             return _prepare(arguments, requests[0], held)
 
         plan, parameters = ranks.broadcast(prepare)
@@ -134,7 +135,7 @@ def _run_job(arguments: Namespace) -> int:
 
 
 def _create_request(arguments: Namespace, device: str) -> Request:
-    classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, device)
+    classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, device, text=arguments.text)
     layers = classifier.default_layers[-1:] if arguments.layers is None else arguments.layers
     return Request(classifier, classifier.at(layers), select_methods(arguments))
 
@@ -190,7 +191,7 @@ def _collect_parameters(
         "device": classifier.device.type,
         "threads": arguments.threads,
         "versions": read_package_versions(arguments.model),
-    }
+    } | ({} if arguments.text is None else {"text": arguments.text})
 
 
 def _explain_share(plan: Plan, request: Request, ranks: Ranks) -> Tally:

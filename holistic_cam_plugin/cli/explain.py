@@ -25,7 +25,7 @@ from holistic_cam_plugin.cli.arguments import (
 )
 from holistic_cam_plugin.cli.layers import list_layers
 from holistic_cam_plugin.cli.outputs import choose_stems, prepare_folder, shorten_name, write_file
-from holistic_cam_plugin.cli.printing import say
+from holistic_cam_plugin.cli.printing import say, tell_assumed
 from holistic_cam_plugin.demo import load_demo_image
 from holistic_cam_plugin.display import COLORMAPS, SCALES
 from holistic_cam_plugin.display.figure import MAX_ROWS, build_rows, save_figure
@@ -61,6 +61,7 @@ examples:
   holistic-cam photo.jpg --model timm/convnext_tiny.in12k_ft_in1k
   holistic-cam photo.jpg --model hf/google/vit-base-patch16-224
   holistic-cam photo.jpg --model hf/./my_finetuned_folder
+  holistic-cam photo.jpg --model hf/openai/clip-vit-base-patch32 --text "a dog" "a cat"
   holistic-cam photo.jpg --model my_package.models:make_model --weights mine.safetensors
   holistic-cam --model resnet50 --list-layers
 """
@@ -126,7 +127,10 @@ class _Task(NamedTuple):
 def _explain_images(arguments: Namespace) -> None:
     """Make one figure per image. Whatever can be refused is refused before the first map is computed."""
     sizes = {path: read_image(path).size for path in arguments.images}
-    classifier = load_classifier(arguments.model, arguments.weights, arguments.labels, arguments.device)
+    classifier = load_classifier(
+        arguments.model, arguments.weights, arguments.labels, arguments.device, text=arguments.text
+    )
+    tell_assumed(classifier)
     for path, size in sizes.items():
         with _name_file(path):
             check_proportions(size, classifier.preprocessing)
@@ -141,7 +145,7 @@ def _explain_images(arguments: Namespace) -> None:
 
 def _explain_demo(arguments: Namespace) -> None:
     """Make the figure of the bundled picture by the bundled model."""
-    for name in ("model", "weights", "labels", "target"):
+    for name in ("model", "weights", "labels", "text", "target"):
         if getattr(arguments, name) not in (None, DIGITS):
             raise UsageError(f"--{name} needs an image: holistic-cam IMAGE --{name} ... (without images: the demo)")
     task = _create_task(load_classifier(DIGITS, None, None, arguments.device), arguments)

@@ -11,27 +11,35 @@ __all__ = ["list_layers"]
 
 
 def list_layers(arguments: Namespace) -> None:
-    """Print the layers that return maps, and their shapes, in the order in which they run.
+    """Print the layers that return maps, and their shapes, in the order in which they run; then those that seem to.
 
     Raises:
         UsageError: the model cannot be loaded.
         OutputError: standard output cannot be written.
     """
     classifier = load_classifier(
-        arguments.model, arguments.weights, arguments.labels, arguments.device, untrained=arguments.weights is None
+        arguments.model,
+        arguments.weights,
+        arguments.labels,
+        arguments.device,
+        text=arguments.text,
+        untrained=arguments.weights is None,
     )
     found = classifier.explainable
     height, width = found.size
     sizes = _describe_sizes(found.multiple_of)
     lines = [f"{classifier.name} at {width}x{height} px, takes {sizes}; * marks the default layers"]
-    longest = max((len(layer.name) for layer in found.layers_called_once), default=0)
-    for layer in found.layers_called_once:
+    longest = max((len(layer.name) for layer in found.maps_called_once), default=0)
+    for layer in found.maps_called_once:
         mark = "*" if layer.name in found.layer_names else " "
         shape = "x".join(map(str, layer.shape[1:]))
         kind = type(layer.module).__name__
         lines.append(
             f"{mark} {layer.name:{longest}}  {shape:>12}  {', '.join(filter(None, [kind, layer.layout_text]))}"
         )
+    if found.rejected:
+        lines.append("Left out, because their output looks like maps of the picture, but is none:")
+        lines += [f"  {name}  {reason}" for name, reason in found.rejected.items()]
     say("\n".join(lines))
 
 

@@ -5,7 +5,7 @@
 
 from holistic_cam_plugin.demo.digits_resnet import DigitsResNet, load_demo_model
 from holistic_cam_plugin.demo.preprocess import SCENE_MEAN, SCENE_STD, preprocess
-from holistic_cam_plugin.demo.scenes import SCENE_SIZE, Box, Scene, load_demo_image, make_demo_scene, make_scene
+from holistic_cam_plugin.demo.scenes import SCENE_SIZE, Box, Colour, Scene, load_demo_image, make_demo_scene, make_scene
 from holistic_cam_plugin.demo.sources import CLASSES, Split, split_digits, split_photos
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SCENE_SIZE",
     "SCENE_STD",
     "Box",
+    "Colour",
     "DigitsResNet",
     "Scene",
     "Split",

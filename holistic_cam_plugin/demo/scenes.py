@@ -19,9 +19,10 @@ from PIL import Image
 from holistic_cam_plugin.demo.sources import CLASSES, Split, split_photos
 from holistic_cam_plugin.demo.strokes import Mask, draw_curve, draw_digit, draw_half_digit
 
-__all__ = ["DEMO_IMAGE", "SCENE_SIZE", "Box", "Scene", "load_demo_image", "make_demo_scene", "make_scene"]
+__all__ = ["DEMO_IMAGE", "SCENE_SIZE", "Box", "Colour", "Scene", "load_demo_image", "make_demo_scene", "make_scene"]
 
 Array = NDArray[np.float32]
+Colour = tuple[float, float, float]  # RGB in [0, 1]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are the first column and row outside
 
 SCENE_SIZE = 224  # side in px by default
@@ -64,7 +65,11 @@ class Scene(NamedTuple):
 
 
 def make_scene(
-    seed: int | Sequence[int] | np.random.Generator, split: Split, size: int = SCENE_SIZE, digits: int = 1
+    seed: int | Sequence[int] | np.random.Generator,
+    split: Split,
+    size: int = SCENE_SIZE,
+    digits: int = 1,
+    colours: Sequence[Colour] | None = None,
 ) -> Scene:
     """Make a random scene; the same seed gives the same scene.
 
@@ -73,14 +78,18 @@ def make_scene(
         split: which digits and which part of the photographs to use.
         size: side in pixels, at least 96.
         digits: 1, or 2 for digits of different classes whose boxes do not overlap.
+        colours: colour of each digit, RGB in [0, 1]. By default, random ones with enough contrast.
 
     Raises:
-        ValueError: the split does not exist, the size is too small, or the number of digits is not 1 or 2.
+        ValueError: the split does not exist, the size is too small, the number of digits is not 1 or 2, or that of the
+            colours is another.
     """
     if size < 96:
         raise ValueError(f"size must be at least 96 px, got {size}")
     if digits not in _SHARE:
         raise ValueError(f"digits must be 1 or 2, got {digits!r}")
+    if colours is not None and len(colours) != digits:
+        raise ValueError(f"{digits} digits need as many colours, got {len(colours)}")
     rng = np.random.default_rng(seed)
     canvas = _crop_photo(rng, split, size)
     labels = tuple(int(label) for label in rng.choice(CLASSES, digits, replace=False))
@@ -88,8 +97,8 @@ def make_scene(
     masks, boxes = _place_digits(rng, split, size, labels, heights)
     _paint_distractors(rng, canvas, split, boxes, heights)
     backdrop = canvas.copy()
-    for mask, box in zip(masks, boxes, strict=True):
-        _paint(rng, canvas, mask, box)
+    for mask, box, colour in zip(masks, boxes, colours or (None,) * digits, strict=True):
+        _paint(rng, canvas, mask, box, colour)
     return Scene(_move_channels_first(canvas), labels, tuple(boxes), _move_channels_first(backdrop))
 
 
@@ -163,8 +172,8 @@ def _find_free_box(rng: np.random.Generator, mask: Mask, size: int, taken: Seque
     return None
 
 
-def _paint(rng: np.random.Generator, canvas: Array, mask: Mask, box: Box) -> None:
-    """Paint the mask in a random colour of enough contrast, in place."""
+def _paint(rng: np.random.Generator, canvas: Array, mask: Mask, box: Box, given: Colour | None = None) -> None:
+    """Paint the mask in the given colour, or in a random one of enough contrast, in place."""
     x0, y0, x1, y1 = box
     region = canvas[y0:y1, x0:x1]
     under = _compute_luma(region.mean(axis=(0, 1)))
@@ -172,6 +181,8 @@ def _paint(rng: np.random.Generator, canvas: Array, mask: Mask, box: Box) -> Non
     contrast = np.abs(_compute_luma(colours) - under)
     # The first colour of enough contrast, else the best one.
     colour = colours[np.argmax(contrast >= _CONTRAST) if (contrast >= _CONTRAST).any() else contrast.argmax()]
+    if given is not None:
+        colour = np.asarray(given, np.float32)
     opacity = mask[..., None] * np.float32(rng.uniform(0.8, 1))
     region += opacity * (colour - region)
 

@@ -28,6 +28,9 @@ __all__ = ["pyramid_sizes", "resize_image"]
 # Images larger than this do not fit into any memory.
 LARGEST = 2**16
 
+# A narrow image is enlarged until its shorter side is long: at most so many times each side, or to so many pixels.
+MOST_TIMES, MOST_PIXELS = 64, 2**24
+
 # Pyramids by name: eq. 9, and shorter sides for an image of 224 px, in proportion for others, which
 # benchmarks/results/few_scales selected.
 PAPER, FAST = "paper", "fast"
@@ -71,8 +74,9 @@ def pyramid_sizes(
 
     Raises:
         TypeError: a value is not an integer.
-        ValueError: a value is below 1 or above 65,536, `sizes` is empty or an unknown name, or the input's sides are no
-            multiples of `multiple_of`.
+        ValueError: a value is below 1 or above 65,536, `sizes` is empty or an unknown name, the input's sides are no
+            multiples of `multiple_of`, or a scale has a side above 65,536 or more than 2**24 pixels and 64 times the
+            input's sides.
 
     Example:
         >>> [shorter for shorter, _ in pyramid_sizes(224, 320)]
@@ -108,7 +112,19 @@ def pyramid_sizes(
             return enlarged
         return _nearest(enlarged - beyond, cell) + beyond
 
-    return [tuple(enlarge(name, int(side), *factor) for name, side in sides.items()) for factor in factors]
+    scales = [tuple(enlarge(name, int(side), *factor) for name, side in sides.items()) for factor in factors]
+    _check_largest(max(scales, key=math.prod), tuple(map(int, sides.values())))
+    return scales
+
+
+def _check_largest(scale: tuple[int, ...], own: tuple[int, ...]) -> None:
+    """Raise ValueError for a scale that no memory holds, as those of very narrow images."""
+    if max(scale) > LARGEST or math.prod(scale) > max(MOST_PIXELS, math.prod(own) * MOST_TIMES ** len(own)):
+        larger, image = ("x".join(map(str, sides)) for sides in (scale, own))
+        raise ValueError(
+            f"an image of {image} px would be enlarged to {larger} px: crop or pad it, or pass sizes=[...], shorter "
+            "sides in pixels"
+        )
 
 
 def resize_image(images: Tensor, size: tuple[int, ...], interpolation: str = "bilinear") -> Tensor:

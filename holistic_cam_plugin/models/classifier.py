@@ -12,6 +12,7 @@ from torch import nn
 from holistic_cam_plugin.errors import UsageError, describe_error
 from holistic_cam_plugin.models.build import BuiltModel, build_model
 from holistic_cam_plugin.models.explainable import Explainable, examine
+from holistic_cam_plugin.models.image_text import check_texts, is_image_text
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
 __all__ = ["Classifier", "choose_device", "load_classifier"]
@@ -76,16 +77,18 @@ def load_classifier(
     labels: Path | None = None,
     device: str | None = None,
     *,
+    text: Sequence[str] | None = None,
     untrained: bool = False,
 ) -> Classifier:
     """Load a classifier, in evaluation mode, on its device.
 
     Args:
         name: `digits`, the bundled model; a classifier of torchvision; `timm/NAME`; `hf/OWNER/NAME`; `hf/./FOLDER`;
-            `package.module:function`. None: ResNet-50.
+            `open_clip/NAME`; `package.module:function`. None: ResNet-50.
         weights: file of a state dict, which is loaded without running code; None for the published weights.
         labels: text file of class names, one a line; None for the names that come with the model.
         device: such as `cuda:1`; None for a GPU if there is one.
+        text: the classes of a model of images and texts.
         untrained: use random weights instead of published ones where this saves a download.
 
     Raises:
@@ -99,13 +102,32 @@ def load_classifier(
     """
     name = name or DEFAULT_MODEL
     where = choose_device(device)
-    return _examine_built(name, build_model(name, weights, untrained=untrained), labels, where)
+    if text is not None:
+        _check_text(text, labels)
+    built = build_model(name, weights, untrained=untrained)
+    if text is None and is_image_text(built.model):
+        raise UsageError(f'{name} compares images with texts: name them, such as --text "a dog" "a cat"')
+    if text is not None and not is_image_text(built.model):
+        raise UsageError(f"{name} has classes of its own, and compares images with no texts: leave out --text")
+    return _examine_built(name, built, labels, where, text)
 
 
-def _examine_built(name: str, built: BuiltModel, labels: Path | None, device: torch.device) -> Classifier:
-    model = built.model.eval().to(device, torch.float32)
+def _check_text(text: Sequence[str], labels: Path | None) -> None:
+    if labels is not None:
+        raise UsageError("--labels and --text both name the classes: leave out --labels")
     try:
-        found = examine(model, built.processor, size=None if built.size is None else (built.size, built.size))
+        check_texts(text)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--text: {error}") from error
+
+
+def _examine_built(
+    name: str, built: BuiltModel, labels: Path | None, device: torch.device, text: Sequence[str] | None
+) -> Classifier:
+    model = built.model.eval().to(device, torch.float32)
+    size = None if built.size is None else (built.size, built.size)
+    try:
+        found = examine(model, built.processor, size=size, text=text, tokenizer=built.tokenizer)
     except Exception as error:  # a model can raise anything
         raise UsageError(f"{name}: {str(error) or type(error).__name__}") from error
     if len(found.output_shape) != 1:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
-from holistic_cam_plugin.errors import near_matches, out_of_memory
+from holistic_cam_plugin.errors import near_matches
+from holistic_cam_plugin.models.check_geometry import trust_layers
+from holistic_cam_plugin.models.classes import read_classes
+from holistic_cam_plugin.models.image_text import EXAMPLE, TextLogits, bind_texts, is_image_text
 from holistic_cam_plugin.models.layers import Layer, build_reshape_transform
 from holistic_cam_plugin.models.logits import Logits, return_logits
+from holistic_cam_plugin.models.maps import find_scaling_maps
 from holistic_cam_plugin.models.preprocessing import Preprocessing, find_preprocessing
-from holistic_cam_plugin.models.probe import (
-    SIZE_ERRORS,
-    find_size_multiple,
-    make_noise,
-    preserve_model,
-)
-from holistic_cam_plugin.models.stages import find_layers
+from holistic_cam_plugin.models.probe import preserve_model
+from holistic_cam_plugin.models.sizes import run_first_size
+from holistic_cam_plugin.models.stages import choose_target_layers
+from holistic_cam_plugin.models.tokens import Tokenizer
 from holistic_cam_plugin.passes.model_state import unwrap_model
+from holistic_cam_plugin.passes.refusals import check_model, check_weights
 
 __all__ = ["Explainable", "examine", "explainable"]
 
-# Sides in pixels to try where the model has no size of its own.
-COMMON_SIDES = (224, 256, 299, 384, 448, 512, 640, 128, 96, 64, 32, 28)
+# Modules with parameters that may follow the last maps, however few came before.
+_CLASSIFIER = 6
+_WRAPPED = "model."  # first part of a layer's name in `Logits`
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,7 +47,8 @@ class Explainable:
         preprocessing: converts a picture to the model's input.
         classes: class names by index; None if the model does not know them.
         output_shape: shape of the output for one image: `(classes,)`, or `(classes, h, w)` of dense outputs.
-        layers: all modules that return maps, in the order in which they finish.
+        maps: all layers whose maps follow the picture, in the order in which they finish.
+        rejected: for layers that look like maps, by name, why they are none.
         deepest: the last of the target layers found, which the class mask is made of; None if there is none.
 
     Example:
@@ -63,8 +67,13 @@ class Explainable:
     preprocessing: Preprocessing
     classes: list[str] | None
     output_shape: tuple[int, ...]
-    layers: list[Layer]
+    maps: list[Layer]
+    rejected: dict[str, str]
     deepest: Layer | None = None
+
+    def __post_init__(self) -> None:
+        layers = [*self.target_layers, *([self.deepest.module] if self.deepest else [])]
+        trust_layers(layers, self.reshape_transform)
 
     def __repr__(self) -> str:
         model = self.model.model if isinstance(self.model, Logits) else self.model
@@ -76,9 +85,9 @@ class Explainable:
         )
 
     @property
-    def layers_called_once(self) -> list[Layer]:
+    def maps_called_once(self) -> list[Layer]:
         """The layers that run once: of the others, only the first call could be explained."""
-        return [layer for layer in self.layers if layer.calls == 1]
+        return [layer for layer in self.maps if layer.calls == 1]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -87,8 +96,8 @@ class Explainable:
         `options | {"mask_layer": None}` leaves the mask to each target layer, as in the paper.
         """
         needed: dict[str, Any] = {"reshape_transform": self.reshape_transform} if self.reshape_transform else {}
-        if self.multiple_of is None:
-            needed["tiles"] = True
+        if self.multiple_of is None:  # tiles need one output per image
+            needed |= {"tiles": True} if len(self.output_shape) == 1 else {"num_scales": 1}
         elif self.multiple_of > 1:
             needed["multiple_of"] = self.multiple_of
         if self.deepest is not None:
@@ -104,7 +113,7 @@ class Explainable:
         Raises:
             ValueError: a layer does not exist or returns no maps, or no reshape transform fits all layers.
         """
-        by_name = {layer.name: layer for layer in self.layers}
+        by_name = {layer.name: layer for layer in self.maps}
         for name in names:
             if name not in by_name:
                 raise ValueError(self._describe_error(name))
@@ -127,10 +136,19 @@ class Explainable:
         names = [known for known, _ in model.named_modules() if known]
         if name not in names:
             return f"the model has no layer {name!r}{near_matches(name, names)}"
+        if name in self.rejected:
+            return f"the layer {name!r} returns no maps of the picture: it {self.rejected[name]}"
         return f"the layer {name!r} returns neither maps (B, C, h, w) nor tokens (B, N, C)"
 
 
-def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
+def explainable(
+    model: nn.Module,
+    processor: Any = None,
+    *,
+    size: tuple[int, int] | None = None,
+    text: Sequence[str] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Explainable:
     """Find out what `HolisticCAM` needs of a classifier of torchvision, timm, transformers, or of your own.
 
     The model runs on noise about ten times, which shows the modules that return maps, those among them that explain the
@@ -143,23 +161,28 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
             default, what timm and transformers store with the model. Models of torchvision store nothing: the usual
             normalisation of ImageNet is assumed, and `preprocessing.source` is `"assumed"`.
         size: height and width of the images in pixels. By default, the model's own size or a common one.
+        text: the classes of a model of images and texts, such as CLIP and SigLIP of transformers and open_clip: each
+            text is explained against the others. The texts are encoded once.
+        tokenizer: for `text`: a tokenizer of transformers, or a function from a list of strings to token ids `(N, L)`.
+            By default, the processor's, or what transformers or open_clip store with the model.
 
     Raises:
         TypeError: `model` is not a module, `processor` is of an unknown type, or the output has no logits (a
-            detector's); the message says what to write instead.
-        ValueError: the model runs at none of the sizes, or no layer explains its score.
+            detector's); the message says what to write instead. Or `text` is missing, or not meant for this model.
+        ValueError: the model runs at none of the sizes, or no layer explains its score. Or a text is empty, given twice
+            or too long, or there is no tokenizer.
 
     Example:
         >>> from holistic_cam_plugin import HolisticCAM, explainable
-        >>> from holistic_cam_plugin.demo import load_demo_image, load_demo_model
+        >>> from holistic_cam_plugin.demo import load_demo_model
         >>> found = explainable(load_demo_model())
         >>> found.layer_names, found.size, [*found.options]
         (['layer1', 'layer2', 'layer3', 'layer4'], (224, 224), ['mask_layer'])
         >>> cam = HolisticCAM(found.model, found.target_layers[-1:], sizes=[224], **found.options)
-        >>> cam(found.preprocessing(load_demo_image())).shape
+        >>> cam(torch.rand(1, 3, *found.size)).shape
         (1, 224, 224)
     """
-    found = examine(model, processor, size=size)
+    found = examine(model, processor, size=size, text=text, tokenizer=tokenizer)
     if not found.target_layers:
         raise ValueError(
             f"no layer of this {type(model).__name__} returns maps that explain its best score (are its weights "
@@ -168,20 +191,33 @@ def explainable(model: nn.Module, processor: Any = None, *, size: tuple[int, int
     return found
 
 
-def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | None = None) -> Explainable:
+def examine(
+    model: nn.Module,
+    processor: Any = None,
+    *,
+    size: tuple[int, int] | None = None,
+    text: Sequence[str] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Explainable:
     """`explainable`, but without target layers where no layer explains the model's score."""
     model = unwrap_model(model)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
+    check_model(model)
+    check_weights(model)
+    if text is None and is_image_text(model):
+        raise TypeError(f"{type(model).__name__} compares images with texts: pass explainable(model, {EXAMPLE})")
     with preserve_model(model):
-        image, output = _run_first_size(model, list(_list_sizes(model)) if size is None else [size])
-        called = return_logits(model, output)
+        taken = model if text is None else bind_texts(model, text, processor, tokenizer)
+        image, output = run_first_size(taken, size)
+        called = return_logits(taken, output)
         own = (image.shape[2], image.shape[3])
         logits = output if isinstance(output, Tensor) else output["logits"]
-        layers, targets = find_layers(called, image, logits.shape[1])
-        multiple_of = find_size_multiple(called, own)
+        maps, rejected, multiple_of = find_scaling_maps(called, image)
+        targets = choose_target_layers(called, maps, logits.shape[1], image)
+    if targets:
+        _warn_of_rest(targets[-1])
     if called is not model:
-        layers, targets = (list(map(_rename_unwrapped, found)) for found in (layers, targets))
+        maps, targets = (list(map(_rename_unwrapped, found)) for found in (maps, targets))
+        rejected = {name.removeprefix(_WRAPPED): reason for name, reason in rejected.items()}
     return Explainable(
         called,
         [layer.module for layer in targets],
@@ -190,62 +226,25 @@ def examine(model: nn.Module, processor: Any = None, *, size: tuple[int, int] | 
         own,
         multiple_of,
         find_preprocessing(model, processor, own, image.shape[1]),
-        _read_classes(model),
+        taken.texts if isinstance(taken, TextLogits) else read_classes(model, logits.shape[1]),
         tuple(logits.shape[1:]),
-        layers,
+        maps,
+        rejected,
         targets[-1] if targets else None,
     )
 
 
+def _warn_of_rest(deepest: Layer) -> None:
+    """Warn if most of the network comes after the deepest layer, more than the linear layers of a classifier."""
+    if deepest.after > max(deepest.before, _CLASSIFIER):
+        name = deepest.name.removeprefix(_WRAPPED)
+        warnings.warn(
+            f"{deepest.after} of the model's {deepest.before + deepest.after} modules with parameters come after its "
+            f"last layer with maps of the picture, {name!r}: what they find is not in the map",
+            stacklevel=4,
+        )
+
+
 def _rename_unwrapped(layer: Layer) -> Layer:
     """Name a layer of `Logits` as in the wrapped model."""
-    return layer._replace(name=layer.name.removeprefix("model."))
-
-
-def _list_sizes(model: nn.Module) -> Iterator[tuple[int, int]]:
-    """List the sizes to try, the model's own ones first."""
-    sizes = [getattr(getattr(model, "config", None), "image_size", None), getattr(model, "image_size", None)]
-    sizes += [getattr(module, "img_size", None) for module in model.modules()]
-    sizes.append((getattr(model, "pretrained_cfg", None) or {}).get("input_size"))
-    for sides in (*sizes, *COMMON_SIDES):
-        if isinstance(sides, int):
-            yield sides, sides
-        elif isinstance(sides, (tuple, list)) and len(sides) >= 2:
-            yield sides[-2], sides[-1]
-
-
-def _run_first_size(model: nn.Module, sizes: list[tuple[int, int]]) -> tuple[Tensor, Any]:
-    """Run the model at the first size that it accepts; return the image and the output."""
-    reasons = {}
-    for size in dict.fromkeys(sizes):
-        try:
-            image = make_noise(model, size)
-            return image, model(image)
-        except SIZE_ERRORS as error:
-            if out_of_memory(error):
-                raise
-            reasons[size] = error
-    size, reason = next(iter(reasons.items()))
-    others = f", nor at {len(reasons) - 1} other sizes" if len(reasons) > 1 else ""
-    raise ValueError(
-        f"the model does not run on images (1, C, H, W) of {size[0]}x{size[1]} px ({reason}){others}: pass "
-        "explainable(model, size=(height, width))"
-    ) from reason
-
-
-def _read_classes(model: nn.Module) -> list[str] | None:
-    """Read the class names by index from the config of a model of transformers or timm."""
-    labels = getattr(getattr(model, "config", None), "id2label", None)
-    if labels:
-        names = [str(labels[index]) for index in sorted(labels)]
-        return None if names == [f"LABEL_{index}" for index in range(len(names))] else names
-    config = getattr(model, "pretrained_cfg", None) or {}
-    outputs = getattr(model, "num_classes", None)
-    if named := config.get("label_names"):
-        return list(named) if len(named) == outputs else None
-    if type(model).__module__.startswith("timm.") and outputs == config.get("num_classes"):
-        data: Any = import_module("timm.data")
-        if subset := data.infer_imagenet_subset(model):
-            info = data.ImageNetInfo(subset)
-            return [info.index_to_description(index) for index in range(info.num_classes())]
-    return None
+    return layer._replace(name=layer.name.removeprefix(_WRAPPED))

@@ -84,6 +84,6 @@ def preprocess_image(image: Image.Image, classifier: Classifier) -> Tensor:
     """
     check_proportions(image.size, classifier.preprocessing)
     try:
-        return classifier.preprocessing(image).to(classifier.device)
+        return classifier.preprocessing.to_tensor(image).to(classifier.device)
     except MemoryError as error:
         raise UsageError(f"{image.width} x {image.height} px: not enough memory to resize it") from error

@@ -1,36 +1,47 @@
 """The layers of a model that return maps, and the layouts of these maps.
 
-Maps are `(B, C, h, w)`, `(B, h, w, C)`, or tokens `(B, N, C)`: a few prefix tokens, then the grid row by row.
+Maps are `(B, C, h, w)`, `(B, h, w, C)`, or tokens `(B, N, C)`: a few prefix tokens, then the grid row by row, or unit
+by unit as in Hiera. A layout is believed if its maps change where the picture does.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from holistic_cam_plugin.reshape_transforms import MAX_PREFIX_TOKENS, swin_reshape_transform, vit_reshape_transform
+from holistic_cam_plugin.models.geometry import Placement, place_change
+from holistic_cam_plugin.reshape_transforms import (
+    MAX_PREFIX_TOKENS,
+    join_units,
+    swin_reshape_transform,
+    unit_reshape_transform,
+    vit_reshape_transform,
+)
 
 __all__ = [
     "CHANNELS_FIRST",
+    "CHANNELS_LAST",
     "TOKENS",
     "Grid",
     "Layer",
     "build_reshape_transform",
     "is_grid",
     "leave_out_blocks",
+    "list_channel_axes",
     "read_layouts",
 ]
 
 # A block has the grids of its input and its output; a module with more is a trunk of several stages.
 _GRIDS_OF_A_BLOCK = 2
 # Adaptive pooling returns the same grid at every scale; the others return their input.
-_NO_FEATURES = re.compile("Adaptive|Drop|Identity")
+_NO_FEATURES = re.compile("Adaptive|Drop|Identity|Permute")
+# By how much the correlation of a less likely layout must be higher.
+_BETTER = 0.2
 
 CHANNELS_FIRST, CHANNELS_LAST, TOKENS = "(B, C, h, w)", "(B, h, w, C)", "(B, N, C)"
 
@@ -46,9 +57,11 @@ class Layer(NamedTuple):
         shape: shape of the tensor that it returned, or of the first tensor in a tuple.
         is_tensor: False if it returned a tuple.
         calls: how often it ran; shape and is_tensor are those of the first call.
+        before, after: number of modules with parameters of their own that finish up to it, and after it.
         layout: layout of the output if it is maps, else empty.
         grid: height and width of the maps.
         prefix_tokens: number of tokens before the grid.
+        unit: side of a unit in tokens; 1 if the grid is row by row.
     """
 
     name: str
@@ -56,9 +69,12 @@ class Layer(NamedTuple):
     shape: tuple[int, ...]
     is_tensor: bool
     calls: int = 1
+    before: int = 0
+    after: int = 0
     layout: str = ""
     grid: Grid = (0, 0)
     prefix_tokens: int = 0
+    unit: int = 1
 
     @property
     def channels(self) -> int:
@@ -70,28 +86,108 @@ class Layer(NamedTuple):
         """The layout in words; empty for `(C, h, w)`."""
         if self.layout == TOKENS:
             after = f" after {self.prefix_tokens}" if self.prefix_tokens else ""
-            return f"{self.grid[0]}x{self.grid[1]} tokens{after}"
+            order = f" in units of {self.unit}x{self.unit}" if self.unit > 1 else ""
+            return f"{self.grid[0]}x{self.grid[1]} tokens{after}{order}"
         return "channels last" if self.layout == CHANNELS_LAST else ""
 
     @property
-    def form(self) -> tuple[str, Grid, int]:
-        """Layout, grid and number of prefix tokens."""
-        return self.layout, self.grid, self.prefix_tokens
+    def has_features(self) -> bool:
+        """Whether the module computes something, other than a pooling to a fixed grid."""
+        return not _NO_FEATURES.search(type(self.module).__name__)
+
+    @property
+    def form(self) -> tuple[str, Grid, int, int]:
+        """Layout, grid, number of prefix tokens and side of a unit."""
+        return self.layout, self.grid, self.prefix_tokens, self.unit
+
+    def count_positions(self, shape: Sequence[int]) -> int:
+        """Number of positions of an output of this layout and of another shape."""
+        if self.layout == TOKENS:
+            return shape[1] - self.prefix_tokens
+        return math.prod(shape[2:] if self.layout == CHANNELS_FIRST else shape[1:3])
 
 
-def read_layouts(layers: Iterable[Layer], batch: int, size: Grid) -> list[Layer]:
-    """Keep the layers that return maps of a batch of images of this size, with their layouts."""
-    layers = [layer for layer in layers if layer.shape and layer.shape[0] == batch]
-    grids = {layer.shape[2:] for layer in layers if len(layer.shape) == 4 and is_grid(layer.shape[2:], size)}
-    found = []
-    for layer in layers:
-        if len(layer.shape) == 4:
-            layouts = [(CHANNELS_FIRST, layer.shape[2:]), (CHANNELS_LAST, layer.shape[1:3])]
-            found += [layer._replace(layout=layout, grid=grid) for layout, grid in layouts if is_grid(grid, size)][:1]
-        elif len(layer.shape) == 3 and (grid := _find_token_grid(layer.shape[1], size, grids)):
-            prefix = layer.shape[1] - math.prod(grid)
-            found.append(layer._replace(layout=TOKENS, grid=grid, prefix_tokens=prefix))
-    return _unify_channel_order(found)
+def read_layouts(
+    layers: Iterable[Layer], changes: Mapping[str, Mapping[int, Tensor]], size: Grid
+) -> tuple[list[Layer], dict[str, str]]:
+    """Find the layers whose maps follow the picture, with their layouts.
+
+    Where positions are mixed so much that a change shows everywhere, a layer is believed if others with the same layout
+    and the same or a twice as fine grid follow the picture.
+
+    Args:
+        layers: what the modules returned for a batch of `patch_image`.
+        changes: by name, what `measure_change` gives for each axis that may be the channels'.
+        size: height and width of the images.
+
+    Returns:
+        These layers, and for the other layers that look like maps, by name, why they are none.
+    """
+    layers = [layer for layer in layers if layer.name in changes]
+    grids = _find_grids(layers, size)
+    read = [(layer, [*_list_readings(layer, changes[layer.name], size, grids)]) for layer in layers]
+    forms = {reading.form for _, readings in read for reading, placement in readings if placement.follows}
+    forms |= {(layout, _halve(grid), prefix, unit) for layout, grid, prefix, unit in forms}
+    found, rejected = [], {}
+    for layer, readings in read:
+        following = _list_best_first(readings)
+        unclear = [reading for reading, placement in readings if placement.is_unclear and reading.form in forms]
+        if following or unclear:
+            found.append((following or unclear)[0])
+        elif readings:
+            rejected[layer.name] = readings[0][1].reason
+    return found, rejected
+
+
+def _list_best_first(readings: Sequence[tuple[Layer, Placement]]) -> list[Layer]:
+    """The readings that follow the picture; a later one comes before an earlier one only if it is clearly better."""
+    following = [
+        (_BETTER * place - placement.correlation, reading)
+        for place, (reading, placement) in enumerate(readings)
+        if placement.follows
+    ]
+    return [reading for _, reading in sorted(following, key=lambda pair: pair[0])]
+
+
+def _halve(grid: Grid) -> Grid:
+    return -(-grid[0] // 2), -(-grid[1] // 2)
+
+
+def _find_grids(layers: Iterable[Layer], size: Grid) -> set[Grid]:
+    """The grids of maps, and of tokens without a prefix."""
+    maps = [layer.shape for layer in layers if len(layer.shape) == 4]
+    grids = {(grid[0], grid[1]) for shape in maps for grid in (shape[2:], shape[1:3]) if is_grid(grid, size)}
+    counts = [layer.shape[1] for layer in layers if len(layer.shape) == 3]
+    return grids | {grid for count in counts if (grid := _guess_grid(count, size))}
+
+
+def _list_readings(
+    layer: Layer, changes: Mapping[int, Tensor], size: Grid, grids: Iterable[Grid]
+) -> Iterator[tuple[Layer, Placement]]:
+    """The layouts that a layer's shape allows, likely ones first, and where its maps change with each."""
+    shape = layer.shape
+    if len(shape) == 4:
+        for axis in list_channel_axes(shape, size):
+            layout, grid = (CHANNELS_FIRST, shape[2:]) if axis == 1 else (CHANNELS_LAST, shape[1:3])
+            yield layer._replace(layout=layout, grid=(grid[0], grid[1])), place_change(changes[axis])
+        return
+    if len(shape) != 3:
+        return
+    for prefix in range(min(MAX_PREFIX_TOKENS, shape[1] - 1) + 1):
+        for grid in _list_token_grids(shape[1] - prefix, size, grids):
+            change = changes[2][:, prefix:, None]
+            for unit in _list_units(grid):
+                placement = place_change(join_units(change, grid, unit)[:, 0])
+                if unit == 1 or placement.follows:
+                    yield layer._replace(layout=TOKENS, grid=grid, prefix_tokens=prefix, unit=unit), placement
+
+
+def list_channel_axes(shape: Sequence[int], size: Grid) -> list[int]:
+    """List the axes of an output that may be its channels'; none if it is neither maps nor tokens."""
+    if len(shape) == 3:
+        return [2]
+    grids = {1: shape[2:], 3: shape[1:3]} if len(shape) == 4 else {}
+    return [axis for axis, grid in grids.items() if is_grid(grid, size)]
 
 
 def is_grid(grid: Sequence[int], size: Grid) -> bool:
@@ -100,27 +196,24 @@ def is_grid(grid: Sequence[int], size: Grid) -> bool:
     return h * w > 1 and h <= height and w <= width and abs(h * width - w * height) < max(size)
 
 
-def _find_token_grid(count: int, size: Grid, grids: Iterable[Sequence[int]]) -> Grid | None:
-    """Find the grid with the fewest prefix tokens: a convolution returned it, or it has the image's aspect ratio."""
+def _list_token_grids(count: int, size: Grid, grids: Iterable[Grid]) -> list[Grid]:
+    guessed = _guess_grid(count, size)
+    return [*dict.fromkeys([*(grid for grid in grids if math.prod(grid) == count), *([guessed] if guessed else [])])]
+
+
+def _guess_grid(count: int, size: Grid) -> Grid | None:
+    """The grid of square cells that this number of tokens makes up, if there is one."""
     rows = round(math.sqrt(count * size[0] / size[1]))
-    known = [(h, w) for h, w in grids if 0 <= count - h * w <= MAX_PREFIX_TOKENS]
-    if rows and count % rows == 0 and size[0] % rows == 0 and is_grid((rows, count // rows), size):
-        known.append((rows, count // rows))
-    return max(known, key=math.prod, default=None)
+    fits = rows and count % rows == 0 and size[0] % rows == 0 and is_grid((rows, count // rows), size)
+    return (rows, count // rows) if fits else None
 
 
-def _unify_channel_order(layers: Sequence[Layer]) -> list[Layer]:
-    """Keep the tokens, and the maps with their channels where most maps outside of blocks have them."""
-
-    def fits_both(layer: Layer) -> bool:
-        return layer.layout != TOKENS and len(set(layer.shape[1:])) == 1
-
-    votes = Counter(
-        layer.layout for layer in leave_out_blocks(layers) if layer.layout != TOKENS and not fits_both(layer)
-    )
-    order = CHANNELS_LAST if votes[CHANNELS_LAST] > votes[CHANNELS_FIRST] else CHANNELS_FIRST
-    unified = [layer._replace(layout=order) if fits_both(layer) else layer for layer in layers]
-    return [layer for layer in unified if layer.layout in (order, TOKENS)]
+def _list_units(grid: Grid) -> Iterator[int]:
+    """The sides in tokens of the units that divide the grid: powers of two."""
+    unit = 1
+    while grid[0] % unit == grid[1] % unit == 0:
+        yield unit
+        unit *= 2
 
 
 def leave_out_blocks(layers: Sequence[Layer]) -> list[Layer]:
@@ -135,11 +228,7 @@ def leave_out_blocks(layers: Sequence[Layer]) -> list[Layer]:
                 inside[parent].add(layer.grid)
     trunks = {name for name, grids in inside.items() if len(grids) > _GRIDS_OF_A_BLOCK}
     blocks = {layer.name for layer in layers if not isinstance(layer.module, nn.Sequential)} - trunks
-    outside = [
-        layer
-        for layer in layers
-        if blocks.isdisjoint(_list_parents(layer.name)) and not _NO_FEATURES.search(type(layer.module).__name__)
-    ]
+    outside = [x for x in layers if blocks.isdisjoint(_list_parents(x.name)) and x.has_features]
     return sorted(outside, key=lambda layer: layer.name not in trunks)
 
 
@@ -152,14 +241,25 @@ def build_reshape_transform(layers: Sequence[Layer], size: Grid) -> Callable[...
     """Build the function that converts the output of each of these layers to `(B, C, h, w)`; None if all have it.
 
     Raises:
-        ValueError: the layers' prefix tokens differ.
+        ValueError: the layers' prefix tokens or the sizes of their units differ.
     """
     layouts = {layer.layout for layer in layers}
     if layouts == {CHANNELS_FIRST}:
         return None
-    if any(layer.prefix_tokens for layer in layers) and len({layer.form for layer in layers}) > 1:
-        raise ValueError("layers with prefix tokens can only be combined with layers of the same shape")
-    if prefix := layers[-1].prefix_tokens:
+    tokens = [layer for layer in layers if layer.layout == TOKENS]
+    prefixes = {layer.prefix_tokens for layer in tokens}
+    if len(prefixes) > 1:
+        raise ValueError("layers with prefix tokens can only be combined with layers that have as many")
+    if any(layer.unit > 1 for layer in tokens):
+        units = {layer.unit * size[0] // layer.grid[0] for layer in layers}
+        if layouts != {TOKENS} or prefixes != {0} or len(units) > 1:
+            raise ValueError("layers in units of tokens can only be combined with layers in units of the same size")
+        return partial(unit_reshape_transform, image_size=size, unit_size=units.pop())
+    prefix = prefixes.pop() if prefixes else 0
+    if prefix and layouts == {TOKENS} and len({layer.grid for layer in layers}) == 1:
         patch_size = round(size[0] / layers[-1].grid[0])
         return partial(vit_reshape_transform, patch_size=patch_size, prefix_tokens=prefix)
-    return partial(swin_reshape_transform, channels_last=False) if CHANNELS_FIRST in layouts else swin_reshape_transform
+    options: dict[str, Any] = {"prefix_tokens": prefix} if prefix else {}
+    if CHANNELS_FIRST in layouts:
+        options["channels_last"] = None if CHANNELS_LAST in layouts else False
+    return partial(swin_reshape_transform, **options) if options else swin_reshape_transform

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from holistic_cam_plugin.detections import is_yolo_output
 from holistic_cam_plugin.passes.outputs import check_outputs
 
 __all__ = ["Logits", "return_logits"]
@@ -46,10 +47,17 @@ def return_logits(model: nn.Module, output: Any) -> nn.Module:
     Raises:
         TypeError: the output has no logits.
     """
+    if is_yolo_output(output, model):
+        raise TypeError(
+            "explainable() takes classifiers, and this model returns the boxes and classes of a YOLO: wrap it in "
+            "YOLODetections(model, num_classes=...), choose a layer of its backbone, and call HolisticCAM(wrapped, "
+            "[layer], multiple_of=32) with BoxScoreTarget"
+        )
     if isinstance(output, list) or (isinstance(output, Mapping) and "pred_boxes" in output):
         raise TypeError(
             "explainable() takes classifiers, not detectors: choose a layer of the backbone, and call "
-            "HolisticCAM(model, [layer]) with BoxScoreTarget; wrap models in DETRDetections or YOLODetections"
+            "HolisticCAM(model, [layer]) with BoxScoreTarget, and with reshape_transform=fpn_reshape_transform if the "
+            "layer returns a feature pyramid; wrap DETRs in DETRDetections and YOLOs in YOLODetections"
         )
     keywords = {_ANY_SIZE: True} if _ANY_SIZE in inspect.signature(model.forward).parameters else {}
     if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):

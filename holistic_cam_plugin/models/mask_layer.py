@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import out_of_memory
+from holistic_cam_plugin.models.check_geometry import trust_layers
+from holistic_cam_plugin.models.geometry import PLACES, measure_change, patch_image, place_change
 from holistic_cam_plugin.models.layers import is_grid
 from holistic_cam_plugin.models.stages import is_relevant
 from holistic_cam_plugin.passes.capture import Capture
@@ -43,8 +45,9 @@ def find_mask_layer(
     """Find the last module with positions that the scores depend on.
 
     In a CNN it is the last stage, before the global pooling. Of a transformer whose class token alone is used at the
-    end, it is a part of the last block, such as its first normalisation. Maps of class scores are left out. One pass
-    shows what the modules return; they are tried from the end of the network on, with a pass each.
+    end, it is a part of the last block, such as its first normalisation. Maps of class scores are left out, and modules
+    whose maps do not change where patches of the first image change. One pass shows what the modules return; they are
+    tried from the end of the network on, with a pass each.
 
     Only what modules return is seen. If the last sum of branches is written in the model's own forward pass, follow it
     by an `nn.Identity` and pass that to `HolisticCAM` as the mask layer.
@@ -70,6 +73,7 @@ def find_mask_layer(
         if gradients.shape[1] == classes and _are_scores(gradients):
             continue
         if is_relevant((activations * gradients).cpu().double().movedim(1, -1)):
+            trust_layers([module], reshape_transform)
             return module
     return None
 
@@ -91,8 +95,7 @@ def _are_scores(gradients: Tensor) -> bool:
 
 def _list_candidates(model: nn.Module, images: Tensor, reshaping: Reshaping) -> tuple[Any, list[nn.Module]]:
     """The model's output, and the modules that return maps of features once in a pass, the last one first."""
-    if len(images) == 1:  # in a batch of one, tables of positions would look like maps
-        images = images.expand(2, *[-1] * (images.ndim - 1))
+    images = patch_image(images[:1], PLACES[:2])
     shapes: dict[nn.Module, list[Shape]] = {}
 
     def record(module: nn.Module, _: object, output: Any) -> None:
@@ -100,7 +103,7 @@ def _list_candidates(model: nn.Module, images: Tensor, reshaping: Reshaping) -> 
         shapes.setdefault(module, []).append(_maps_shape(output, reshaping, images))
 
     with uninterrupted(_recording(model, record)):
-        outputs = model(images.clone())
+        outputs = model(images)
     done = list(accumulate(any(True for _ in module.parameters(recurse=False)) for module in shapes))
     found = [
         (module, calls[0])
@@ -141,4 +144,11 @@ def _maps_shape(output: Any, reshaping: Reshaping, images: Tensor) -> Shape:
     fits = shape[0] == len(images) and math.prod(shape[2:]) > 1 and all(map(int.__le__, shape[2:], size))
     # A reshape transform may take another layout for its own: its grid has the image's proportions.
     guessed = reshaping.transform is not None and not is_grid(shape[-2:], (size[-2], size[-1]))
-    return shape if fits and not guessed else ()
+    return shape if fits and not guessed and _follows(maps) else ()
+
+
+def _follows(maps: Tensor) -> bool:
+    """Whether the maps of the patched images change where the patches are, or everywhere alike."""
+    change = measure_change(maps, 1)
+    placement = place_change(change.sum(dim=1) if change.ndim == 4 else change, PLACES[:2])
+    return placement.follows or placement.is_unclear

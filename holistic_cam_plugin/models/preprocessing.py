@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,12 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-__all__ = ["Preprocessing", "find_preprocessing", "load_processor"]
+from holistic_cam_plugin.models.wrappers import Affine, is_timm, list_described, measure_images
+
+__all__ = ["ASSUMED", "TELL_ASSUMED", "Preprocessing", "find_preprocessing", "load_processor"]
+
+ASSUMED = "assumed"
+TELL_ASSUMED = "the model does not tell its preprocessing, and the usual one of ImageNet is assumed"
 
 Picture = TypeVar("Picture")  # a picture, or boxes or masks in it
 
@@ -35,12 +41,12 @@ class Preprocessing(NamedTuple):
         size: height and width in pixels of the centre crop.
         resize: the shorter side, or height and width, in pixels before the crop; None to keep the picture's size.
         interpolation: how the picture is resized, such as `"bilinear"`.
-        source: who describes it: `"timm"`, `"transformers"`, `"torchvision"`, `"bundled"`, or nobody, `"assumed"`: the
-            mean and standard deviation of ImageNet, or 0.5 for a number of channels other than three.
+        source: who describes it: `"timm"`, `"transformers"`, `"torchvision"`, `"open_clip"`, `"bundled"`, or nobody,
+            `"assumed"`: the mean and standard deviation of ImageNet, or 0.5 for a number of channels other than three.
 
     Example:
         >>> from PIL import Image
-        >>> preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (224, 224), 256, "bilinear", "assumed")
+        >>> preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (224, 224), 256, "bilinear", "torchvision")
         >>> preprocessing(Image.new("RGB", (640, 480))).shape
         torch.Size([1, 3, 224, 224])
     """
@@ -53,7 +59,16 @@ class Preprocessing(NamedTuple):
     source: str
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        """Convert a picture to the model's input `(1, C, H, W)`, float32; to gray if the model has one channel."""
+        """Convert a picture to the model's input `(1, C, H, W)`, float32; to gray if the model has one channel.
+
+        Warns if the preprocessing is assumed.
+        """
+        if self.source == ASSUMED:
+            warnings.warn(f"{TELL_ASSUMED}: pass explainable(model, processor)", stacklevel=2)
+        return self.to_tensor(picture)
+
+    def to_tensor(self, picture: Image.Image) -> Tensor:
+        """Convert a picture as `__call__` does, without a warning."""
         return self.normalize(torch.from_numpy(self.to_pixels(picture))[None])
 
     def to_pixels(self, picture: Image.Image, *, crop: bool = True) -> NDArray[np.uint8]:
@@ -79,6 +94,14 @@ class Preprocessing(NamedTuple):
         size, resize = (times * self.size[0], times * self.size[1]), self.resize
         return self._replace(
             size=size, resize=times * resize if isinstance(resize, int) else (times * resize[0], times * resize[1])
+        )
+
+    def before(self, images: Affine) -> Preprocessing:
+        """Return the preprocessing for a wrapper that scales and shifts the images before the model gets them."""
+        pairs = list(zip(self.mean, self.std, images.scale, images.shift, strict=True))
+        return self._replace(
+            mean=tuple(round(m + shift * s, 6) + 0.0 for m, s, _, shift in pairs),
+            std=tuple(float(f"{scale * s:.6g}") for _, s, scale, _ in pairs),
         )
 
     def to_json(self) -> dict[str, object]:
@@ -127,7 +150,8 @@ def find_preprocessing(model: nn.Module, processor: Any, size: tuple[int, int], 
 
     Args:
         model: where to look without a `processor`: timm's data config, or the image processor in the local folder or
-            the cache that a model of transformers came from.
+            the cache that a model of transformers came from. The model may be inside of a wrapper: if that one
+            normalises the images itself, mean and standard deviation are those that remain to be done, such as 0 and 1.
         processor: an image processor of transformers, the transforms of torchvision's weights, a `Preprocessing`, or
             None.
         size: height and width of the model's images, for a source that has none.
@@ -136,24 +160,41 @@ def find_preprocessing(model: nn.Module, processor: Any, size: tuple[int, int], 
     Raises:
         TypeError: the processor is of another type.
     """
-    found = _read_source(model, processor, size)
+    if processor is not None:
+        found: Preprocessing | None = _read_processor(processor, size)
+    else:
+        found = _read_wrapped(model, size, channels)
     if found is None or len(found.mean) != channels:
         mean, std = (values if channels == 3 else (0.5,) * channels for values in (IMAGENET_MEAN, IMAGENET_STD))
-        found = Preprocessing(mean, std, size, round(min(size) / _CROP), "bilinear", "assumed")
+        found = Preprocessing(mean, std, size, round(min(size) / _CROP), "bilinear", ASSUMED)
     return found
 
 
-def _read_source(model: nn.Module, processor: Any, size: tuple[int, int]) -> Preprocessing | None:
-    if processor is not None:
-        return _read_processor(processor, size)
-    if hasattr(model, "pretrained_cfg") and type(model).__module__.startswith("timm."):
+def _read_wrapped(model: nn.Module, size: tuple[int, int], channels: int) -> Preprocessing | None:
+    """Read what a library tells of the model or, corrected by what the wrapper does, of a model inside of it."""
+    for inner in list_described(model):
+        found = _read_source(inner, size)
+        if found is None or inner is model:
+            if found is not None:
+                return found
+            continue
+        if len(found.mean) == channels and (images := measure_images(model, inner, size, channels)):
+            return found.before(images)
+    return None
+
+
+def _read_source(model: nn.Module, size: tuple[int, int]) -> Preprocessing | None:
+    if is_timm(model):
         return _read_timm(model, size)
+    if hasattr(getattr(model, "visual", None), "image_mean"):
+        return _read_open_clip(model.visual, size)
     name = getattr(getattr(model, "config", None), "_name_or_path", "")
     processor = load_processor(name) if name else None
     return None if processor is None else _read_processor(processor, size)
 
 
 def _read_processor(processor: Any, size: tuple[int, int]) -> Preprocessing:
+    processor = getattr(processor, "image_processor", processor)  # beside a tokenizer
     if isinstance(processor, Preprocessing):
         return processor
     if hasattr(processor, "image_mean"):
@@ -184,8 +225,17 @@ def _read_timm(model: nn.Module, size: tuple[int, int]) -> Preprocessing:
     return Preprocessing(mean, std, size, resize, config["interpolation"], "timm")
 
 
+def _read_open_clip(visual: Any, size: tuple[int, int]) -> Preprocessing:
+    config = getattr(visual, "preprocess_cfg", {})
+    resize = size if config.get("resize_mode") == "squash" else min(size)
+    interpolation = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
+    return Preprocessing(tuple(visual.image_mean), tuple(visual.image_std), size, resize, interpolation, "open_clip")
+
+
 def _read_transformers(processor: Any, size: tuple[int, int]) -> Preprocessing:
     resize = _read_size(getattr(processor, "size", None)) if getattr(processor, "do_resize", True) else None
+    if hasattr(processor, "max_num_patches"):  # SigLIP 2 takes any aspect ratio
+        resize = min(size)
     crop = _read_size(getattr(processor, "crop_size", None)) if getattr(processor, "do_center_crop", False) else None
     share = getattr(processor, "crop_pct", None)
     if isinstance(resize, int) and crop is None:

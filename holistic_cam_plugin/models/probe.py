@@ -5,45 +5,68 @@ Models may change when they run (buffers for another size, window sizes): call t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from holistic_cam_plugin.errors import out_of_memory
-from holistic_cam_plugin.models.layers import Layer
+from holistic_cam_plugin.errors import MODEL_ERRORS, describe_error, out_of_memory
+from holistic_cam_plugin.models.geometry import PLACES, Placement, measure_change, patch_image, place_change
+from holistic_cam_plugin.models.layers import Layer, list_channel_axes
+from holistic_cam_plugin.passes.inference_tensors import normal_tensors
 from holistic_cam_plugin.passes.interrupts import uninterrupted
 from holistic_cam_plugin.passes.model_state import eval_mode, uncompiled
+from holistic_cam_plugin.passes.records import Reshaping, holds_tensors
+from holistic_cam_plugin.passes.refusals import checkpoint_errors
+from holistic_cam_plugin.passes.rnns import native_rnns
 
 __all__ = [
     "SIZE_ERRORS",
     "compute_gradients",
+    "fill_zero_weights",
+    "find_larger_size",
     "find_size_multiple",
     "make_noise",
+    "place_layers",
     "preserve_model",
     "record_outputs",
 ]
 
 # Models raise one of these for an image of a size that they do not accept.
-SIZE_ERRORS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
-# One larger size can be accepted by chance, where several paddings compensate for one another.
-_SIZES_TRIED = 3
+SIZE_ERRORS = MODEL_ERRORS
+# One larger size can be accepted by chance, where several paddings compensate for one another: two steps are tried, and
+# an odd number of steps to about this many times the size.
+_STEPS, _FAR = (1, 2), 1.4
+# Small steps can be lost where pooling or patches round down, so much larger images are tried first. Twice the size is
+# a multiple of whatever the size is a multiple of.
+_LARGER = (1.5, 2)
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 
 
 def preserve_model(model: nn.Module) -> AbstractContextManager[None]:
-    """Switch to evaluation and inference mode in the body; afterwards attributes and buffers are as before it."""
+    """Switch to evaluation mode without gradients in the body; afterwards attributes and buffers are as before it.
+
+    A model may keep what it computes in a list or a cache of its own: not in inference mode, whose tensors could never
+    take part in a gradient.
+    """
     return uninterrupted(_preserve_model(model))
 
 
 @contextmanager
 def _preserve_model(model: nn.Module) -> Iterator[None]:
-    with eval_mode(model), uncompiled(), torch.inference_mode():
-        saved = [(module, _copy_attributes(module), dict(module._buffers)) for module in model.modules()]
+    with ExitStack() as stack:
+        for state in (eval_mode(model), uncompiled(), native_rnns(model), normal_tensors(model)):
+            stack.enter_context(state)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+        saved = [(module, _copy_attributes(module), dict(module._buffers)) for module in modules]
         try:
             yield
         finally:
@@ -60,29 +83,94 @@ def _copy_attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
 
 
-def make_noise(model: nn.Module, size: tuple[int, int]) -> Tensor:
-    """Make an image `(1, C, H, W)` of noise, always the same, with the model's channels, dtype and device."""
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+def make_noise(model: nn.Module, size: tuple[int, ...], channels: int) -> Tensor:
+    """Make an image `(1, C, *size)` of noise, always the same, in the model's dtype and on its device."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
-    channels = 3 if first is None else first.in_channels
     noise = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return noise.to(like)
 
 
-def record_outputs(model: nn.Module, images: Tensor) -> list[Layer]:
-    """Record the outputs of all modules for a batch of images, in the order in which they first finish."""
+def record_outputs(model: nn.Module, images: Tensor) -> tuple[list[Layer], dict[str, dict[int, Tensor]]]:
+    """Record what all modules return, in the order in which they first finish.
+
+    Args:
+        images: one image, or a batch of `patch_image`.
+
+    Returns:
+        The modules with their outputs' shapes. And for a batch, by name, what `measure_change` gives for outputs with
+        one row per image, for each axis that may be the channels'.
+    """
+    size = (images.shape[2], images.shape[3])
     calls: dict[str, list[Layer]] = {}
+    changes: dict[str, dict[int, Tensor]] = {}
 
     def record(name: str, module: nn.Module, _: object, output: Any) -> None:
         first = output[0] if isinstance(output, (tuple, list)) and output else output
-        if isinstance(first, Tensor):
-            recorded = Layer(name, module, tuple(first.shape), first is output)
-            calls.setdefault(name, []).append(recorded)
+        if not isinstance(first, Tensor):
+            return
+        axes = list_channel_axes(first.shape, size)
+        if name not in calls and axes and first.is_floating_point() and 1 < len(first) == len(images):
+            changes[name] = {axis: measure_change(first, axis) for axis in axes}
+        calls.setdefault(name, []).append(Layer(name, module, tuple(first.shape), first is output))
 
     hooks = [(module, partial(record, name)) for name, module in model.named_modules() if name]
     with uninterrupted(_hook_modules(hooks)):
         model(images)
-    return [outputs[0]._replace(calls=len(outputs)) for outputs in calls.values()]
+    done = list(
+        accumulate(any(True for _ in of_layer[0].module.parameters(recurse=False)) for of_layer in calls.values())
+    )
+    return [
+        outputs[0]._replace(calls=len(outputs), before=count, after=done[-1] - count)
+        for outputs, count in zip(calls.values(), done, strict=True)
+    ], changes
+
+
+def place_layers(
+    model: nn.Module,
+    transforms: Mapping[nn.Module, Callable[..., Any] | None],
+    image: Tensor,
+    places: Sequence[tuple[float, float]] = PLACES,
+) -> dict[nn.Module, Placement | str]:
+    """Find out where the maps of layers change if patches of an image change.
+
+    Args:
+        model: in evaluation mode, inside `preserve_model`.
+        transforms: a reshape transform for each layer, or None.
+        image: `(1, C, H, W)` or `(1, C, D, H, W)`.
+        places: of the patches.
+
+    Returns:
+        For each layer that runs, its placement, or why it returns no maps.
+    """
+    size = tuple(image.shape[2:])
+    found: dict[nn.Module, Placement | str] = {}
+
+    def record(layer: nn.Module, _: object, output: Any) -> None:
+        if layer in found:  # of a layer that runs twice, the first call counts
+            return
+        maps = _read_maps(output, transforms[layer], size, 1 + len(places))
+        if isinstance(maps, Tensor):
+            change = measure_change(maps, 1)
+            found[layer] = place_change(change.sum(dim=1) if change.ndim == 4 else change, places)
+        else:
+            found[layer] = maps
+
+    with uninterrupted(_hook_modules([(layer, record) for layer in transforms])):
+        model(patch_image(image, places))
+    return found
+
+
+def _read_maps(output: Any, transform: Callable[..., Any] | None, size: tuple[int, ...], images: int) -> Tensor | str:
+    """The maps `(images, C, ...)` of an output, or why there are none."""
+    if not isinstance(output, Tensor) and (transform is None or not holds_tensors(output)):
+        return f"returns a {type(output).__name__}"
+    try:
+        maps = Reshaping(transform).maps(output, size)
+    except Exception as error:  # a reshape transform may raise anything for what it was not written for
+        return f"is refused by the reshape transform: {describe_error(error)}"
+    if not isinstance(maps, Tensor) or maps.ndim != 2 + len(size):
+        return f"returns {tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__}, no maps"
+    return maps.detach() if len(maps) == images else f"returns {len(maps)} rows for {images} images"
 
 
 def compute_gradients(
@@ -101,14 +189,40 @@ def compute_gradients(
 
     with uninterrupted(_hook_modules([(layer, record) for layer in set(layers)], gradients=True)):
         total = score(model(image.clone().requires_grad_()))
+        outputs = {layer: output for layer, output in outputs.items() if output.requires_grad}
         if not outputs or not total.requires_grad:
             return {}
-        gradients = torch.autograd.grad(total, [*outputs.values()], allow_unused=True)
+        with checkpoint_errors():
+            gradients = torch.autograd.grad(total, [*outputs.values()], allow_unused=True)
     return {
         layer: (outputs[layer].detach().float(), gradient.float())
         for layer, gradient in zip(outputs, gradients, strict=True)
         if gradient is not None
     }
+
+
+def fill_zero_weights(model: nn.Module) -> AbstractContextManager[None]:
+    """Fill weights that are all zero with noise in the body: a head that begins with zeros hides what it depends on."""
+    return uninterrupted(_fill_zero_weights(model))
+
+
+@contextmanager
+def _fill_zero_weights(model: nn.Module) -> Iterator[None]:
+    generator = torch.Generator().manual_seed(0)
+    zero = [
+        (module, name, weight)
+        for module in model.modules()
+        for name, weight in module._parameters.items()
+        if weight is not None and weight.ndim > 1 and weight.is_floating_point() and not weight.any()
+    ]
+    try:
+        for module, name, weight in zero:
+            noise = torch.randn(weight.shape, generator=generator) / math.sqrt(weight[0].numel())
+            module._parameters[name] = nn.Parameter(noise.to(weight), requires_grad=weight.requires_grad)
+        yield
+    finally:
+        for module, name, weight in zero:
+            module._parameters[name] = weight
 
 
 @contextmanager
@@ -117,26 +231,43 @@ def _hook_modules(hooks: Iterable[tuple[nn.Module, Hook]], *, gradients: bool = 
     handles = []
     try:
         for module, hook in hooks:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
             handles.append(module.register_forward_hook(hook))
-        with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients):
+        with torch.set_grad_enabled(gradients):
             yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def find_size_multiple(model: nn.Module, size: tuple[int, int]) -> int | None:
-    """Find what the sides may grow by in pixels: 1 for any size, n for multiples of n, None if no other size runs."""
-    steps = [step for step in range(1, min(size) // 2 + 1) if size[0] % step == size[1] % step == 0]
-    return next((step for step in steps if _accepts_steps(model, size, step)), None)
+def find_larger_size(model: nn.Module, image: Tensor) -> tuple[int, int] | None:
+    """Find a much larger size that the model accepts, and that is a multiple of what its sides must be multiples of."""
+    height, width = image.shape[2:]
+    sizes = [(round(height * factor), round(width * factor)) for factor in _LARGER]
+    return next((size for size in sizes if _accepts(model, image, size, in_memory=True)), None)
 
 
-def _accepts_steps(model: nn.Module, size: tuple[int, int], step: int) -> bool:
+def find_size_multiple(model: nn.Module, image: Tensor) -> int | None:
+    """Find what the sides may grow by in pixels: 1 for any size, n for multiples of n, None if no other size runs.
+
+    The model accepts a much larger size: see `find_larger_size`.
+    """
+    height, width = image.shape[2:]
+    for step in range(1, min(height, width) // 2 + 1):
+        far = round((_FAR - 1) * min(height, width) / step) | 1
+        sizes = [(height + times * step, width + times * step) for times in dict.fromkeys((*_STEPS, far))]
+        if height % step == width % step == 0 and all(_accepts(model, image, size) for size in sizes):
+            return step
+    return None
+
+
+def _accepts(model: nn.Module, image: Tensor, size: tuple[int, int], in_memory: bool = False) -> bool:
+    """Whether the model runs on an image of this size; with `in_memory`, also whether it has enough memory to."""
     try:
-        for times in range(1, _SIZES_TRIED + 1):
-            model(make_noise(model, (size[0] + times * step, size[1] + times * step)))
+        model(make_noise(model, size, image.shape[1]))
     except SIZE_ERRORS as error:
-        if out_of_memory(error):
+        if out_of_memory(error) and not in_memory:
             raise
         return False
     return True

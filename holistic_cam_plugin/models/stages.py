@@ -9,10 +9,17 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from holistic_cam_plugin.models.layers import CHANNELS_FIRST, TOKENS, Grid, Layer, leave_out_blocks, read_layouts
-from holistic_cam_plugin.models.probe import compute_gradients, record_outputs
+from holistic_cam_plugin.models.layers import (
+    CHANNELS_FIRST,
+    TOKENS,
+    Grid,
+    Layer,
+    build_reshape_transform,
+    leave_out_blocks,
+)
+from holistic_cam_plugin.models.probe import compute_gradients, fill_zero_weights
 
-__all__ = ["find_layers", "is_relevant"]
+__all__ = ["choose_target_layers", "is_relevant"]
 
 # The deepest stages are explained.
 STAGES = 4
@@ -23,38 +30,36 @@ _FINEST, _ENOUGH = 4, 3
 _EVIDENCE = 1e-3
 
 
-def find_layers(model: nn.Module, image: Tensor, classes: int) -> tuple[list[Layer], list[Layer]]:
-    """Find all layers of a model that return maps, and among them the target layers: one for each of the last stages.
-
-    Args:
-        model: in evaluation mode, inside `preserve_model`.
-        image: `(1, C, H, W)`.
-        classes: number of channels of the model's output.
-    """
-    # In a batch of one, tables of positions would look like maps.
-    layers = read_layouts(record_outputs(model, image.expand(2, -1, -1, -1)), 2, (image.shape[2], image.shape[3]))
-    once = [layer for layer in layers if layer.calls == 1]  # only a module's first call can be explained
-    return layers, _choose_target_layers(model, once, classes, image)
-
-
-def _choose_target_layers(model: nn.Module, layers: Sequence[Layer], classes: int, image: Tensor) -> list[Layer]:
+def choose_target_layers(model: nn.Module, maps: Sequence[Layer], classes: int, image: Tensor) -> list[Layer]:
     """Choose one layer for each of the last stages, shallow to deep; of a model with one grid, one at each quarter.
 
     A stage is all the layers with maps of one size. Its result is the last layer that finishes, outside of any block.
     A result may not explain the score: only the class token is used after it, or the sum of A G is zero before a
     normalisation of each place. Then the last normalisation of the same shape is taken.
+
+    Args:
+        model: in evaluation mode, inside `preserve_model`.
+        maps: the layers whose maps follow the picture.
+        classes: number of channels of the model's output.
+        image: `(1, C, H, W)`.
     """
+    layers = [layer for layer in maps if layer.calls == 1]  # only a module's first call can be explained
     outer = _leave_out_scores(_leave_out_other_widths(leave_out_blocks(layers)), classes)
     stages = {layer.grid: layer for layer in outer}
     grids = sorted(stages, key=math.prod, reverse=True)
     coarse = [grid for grid in grids if _FINEST * grid[0] <= image.shape[2]]
     chosen = (coarse if len(coarse) >= _ENOUGH else grids)[-STAGES:]
     candidates = [_list_candidates(stages[grid], layers, outer) for grid in chosen]
-    modules = list(dict.fromkeys(layer.module for of_stage in candidates for layer in of_stage))
+    listed = [layer for of_stage in candidates for layer in of_stage]
+    modules = list(dict.fromkeys(layer.module for layer in listed))
     gradients = compute_gradients(model, modules, image, _best_score)
-    explaining = {layer for of_stage in candidates for layer in of_stage if _explains(layer, gradients)}
+    explaining = {layer for layer in listed if _explains(layer, gradients)}
+    if not explaining:
+        with fill_zero_weights(model):
+            gradients = compute_gradients(model, modules, image, _best_score)
+        explaining = {layer for layer in listed if _explains(layer, gradients)}
     found = [next((layer for layer in of_stage if layer in explaining), None) for of_stage in candidates]
-    targets = _keep_reshapeable([layer for layer in found if layer is not None])
+    targets = _keep_reshapeable([layer for layer in found if layer is not None], (image.shape[2], image.shape[3]))
     if len(stages) == 1 and targets:
         return _choose_quarters(targets[0], [layer for layer in layers if layer in explaining])
     return targets
@@ -84,11 +89,23 @@ def _leave_out_scores(outer: Sequence[Layer], classes: int) -> Sequence[Layer]:
 
 
 def _list_candidates(result: Layer, layers: Sequence[Layer], outer: Sequence[Layer]) -> list[Layer]:
-    """List the layers that can represent the stage with this result, best first."""
-    alike = [x for x in layers[::-1] if x.form == result.form and x.channels == result.channels]
-    norms = [layer for layer in alike if "norm" in type(layer.module).__name__.lower()]
+    """List the layers that can represent the stage with this result, best first.
+
+    Of a stage that returns a tuple, the last layer inside takes its place.
+    """
+    inside = [x for x in layers[::-1] if x.name.startswith(f"{result.name}.") and x.grid == result.grid]
+    inside = [x for x in inside if x.is_tensor and x.has_features][:1]
     others = [layer for layer in outer[::-1] if layer.grid == result.grid]
-    return [layer for layer in (result, *norms, *others) if layer.is_tensor]
+    candidates = [result, *_list_norms(result, layers)]
+    if not result.is_tensor:
+        candidates += [found for layer in inside for found in (layer, *_list_norms(layer, layers))]
+    return [layer for layer in (*candidates, *others) if layer.is_tensor]
+
+
+def _list_norms(like: Layer, layers: Sequence[Layer]) -> list[Layer]:
+    """List the normalisations with maps of the same shape, the last one first."""
+    alike = [x for x in layers[::-1] if x.form == like.form and x.channels == like.channels]
+    return [layer for layer in alike if "norm" in type(layer.module).__name__.lower()]
 
 
 def _explains(layer: Layer, gradients: Mapping[nn.Module, tuple[Tensor, Tensor]]) -> bool:
@@ -108,11 +125,16 @@ def is_relevant(product: Tensor) -> bool:
     return total > 0 and float(product.sum(dim=-1).abs().sum()) / total > _EVIDENCE
 
 
-def _keep_reshapeable(targets: Sequence[Layer]) -> list[Layer]:
-    """Keep the layers that share a reshape transform: alike if the deepest has prefix tokens, else those without."""
-    if targets and targets[-1].prefix_tokens:
-        return [layer for layer in targets if layer.form == targets[-1].form]
-    return [layer for layer in targets if not layer.prefix_tokens]
+def _keep_reshapeable(targets: Sequence[Layer], size: Grid) -> list[Layer]:
+    """Keep the layers that share a reshape transform with the deepest one."""
+    kept: list[Layer] = []
+    for layer in targets[::-1]:
+        try:
+            build_reshape_transform([layer, *kept], size)
+        except ValueError:
+            continue
+        kept.insert(0, layer)
+    return kept
 
 
 def _choose_quarters(last: Layer, explaining: Sequence[Layer]) -> list[Layer]:

@@ -16,17 +16,24 @@ import torch
 from torch import Tensor, nn
 
 from holistic_cam_plugin.passes.batch_norms import light_batch_norms
+from holistic_cam_plugin.passes.inference_tensors import INFERENCE_TENSOR, normal_tensors
 from holistic_cam_plugin.passes.interrupts import uninterrupted
 from holistic_cam_plugin.passes.model_state import eval_mode, mixed_precision, uncompiled
 from holistic_cam_plugin.passes.records import Record, Reshaping, holds_tensors, like, tensors_of
+from holistic_cam_plugin.passes.refusals import (
+    CHECKPOINT,
+    LayerError,
+    check_layer,
+    check_model,
+    checkpoint_errors,
+    describe_gap,
+    in_reentrant_checkpoint,
+)
+from holistic_cam_plugin.passes.rnns import native_rnns
 
-__all__ = ["DEEPEST", "Capture", "LayerError", "check_mask_layer", "check_target_layers"]
+__all__ = ["DEEPEST", "Capture", "check_mask_layer", "check_target_layers"]
 
 DEEPEST = "deepest"  # the mask layer that is found at the first call
-
-
-class LayerError(ValueError):
-    """A target layer that cannot be explained at any size of the image."""
 
 
 class Capture:
@@ -136,13 +143,14 @@ class Capture:
         """
         records = [self._records[layer] for layer in self.layers]
         tensors = [tensors_of(record) for record in records]
-        found = iter(torch.autograd.grad(score, [*chain(*tensors)], retain_graph=keep_graph, allow_unused=True))
+        with checkpoint_errors():
+            found = iter(torch.autograd.grad(score, [*chain(*tensors)], retain_graph=keep_graph, allow_unused=True))
         maps = []
         for layer, record, parts in zip(self.layers, records, tensors, strict=True):
             gradients = [next(found) for _ in parts]
             optional = self.mask_optional and layer not in self.target_layers
             if all(gradient is None for gradient in gradients) and not optional:
-                raise LayerError(f"{self._name(layer)} does not influence the targets' score")
+                raise LayerError(f"{self._name(layer)} does not influence the targets' score{describe_gap(self.model)}")
             maps.append(self._signed_maps(record, gradients, layer))
         return maps
 
@@ -164,17 +172,25 @@ class Capture:
         self.clear()
 
     def _run(self, images: Tensor, memory_format: torch.memory_format) -> Any:
-        self.clear()
         self._size = tuple(images.shape[2:])
-        with uninterrupted(self._recording(images.device)):
-            outputs = self.model(images.detach().clone(memory_format=memory_format))
-            if self.amp and isinstance(outputs, Tensor):
-                outputs = outputs.float()
+        try:
+            outputs = self._run_recorded(images, memory_format)
+        except RuntimeError as error:
+            if INFERENCE_TENSOR not in str(error):
+                raise
+            with normal_tensors(self.model):
+                outputs = self._run_recorded(images, memory_format)
         for layer in self.layers:
             if layer not in self._records:
                 raise LayerError(f"{self._name(layer)} did not run in the model's forward pass")
         self._finished = [*self._records]
         return outputs
+
+    def _run_recorded(self, images: Tensor, memory_format: torch.memory_format) -> Any:
+        self.clear()
+        with uninterrupted(self._recording(images.device)):
+            outputs = self.model(images.detach().clone(memory_format=memory_format))
+            return outputs.float() if self.amp and isinstance(outputs, Tensor) else outputs
 
     def is_after_mask(self, layer: nn.Module) -> bool:
         """Whether a target layer finished after the mask layer in the last pass."""
@@ -194,6 +210,7 @@ class Capture:
             stack.enter_context(eval_mode(self.model))
             stack.enter_context(uncompiled())
             stack.enter_context(light_batch_norms(self.model))
+            stack.enter_context(native_rnns(self.model))
             for layer in set(self.layers):
                 stack.callback(layer.register_forward_hook(record).remove)
             stack.enter_context(torch.inference_mode(False))
@@ -209,8 +226,14 @@ class Capture:
             raise TypeError(
                 f"{self._name(layer)} returns a {type(output).__name__}, not a tensor: "
                 "pass a layer inside it that returns a tensor, or a reshape_transform that joins "
-                "its tensors, such as pytorch_grad_cam.utils.reshape_transforms.fasterrcnn_reshape_transform"
+                "its tensors, such as holistic_cam_plugin.fpn_reshape_transform for feature pyramids"
             )
+        if not all(tensor.is_floating_point() for tensor in tensors_of(output)):
+            dtypes = ", ".join(sorted({str(tensor.dtype) for tensor in tensors_of(output)}))
+            cause = describe_gap(self.model) or ": pass a layer that returns floating-point maps"
+            raise LayerError(f"{self._name(layer)} returns {dtypes}, which has no gradients{cause}")
+        if in_reentrant_checkpoint():
+            raise LayerError(f"{self._name(layer)} runs in {CHECKPOINT}")
         torch.set_grad_enabled(True)
         self._records[layer] = record = like(output, [_leaf(tensor) for tensor in tensors_of(output)])
         # The next layer may work in place (ReLU), so it gets a copy.
@@ -226,6 +249,8 @@ class Capture:
         if isinstance(maps, Tensor) and maps.ndim == 2 + len(self._size):
             return maps.float()
         hint = "" if self.reshape_transform else "; transformers need a reshape_transform"
+        if len(self._size) == 3 and isinstance(maps, Tensor) and maps.ndim == 4:
+            hint = "; it sees slices, frames or views as images of their own: explain one of them as (B, C, H, W)"
         given = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"type {type(maps).__name__}"
         form = "(B, C, d, h, w)" if len(self._size) == 3 else "(B, C, h, w)"
         raise LayerError(f"{self._name(layer)} returns activations of {given}, not {form}{hint}")
@@ -246,8 +271,7 @@ def _leaf(output: Tensor) -> Tensor:
 
 def check_target_layers(model: nn.Module, target_layers: Sequence[nn.Module]) -> None:
     """Raise TypeError or ValueError unless `target_layers` is a list of modules of the module `model`, at least one."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
+    check_model(model)
     advice = "pass a list of the model's modules, such as [model.layer4]"
     if not isinstance(target_layers, (list, tuple)):
         raise TypeError(f"target_layers must be a list, got a {type(target_layers).__name__}: {advice}")
@@ -259,6 +283,7 @@ def check_target_layers(model: nn.Module, target_layers: Sequence[nn.Module]) ->
             raise TypeError(f"every target layer must be a module, got {layer!r}: {advice}")
         if layer not in modules:
             raise ValueError(f"a target layer of type {type(layer).__name__} is not part of the model: {advice}")
+        check_layer(model, layer)
 
 
 def check_mask_layer(mask_layer: nn.Module | str | None, model: nn.Module) -> None:

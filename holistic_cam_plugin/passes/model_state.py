@@ -142,7 +142,7 @@ def _copy_inputs(model: nn.Module) -> Iterator[None]:
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The module inside `DataParallel`, `DistributedDataParallel` and `torch.compile` wrappers.
+    """The module inside `DataParallel`, `DistributedDataParallel`, `torch.compile` and timm's `ModelEma` wrappers.
 
     Replicas and compiled graphs run without the hooks that record a layer.
     """
@@ -151,5 +151,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
             model = model.module
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
+        elif not isinstance(model, nn.Module) and isinstance(inner := getattr(model, "ema", None), nn.Module):
+            model = inner  # timm's ModelEma is no module
         else:
             return model

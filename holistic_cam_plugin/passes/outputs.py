@@ -64,12 +64,16 @@ def check_outputs(outputs: Any, images: int, detections: bool = False) -> Output
             pick = ".logits"
         raise TypeError(f"the model returned a {type(outputs).__name__}, not a tensor; " + _WRAPPER.format(pick=pick))
     if outputs.ndim == 0 or outputs.shape[0] != images:
-        raise ValueError(f"the model returned shape {tuple(outputs.shape)} for {images} images, not one row per image")
+        joined = outputs.ndim > 0 and len(outputs) < images
+        cause = ": it joins the images of a batch, so pass one image per call, with batch_size=1" if joined else ""
+        raise ValueError(
+            f"the model returned shape {tuple(outputs.shape)} for {images} images, not one row per image{cause}"
+        )
     return outputs
 
 
 def rescale_outputs(
-    outputs: Outputs, size: tuple[int, ...], original: tuple[int, ...], extent: tuple[int, ...] | None
+    outputs: Outputs, size: tuple[int, ...], original: tuple[int, ...], shape: tuple[int, ...] | None
 ) -> Outputs:
     """Rescale the output for an image of another size to that of the original image.
 
@@ -78,24 +82,67 @@ def rescale_outputs(
             `keypoints` `(N, K, 3)` and `masks` `(N, 1, height, width)`.
         size: of the image that the model saw, in pixels.
         original: of the original image.
-        extent: of the original image's dense output `(B, C, *extent)`; None for the original image itself.
+        shape: of the output for the original image; None for the original image itself.
 
     Returns:
-        Dense outputs resized to `extent`, with antialiasing; detections in pixels of the original image; others as they
-        are.
+        Dense outputs, whose height and width grow with the image's, resized with antialiasing to those of the original
+        output: `(B, C, h, w)`, `(B, h, w)` or `(B, h, w, C)`, and likewise for volumes. Detections in pixels of the
+        original image. Others as they are.
     """
     if isinstance(outputs, list):
         return outputs if size == original else [_rescale_detection(found, size, original) for found in outputs]
-    if not is_dense(outputs) or extent is None or outputs.shape[2:] == extent:
+    if shape is None or outputs.shape[1:] == shape[1:] or outputs.ndim != len(shape):
         return outputs
-    if outputs.ndim == 5:
-        return F.interpolate(outputs, size=extent, mode="trilinear", align_corners=False)
-    return F.interpolate(outputs, size=extent, mode="bilinear", align_corners=False, antialias=True)
+    dense = _find_dense_axes(tuple(outputs.shape), size, tuple(shape), original)
+    return outputs if dense is None else _resize_axes(outputs, dense, shape[dense])
 
 
-def is_dense(outputs: Outputs) -> TypeGuard[Tensor]:
-    """Whether these are maps or volumes of scores, `(B, C, h, w)` or `(B, C, d, h, w)`."""
-    return isinstance(outputs, Tensor) and outputs.ndim in (4, 5)
+def is_dense(outputs: Outputs, size: tuple[int, ...]) -> TypeGuard[Tensor]:
+    """Whether there is an output for each place of an image of this size, as in `(B, C, h, w)` and `(B, h, w)`."""
+    if not isinstance(outputs, Tensor) or outputs.ndim < 3:
+        return False
+    return outputs.ndim > 3 or _has_proportions(outputs.shape[1:], size)
+
+
+def _find_dense_axes(
+    shape: tuple[int, ...], size: tuple[int, ...], original_shape: tuple[int, ...], original: tuple[int, ...]
+) -> slice | None:
+    """Find the axes that grow with the image while the others stay; of several, the last ones."""
+    for axes in dict.fromkeys((len(size), 2)):  # of a volume, or of a plane of it
+        for first in range(len(shape) - axes, 0, -1):
+            found = slice(first, first + axes)
+            grids = ((shape[found], size[-axes:]), (original_shape[found], original[-axes:]))
+            if (
+                shape[:first] + shape[found.stop :] == original_shape[:first] + original_shape[found.stop :]
+                and all(_has_proportions(*grid) for grid in grids)
+                and _grows_with_image(*grids)
+            ):
+                return found
+    # `(B, C, h, w)` in other proportions, such as the output of convolutions without padding.
+    return slice(2, len(shape)) if len(shape) == len(size) + 2 and shape[1] == original_shape[1] else None
+
+
+def _has_proportions(grid: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether height and width have the proportions of the image's, up to one cell each for rounding."""
+    (h, w), (height, width) = grid[-2:], size[-2:]
+    return h * w > 1 and h <= height and w <= width and abs(h * width - w * height) <= height + width
+
+
+def _grows_with_image(one: tuple[Sequence[int], Sequence[int]], other: tuple[Sequence[int], Sequence[int]]) -> bool:
+    """Whether two grids have as many cells per pixel of their images, up to one cell each for rounding."""
+    axes = zip(*one, *other, strict=True)
+    return all(abs(h * other_side - other_h * side) <= side + other_side for h, side, other_h, other_side in axes)
+
+
+def _resize_axes(outputs: Tensor, axes: slice, extent: tuple[int, ...]) -> Tensor:
+    """Resize these successive axes, with antialiasing in two dimensions."""
+    count = len(extent)
+    own, last = [*range(axes.start, axes.start + count)], [*range(-count, 0)]
+    maps = outputs.movedim(own, last)
+    planes = maps if maps.ndim == count + 2 else maps.flatten(1, -count - 1) if maps.ndim > count + 2 else maps[:, None]
+    mode = "trilinear" if count == 3 else "bilinear"
+    resized = F.interpolate(planes, size=extent, mode=mode, align_corners=False, antialias=count == 2)
+    return resized.reshape(*maps.shape[:-count], *extent).movedim(last, own)
 
 
 def detach_outputs(outputs: Outputs) -> Outputs:

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from holistic_cam_plugin.passes.refusals import LayerError
+
 __all__ = ["Record", "ReshapeError", "Reshaping", "holds_tensors", "like", "tensors_of"]
 
 # One tensor, or several that a reshape transform joins: a dict (feature pyramids), list or tuple of tensors.
@@ -39,6 +41,7 @@ class Reshaping:
             size: of the images.
 
         Raises:
+            LayerError: the transform misses a tensor of the layer's output.
             ReshapeError: the transform fails.
         """
         tensors = [tensor.detach() for tensor in tensors_of(record)]
@@ -48,6 +51,12 @@ class Reshaping:
         try:
             # In the contiguous format: the transform may `view` them.
             return self.transform(like(record, [tensor.contiguous() for tensor in tensors]), **keywords)
+        except KeyError as error:
+            keys = ", ".join(map(repr, record)) if isinstance(record, Mapping) else f"a {type(record).__name__}"
+            raise LayerError(
+                f"the reshape transform finds no {error} in the target layer's output, which has {keys}: for a feature "
+                "pyramid pass reshape_transform=holistic_cam_plugin.fpn_reshape_transform"
+            ) from error
         except (RuntimeError, ValueError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from holistic_cam_plugin.errors import out_of_memory
 from holistic_cam_plugin.method.pyramid import resize_image
-from holistic_cam_plugin.passes.capture import Capture, LayerError
+from holistic_cam_plugin.passes.capture import Capture
 from holistic_cam_plugin.passes.outputs import (
+    Detection,
     Outputs,
     check_outputs,
     detach_outputs,
@@ -26,7 +25,8 @@ from holistic_cam_plugin.passes.outputs import (
     join_outputs,
     rescale_outputs,
 )
-from holistic_cam_plugin.passes.records import ReshapeError
+from holistic_cam_plugin.passes.refusals import describe_gap, input_errors
+from holistic_cam_plugin.passes.size_errors import size_errors
 from holistic_cam_plugin.passes.targets import INDEPENDENT, Target, predict_targets, sum_scores
 from holistic_cam_plugin.passes.tiles import common_cell, cover, cut, stitch
 
@@ -72,9 +72,15 @@ class Original(NamedTuple):
     scale: Scale
 
     @property
-    def extent(self) -> Size | None:
-        """Height and width of dense outputs; None for others."""
-        return tuple(self.outputs.shape[2:]) if is_dense(self.outputs) else None
+    def shape(self) -> Size | None:
+        """Shape of the outputs; None for detections."""
+        return tuple(self.outputs.shape) if isinstance(self.outputs, Tensor) else None
+
+    @property
+    def takes_tiles(self) -> bool:
+        """Whether windows of an image can be explained one by one: there is one output for a whole image."""
+        size = self.scale.size
+        return len(size) == 2 and isinstance(self.outputs, Tensor) and not is_dense(self.outputs, size)
 
 
 def run_original(capture: Capture, images: Tensor, targets: list[list[Target]] | None) -> Original:
@@ -89,7 +95,9 @@ def run_original(capture: Capture, images: Tensor, targets: list[list[Target]] |
         TypeError, ValueError: the model, a target layer or a target cannot be explained; the message says what to do.
     """
     original = _run(capture, images, targets, None)
-    check_scored(original.scale)
+    if not original.scale.scored and isinstance(original.outputs, list):
+        raise ValueError(f"{INDEPENDENT}{_describe_detections(original.outputs)}")
+    check_scored(original.scale, capture)
     return original
 
 
@@ -113,10 +121,17 @@ def run_scale(
     return _run(capture, resize_image(images, size, interpolation), original.targets, original).scale
 
 
-def check_scored(scale: Scale) -> None:
+def check_scored(scale: Scale, capture: Capture) -> None:
     """Raise ValueError unless every target's score depends on the target layers."""
     if not scale.scored:
-        raise ValueError(INDEPENDENT)
+        raise ValueError(f"{INDEPENDENT}{describe_gap(capture.model)}")
+
+
+def _describe_detections(outputs: Sequence[Detection]) -> str:
+    count = sum(len(found.get("boxes", ())) for found in outputs)
+    if not count:
+        return ". The model finds no box in the image: lower its score threshold, such as model.score_thresh of FCOS"
+    return f". None of the model's {count} boxes fits the target: pass a box and label that the model returns"
 
 
 def warn_of_gaps(scales: Sequence[Scale], stacklevel: int) -> None:
@@ -135,8 +150,11 @@ def warn_of_gaps(scales: Sequence[Scale], stacklevel: int) -> None:
 
 def _run_tiles(capture: Capture, images: Tensor, original: Original, size: Size, interpolation: str) -> Scale:
     """Run the windows that cover the resized images, and put their maps together."""
-    if not isinstance(original.outputs, Tensor) or is_dense(original.outputs):
-        raise ValueError("tiles=True needs one output per image: segmentation and detection need whole images")
+    if not original.takes_tiles:
+        raise ValueError(
+            "tiles=True needs one output per image: segmentation and detection need whole images. Leave it out, and "
+            "pass multiple_of, sizes that the model takes, or num_scales=1 without sizes"
+        )
     own = original.scale.size
     covering = cover(size, own, common_cell([tuple(maps[0].shape[1:]) for maps in original.scale.activations], own))
     resized = resize_image(images, covering.size, interpolation)
@@ -190,16 +208,17 @@ def _run_batch(
     capture: Capture, images: Tensor, targets: list[list[Target]] | None, original: Original | None
 ) -> Original:
     size = tuple(images.shape[2:])
-    original_size, extent = (size, None) if original is None else (original.scale.size, original.extent)
-    with _size_errors(size, original_size):
+    original_size, shape = (size, None) if original is None else (original.scale.size, original.shape)
+    tiles = original is not None and original.takes_tiles
+    with size_errors(size, original_size, tiles), input_errors(capture.model, images):
         outputs = check_outputs(capture(images, channels_last=True), len(images), detections=True)
-    outputs = rescale_outputs(outputs, size, original_size, extent)
+    outputs = rescale_outputs(outputs, size, original_size, shape)
     if isinstance(outputs, Tensor):
         outputs = outputs.contiguous()  # targets may `view` it
     if targets is None:
         targets = [[target] for target in predict_targets(outputs)]
     totals = sum_scores(targets, outputs)
-    with _size_errors(size, original_size):
+    with size_errors(size, original_size, tiles):
         activations = capture.activations
         capture.check_rows(activations, len(images))
         gradients = [
@@ -245,26 +264,3 @@ def _replace_one(maps: Tensor) -> tuple[Tensor, Tensor]:
     if maps.device.type == "cpu" and (finite := maps.sum().isfinite()):
         return maps, finite
     return torch.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0), maps.isfinite().all()
-
-
-@contextmanager
-def _size_errors(size: Size, original: Size) -> Iterator[None]:
-    """Raise what the model or a reshape transform raises at a resized image as a ValueError that names the remedy."""
-    try:
-        yield
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        if size == original or isinstance(error, LayerError) or out_of_memory(error):
-            raise
-        at, instead = ("x".join(map(str, sides)) for sides in (original, size))
-        reason = str(error) or type(error).__name__
-        failure = f"the model takes images of {at} px but not the pyramid's {instead} px ({reason}). "
-        if isinstance(error, ReshapeError):
-            remedy = (
-                "The reshape transform has a fixed size: pass holistic_cam_plugin.vit_reshape_transform or "
-                "swin_reshape_transform, which follow the image's size"
-            )
-        else:
-            remedy = (
-                "Pass tiles=True for a model of fixed size, or num_scales=1 without sizes, or sizes=[...] that it takes"
-            )
-        raise ValueError(failure + remedy) from error

@@ -69,6 +69,30 @@ def test_an_image(here, photo, capsys, options, found):
     assert capsys.readouterr().out.count("predicted") == 1
 
 
+@pytest.mark.parametrize(
+    "returned", ["model", "model, Preprocessing(*[(0.5,) * 3] * 2, (64, 64), 64, 'bilinear', 'own')"]
+)
+@pytest.mark.parametrize("command", ["explain", "batch"])
+def test_an_assumed_preprocessing_is_told_once(here, photo, capsys, command, returned):
+    (here / f"mine_{command}_{len(returned)}.py").write_text(
+        "from torch import nn\n"
+        "from holistic_cam_plugin.demo import load_demo_model\n"
+        "from holistic_cam_plugin.models.preprocessing import Preprocessing\n"
+        f"def make():\n    model = load_demo_model()\n    return {returned}\n"
+    )
+    name = f"mine_{command}_{len(returned)}:make"
+    options = ("--model", name, "--layers", "layer4", "--methods", "gradcam", "--output", f"out_{len(returned)}")
+    if command == "batch":
+        (here / "photos").mkdir()
+        Image.open(photo).save(here / "photos" / "a.png")
+        Image.open(photo).save(here / "photos" / "b.png")
+        assert main(["batch", "photos", *options]) == 0
+    else:
+        assert main([str(photo), *options]) == 0
+    told = f"holistic-cam: {name}: the model does not tell its preprocessing, and the usual one of ImageNet is assumed"
+    assert capsys.readouterr().err.count(told) == (returned == "model")
+
+
 def test_class_names_come_with_the_model(here, photo, capsys):
     assert main([str(photo), "--model", "hf/./vit", "--target", "bee", "--methods", "gradcam"]) == 0
     out = capsys.readouterr().out

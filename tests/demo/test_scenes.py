@@ -118,6 +118,21 @@ def test_a_scene_too_small_for_two_digits_is_refused(size):
         make_scene(0, "train", size)
 
 
+def test_digits_of_given_colours():
+    red, blue = (0.9, 0.1, 0.0), (0.0, 0.2, 1.0)
+    scene = make_scene(3, "train", 128, 2, [red, blue])
+    plain = make_scene(3, "train", 128, 2)
+    assert scene.labels == plain.labels
+    assert scene.boxes == plain.boxes
+    assert np.array_equal(scene.backdrop, plain.backdrop)
+    for mask, colour in zip(scene.masks, (red, blue), strict=True):
+        strokes = scene.image[:, mask]
+        assert np.abs(strokes - np.array(colour)[:, None]).max(axis=0).min() < 0.2  # opacity is 0.8 or more
+        assert np.corrcoef(strokes.mean(axis=1), colour)[0, 1] > 0.9
+    with pytest.raises(ValueError, match="2 digits need as many colours, got 1"):
+        make_scene(3, "train", 128, 2, [red])
+
+
 @pytest.mark.parametrize("digits", [0, 3])
 def test_other_numbers_of_digits_are_refused(digits):
     with pytest.raises(ValueError, match=f"digits must be 1 or 2, got {digits}"):

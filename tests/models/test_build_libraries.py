@@ -268,4 +268,6 @@ def test_a_module_that_is_not_there(module):
 
 
 def test_the_forms_of_names_are_told():
-    assert "timm/NAME, hf/NAME or hf/./FOLDER, and package.module:function" in refusal("vit_base_patch16_224")
+    assert "timm/NAME, hf/NAME or hf/./FOLDER, open_clip/NAME, and package.module:function" in refusal(
+        "vit_base_patch16_224"
+    )

@@ -430,7 +430,7 @@ def test_a_repr_is_short() -> None:
         "Explainable(ResNet, layers=[layer1, layer2, layer3, layer4], size=(64, 64), multiple_of=1, "
         "preprocessing='assumed', output_shape=(5,))"
     )
-    every = found.at([layer.name for layer in found.layers])
+    every = found.at([layer.name for layer in found.maps])
     assert len(repr(every)) < 300
     wrapped = explainable(build_model(FAMILIES["transformers swin"][0]))
     assert repr(wrapped).startswith("Explainable(SwinForImageClassification, layers=[swin.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from types import SimpleNamespace
 
@@ -152,7 +153,9 @@ def test_a_model_is_a_module(net, model):
         HolisticCAM(model, [net.layer2])
 
 
-@pytest.mark.parametrize("error", [TypeError, IndexError, ValueError, RuntimeError, AssertionError])
+@pytest.mark.parametrize(
+    "error", [TypeError, IndexError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError]
+)
 def test_a_model_that_refuses_other_sizes_gets_a_hint_at_tiles(images, error):
     def pooled(x: Tensor) -> Tensor:
         if x.shape[-1] != 64:
@@ -163,3 +166,62 @@ def test_a_model_that_refuses_other_sizes_gets_a_hint_at_tiles(images, error):
     match = rf"the model takes images of 64x64 px but not the pyramid's 80x80 px \({error.__name__}\). Pass tiles=True"
     with pytest.raises(ValueError, match=match):
         HolisticCAM(model, [model.features], **SIZES)(images)
+
+
+class Multiples(nn.Module):
+    """Takes sides that are multiples of 16, as U-Nets with skip connections do."""
+
+    def __init__(self, form, axes: int = 2) -> None:
+        super().__init__()
+        conv = nn.Conv2d if axes == 2 else nn.Conv3d
+        self.features, self.form = conv(3, 5, 3, padding=1), form
+
+    def forward(self, x: Tensor) -> object:
+        if any(side % 16 for side in x.shape[-2:]):
+            raise RuntimeError("Sizes of tensors must match except in dimension 1")
+        return self.form(self.features(x))
+
+
+TILES, MULTIPLES = "tiles=True for a model of fixed size", "multiple_of=16 for one that takes multiples of 16 px"
+OTHERS = "num_scales=1 without sizes, or sizes=[...] that it takes"
+
+
+@pytest.mark.parametrize(
+    ("form", "axes", "remedies"),
+    [
+        (lambda x: x.mean((2, 3)), 2, f"Pass {TILES}, or {MULTIPLES}, or {OTHERS}"),
+        (lambda x: x, 2, f"Pass {MULTIPLES}, or {OTHERS}"),  # dense: no tiles
+        (lambda x: x[:, 0], 2, f"Pass {MULTIPLES}, or {OTHERS}"),
+        (lambda x: [{"boxes": x[0, 0, :4, :4], "scores": x[0, 0, 0]}], 2, f"Pass {MULTIPLES}, or {OTHERS}"),
+        (lambda x: x.mean((2, 3, 4)), 3, f"Pass {MULTIPLES}, or {OTHERS}"),  # volumes: no tiles
+    ],
+)
+def test_the_remedies_for_a_size_are_those_that_can_help(form, axes, remedies):
+    model = Multiples(form, axes).eval()
+    image = torch.rand(1, 3, *[4] * (axes - 2), 48, 80)
+
+    def score(output):
+        return output["scores"].sum() if isinstance(output, dict) else output.sum()
+
+    with pytest.raises(ValueError, match=rf"px \(Sizes of tensors must match.*{re.escape(remedies)}$"):
+        HolisticCAM(model, [model.features], sizes=[48, 60])(image, [score])
+    cam = HolisticCAM(model, [model.features], sizes=[48, 60], multiple_of=16, weighting="gradient", fsd=False)
+    assert cam(image, [score]).shape == (1, *image.shape[2:])
+    assert HolisticCAM(model, [model.features], num_scales=1, fsd=False)(image, [score]).shape == (1, *image.shape[2:])
+
+
+def test_a_model_of_one_size_is_not_sent_to_multiples_that_it_was_given():
+    """The sides of both sizes are multiples of 32."""
+    model = Returns(lambda x: x.mean((2, 3)).view(-1, 5) if x.shape[-1] == 64 else x.view(0, 5))
+    with pytest.raises(
+        ValueError, match=r"Pass tiles=True for a model of fixed size, or num_scales=1 without sizes, or"
+    ):
+        HolisticCAM(model, [model.features], sizes=[64, 96], multiple_of=32)(torch.rand(1, 3, 64, 64))
+
+
+def test_tiles_of_outputs_for_each_place_are_refused_with_what_can_help(images):
+    for form in (lambda x: x, lambda x: x[:, 0]):
+        model = Returns(form)
+        cam = HolisticCAM(model, [model.features], tiles=True, sizes=[64, 96])
+        with pytest.raises(ValueError, match=r"need whole images\. Leave it out, and pass multiple_of, sizes that"):
+            cam(images[:1], [lambda output: output.sum()])
