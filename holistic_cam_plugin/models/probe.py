@@ -40,8 +40,8 @@ __all__ = [
 # Models raise one of these for an image of a size that they do not accept.
 SIZE_ERRORS = MODEL_ERRORS
 # One larger size can be accepted by chance, where several paddings compensate for one another: two steps are tried, and
-# an odd number of steps to about this many times the size.
-_STEPS, _FAR = (1, 2), 1.4
+# odd numbers of steps to about these many times the size.
+_STEPS, _FAR = (1, 2), (1.25, 1.4)
 # Small steps can be lost where pooling or patches round down, so much larger images are tried first. Twice the size is
 # a multiple of whatever the size is a multiple of.
 _LARGER = (1.5, 2)
@@ -255,8 +255,8 @@ def find_size_multiple(model: nn.Module, image: Tensor) -> int | None:
     """
     height, width = image.shape[2:]
     for step in range(1, min(height, width) // 2 + 1):
-        far = round((_FAR - 1) * min(height, width) / step) | 1
-        sizes = [(height + times * step, width + times * step) for times in dict.fromkeys((*_STEPS, far))]
+        far = [round((factor - 1) * min(height, width) / step) | 1 for factor in _FAR]
+        sizes = [(height + times * step, width + times * step) for times in dict.fromkeys((*_STEPS, *far))]
         if height % step == width % step == 0 and all(_accepts(model, image, size) for size in sizes):
             return step
     return None
@@ -266,7 +266,7 @@ def _accepts(model: nn.Module, image: Tensor, size: tuple[int, int], in_memory: 
     """Whether the model runs on an image of this size; with `in_memory`, also whether it has enough memory to."""
     try:
         model(make_noise(model, size, image.shape[1]))
-    except SIZE_ERRORS as error:
+    except (*SIZE_ERRORS, MemoryError) as error:
         if out_of_memory(error) and not in_memory:
             raise
         return False
