@@ -16,14 +16,17 @@ from torch import Tensor, nn
 
 from benchmarks.zoo.by_hand import Wiring, wire_by_hand, wire_found
 from benchmarks.zoo.models import build_model, initial_statistics
-from benchmarks.zoo.oracle import PLACES, make_pictures, measure_distances
+from benchmarks.zoo.oracle import PLACES, Change, make_pictures, measure_changes
 from holistic_cam_plugin import ClassHolisticCAM, explainable
 
-__all__ = ["COLUMNS", "FAILED", "FAR", "OUTCOMES", "REFUSED", "RIGHT", "WRONG", "Verdict", "judge", "measure_end"]
+__all__ = ["COLUMNS", "FAILED", "FAR", "MIXED", "OUTCOMES", "RIGHT", "WRONG", "Verdict", "judge", "measure_end"]
 
-OUTCOMES = RIGHT, REFUSED, WRONG, FAILED, NOT_BUILT = "right", "refused", "wrong", "failed", "not built"
-# Distance in sides of the picture, and part of the modules with parameters; the README shows the distribution.
-FAR, LATE = 0.2, 2 / 3
+OUTCOMES = ("right", "unclear", "refused", "wrong", "failed", "not built")
+RIGHT, UNCLEAR, REFUSED, WRONG, FAILED, NOT_BUILT = OUTCOMES
+# From this distance on, a layer does not follow the patch; below this contrast, its maps change everywhere alike.
+FAR, MIXED = 0.2, 0.25
+# Part of the modules with parameters that have finished with the last layer.
+LATE = 1 / 2
 # Shorter sides of the pyramid, in proportion to the first.
 PYRAMID = (224, 353)
 # Height and width of the other size that is tried, in sides of the model's own.
@@ -78,12 +81,13 @@ def judge(library: str, name: str) -> Verdict:
     verdict = Verdict(name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", module="holistic_cam_plugin")
+        warnings.filterwarnings("always", module=r"holistic_cam_plugin|benchmarks\.zoo")
         try:
             verdict.step = "build"
             verdict.model, model = build_model(library, name)
-            problems = _explain(verdict, model)
-            verdict.outcome, verdict.reason = (WRONG, "; ".join(problems)) if problems else (RIGHT, "")
+            findings = _explain(verdict, model)
+            verdict.outcome = next((kind for kind in (WRONG, UNCLEAR) if kind in findings.values()), RIGHT)
+            verdict.reason = "; ".join(findings)
         except Exception as error:
             verdict.outcome = _choose_outcome(verdict.step, error)
             verdict.reason = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST)
@@ -103,18 +107,18 @@ def _choose_outcome(step: str, error: Exception) -> str:
     return REFUSED if refused and "\n" not in str(error) else FAILED
 
 
-def _explain(verdict: Verdict, model: nn.Module) -> list[str]:
-    """Explain a model; returns what is wrong."""
+def _explain(verdict: Verdict, model: nn.Module) -> dict[str, str]:
+    """Explain a model; returns what is wrong or unclear, and which of them it is."""
     wiring = _wire(verdict, model)
     verdict.size, verdict.multiple_of = _join(wiring.size), str(wiring.multiple_of)
     verdict.layers = " ".join(wiring.names)
     large = sum(parameter.numel() for parameter in model.parameters()) > LARGE
-    problems = _check_places(verdict, wiring, large)
+    findings = _check_places(verdict, wiring, large)
     picture = make_pictures(wiring.size)[0]
     end = measure_end(wiring.model, wiring.layers[: wiring.targets], picture)
     verdict.end = f"{end:.2f}"
     if end < LATE and verdict.passes:  # chosen by `explainable`
-        problems.append(f"the last layer finishes after {end:.2f} of the modules")
+        findings[f"the last layer finishes after {end:.2f} of the modules"] = UNCLEAR if verdict.notes else WRONG
     verdict.step = "map"
     output, verdict.forward = _time(lambda: _run(wiring.model, picture))
     side = min(wiring.size[-2:])
@@ -125,24 +129,24 @@ def _explain(verdict: Verdict, model: nn.Module) -> list[str]:
     low, high = float(maps.min()), float(maps.max())
     empty = low == high and verdict.passes  # of a box that was chosen at random, nothing may speak for it
     if maps.shape != (1, *wiring.size) or not 0 <= low <= high <= 1 or empty:
-        problems.append(f"the map has the shape {maps.shape} and values from {low:.3g} to {high:.3g}")
-    return problems
+        findings[f"the map has the shape {maps.shape} and values from {low:.3g} to {high:.3g}"] = WRONG
+    return findings
 
 
-def _check_places(verdict: Verdict, wiring: Wiring, large: bool) -> list[str]:
+def _check_places(verdict: Verdict, wiring: Wiring, large: bool) -> dict[str, str]:
     """Ask the oracle at the model's own size and at another one."""
     verdict.step = "places"
-    distances = _measure(wiring, wiring.size)
-    verdict.distances = _format(distances)
-    problems = _list_far(wiring, distances, wiring.size)
+    changes = _measure(wiring, wiring.size)
+    verdict.distances = _format(changes)
+    findings = _judge_changes(wiring, changes, wiring.size)
     if wiring.multiple_of is not None and not large:
         verdict.step = "places at another size"
         other = choose_other_size(wiring.size, wiring.multiple_of)
         verdict.other_size = _join(other)
-        distances = _measure(wiring, other)
-        verdict.other_distances = _format(distances)
-        problems += _list_far(wiring, distances, other)
-    return problems
+        changes = _measure(wiring, other)
+        verdict.other_distances = _format(changes)
+        findings |= _judge_changes(wiring, changes, other)
+    return findings
 
 
 def _wire(verdict: Verdict, model: nn.Module) -> Wiring:
@@ -151,8 +155,10 @@ def _wire(verdict: Verdict, model: nn.Module) -> Wiring:
     calls: list[None] = []
     counting = model.register_forward_pre_hook(lambda *_: calls.append(None))
     try:
-        found, verdict.explainable = _time(lambda: explainable(model))
+        with warnings.catch_warnings(record=True) as caught:
+            found, verdict.explainable = _time(lambda: explainable(model))
         verdict.passes = str(len(calls))
+        verdict.notes = "; ".join(f"explainable warns: {warning.message}" for warning in caught)
         return wire_found(found)
     except (TypeError, ValueError) as error:
         wiring = wire_by_hand(verdict.name, model)
@@ -164,29 +170,31 @@ def _wire(verdict: Verdict, model: nn.Module) -> Wiring:
         counting.remove()
 
 
-def _measure(wiring: Wiring, size: tuple[int, ...]) -> list[float]:
-    """Measure the distances; how positions are ordered does not depend on the weights, so other ones may show it."""
+def _measure(wiring: Wiring, size: tuple[int, ...]) -> list[Change]:
+    """Measure the changes; how positions are ordered does not depend on the weights, so other ones may show it."""
     places = PLACES if size == wiring.size else PLACES[:: len(PLACES) - 1]
 
-    def measure(layers: list[nn.Module]) -> list[float]:
-        return measure_distances(wiring.model, layers, wiring.options.get("reshape_transform"), size, places)
+    def measure(layers: list[nn.Module]) -> list[Change]:
+        return measure_changes(wiring.model, layers, wiring.options.get("reshape_transform"), size, places)
 
-    distances = measure(wiring.layers)
-    far = [place for place, distance in enumerate(distances) if not distance < FAR]
+    changes = measure(wiring.layers)
+    far = [place for place, change in enumerate(changes) if not change.distance < FAR]
     if far:
         with initial_statistics(wiring.model):
             again = measure([wiring.layers[place] for place in far])
-        for place, distance in zip(far, again, strict=True):
-            distances[place] = min(distances[place], distance)
-    return distances
+        for place, change in zip(far, again, strict=True):
+            changes[place] = min(changes[place], change)
+    return changes
 
 
-def _list_far(wiring: Wiring, distances: list[float], size: tuple[int, ...]) -> list[str]:
-    return [
-        f"{name} lies {distance:.2f} of the side away at {_join(size)} px"
-        for name, distance in zip(wiring.names, distances, strict=True)
-        if not distance < FAR
-    ]
+def _judge_changes(wiring: Wiring, changes: list[Change], size: tuple[int, ...]) -> dict[str, str]:
+    findings = {}
+    for name, (distance, contrast) in zip(wiring.names, changes, strict=True):
+        if contrast < MIXED and FAR <= distance < math.inf:
+            findings[f"{name} changes everywhere alike at {_join(size)} px"] = UNCLEAR
+        elif not distance < FAR:
+            findings[f"{name} lies {distance:.2f} of the side away at {_join(size)} px"] = WRONG
+    return findings
 
 
 def measure_end(model: nn.Module, layers: list[nn.Module], picture: Tensor) -> float:
@@ -228,5 +236,5 @@ def _join(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size))
 
 
-def _format(distances: list[float]) -> str:
-    return " ".join(f"{distance:.2f}" for distance in distances)
+def _format(changes: list[Change]) -> str:
+    return " ".join(f"{change.distance:.2f}" for change in changes)

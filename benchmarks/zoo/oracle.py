@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PLACES", "make_pictures", "measure_distances"]
+__all__ = ["PLACES", "Change", "make_pictures", "measure_changes"]
 
 Place = tuple[float, float]
 Reshape = Callable[..., Any] | None
@@ -28,24 +28,34 @@ PLACES: list[Place] = [(1 / 6, 1 / 6), (1 / 6, 5 / 6), (1 / 2, 1 / 2), (5 / 6, 1
 BLOB = 8
 
 
-def measure_distances(
+class Change(NamedTuple):
+    """Where a layer's maps change.
+
+    Attributes:
+        distance: between the centres of the patch and of the change, in sides of the picture; the mean over the places.
+            `inf` if a patch changes nothing.
+        contrast: how much the change depends on the place: 0 if it is the same for all, 0.8 if no position changes for
+            two of five places.
+    """
+
+    distance: float
+    contrast: float
+
+
+def measure_changes(
     model: nn.Module,
     layers: Sequence[nn.Module],
     reshape: Reshape,
     size: Sequence[int],
     places: Sequence[Place] = PLACES,
-) -> list[float]:
-    """Measure, for each layer, how far from the patch its maps change.
+) -> list[Change]:
+    """Measure, for each layer, where its maps change.
 
     Args:
         model: in evaluation mode; takes pictures `(1, 3, H, W)` or videos `(1, 3, T, H, W)`.
         reshape: converts what the layers return to `(B, C, h, w)` or `(B, C, t, h, w)`; with a parameter `image_size`,
             it gets the size. None: they return that.
         size: height and width in pixels, of videos after the number of frames.
-
-    Returns:
-        Distances between the centres of the patch and of the change, in sides of the picture; the mean over the places.
-        `inf` if a patch changes nothing.
 
     Raises:
         TypeError: a layer returns no maps.
@@ -57,7 +67,7 @@ def measure_distances(
         after = _record_maps(model, layers, reshape, _replace_patch(original, other, place))
         for of_layer, old, new in zip(changes, before, after, strict=True):
             of_layer.append(_sum_change(old, new))
-    return [_measure_distance(torch.stack(of_layer), places) for of_layer in changes]
+    return [_compare(torch.stack(of_layer), places) for of_layer in changes]
 
 
 def make_pictures(size: Sequence[int]) -> list[Tensor]:
@@ -110,12 +120,12 @@ def _sum_change(old: Tensor, new: Tensor) -> Tensor:
     return change.sum(dim=0) if change.ndim == 3 else change
 
 
-def _measure_distance(changes: Tensor, places: Sequence[Place]) -> float:
+def _compare(changes: Tensor, places: Sequence[Place]) -> Change:
     """Compare the changes `(places, h, w)` with the places."""
     shares = changes / changes.sum(dim=(1, 2), keepdim=True)
-    weights = (shares - shares.mean(dim=0)).clamp(min=0).square()
-    weights = weights / weights.sum(dim=(1, 2), keepdim=True)
+    excess = (shares - shares.mean(dim=0)).clamp(min=0)
+    weights = excess.square() / excess.square().sum(dim=(1, 2), keepdim=True)
     rows, columns = ((torch.arange(side, dtype=torch.double) + 0.5) / side for side in changes.shape[1:])
     centres = torch.stack([(weights.sum(dim=2) * rows).sum(dim=1), (weights.sum(dim=1) * columns).sum(dim=1)], dim=1)
     distance = (centres - torch.tensor(places, dtype=torch.double)).norm(dim=1).mean()
-    return float(distance.nan_to_num(nan=float("inf")))
+    return Change(float(distance.nan_to_num(nan=float("inf"))), float(excess.sum(dim=(1, 2)).mean()))

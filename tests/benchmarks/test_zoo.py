@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +17,12 @@ from torch.nn import functional as F
 
 from benchmarks.zoo import __main__ as zoo
 from benchmarks.zoo import judge as judging
-from benchmarks.zoo.judge import COLUMNS, FAR, Verdict, choose_other_size, judge, measure_end
+from benchmarks.zoo.judge import COLUMNS, FAR, MIXED, Verdict, choose_other_size, judge, measure_end
 from benchmarks.zoo.models import LIBRARIES, build_model, initial_statistics, list_names
-from benchmarks.zoo.oracle import measure_distances
+from benchmarks.zoo.oracle import Change, measure_changes
 from benchmarks.zoo.processes import judge_apart
 from benchmarks.zoo.table import make_table
-from holistic_cam_plugin import vit_reshape_transform
+from holistic_cam_plugin import Explainable, explainable, vit_reshape_transform
 from holistic_cam_plugin.batch.journal import read_rows
 from holistic_cam_plugin.errors import UsageError
 
@@ -84,12 +85,13 @@ def reshape(tokens: Tensor, image_size: tuple[int, ...]) -> Tensor:
 @pytest.mark.parametrize("size", [SIZE, (96, 64)])
 def test_the_oracle_finds_the_places_of_a_cnn(size):
     model = CNN()
-    assert max(measure_distances(model, [model.shallow, model.deep], None, size)) < FAR / 2
+    changes = measure_changes(model, [model.shallow, model.deep], None, size)
+    assert max(change.distance for change in changes) < FAR / 2
 
 
 def test_the_oracle_finds_the_places_of_tokens_row_by_row():
     model = Patches()
-    assert measure_distances(model, [model.layer], reshape, SIZE)[0] < FAR / 2
+    assert measure_changes(model, [model.layer], reshape, SIZE)[0].distance < FAR / 2
 
 
 @pytest.mark.parametrize(
@@ -104,29 +106,33 @@ def test_the_oracle_finds_the_places_of_tokens_row_by_row():
 )
 def test_the_oracle_refuses_other_orders_of_the_tokens(order):
     model = Patches(order)
-    assert measure_distances(model, [model.layer], reshape, SIZE)[0] > FAR
+    (change,) = measure_changes(model, [model.layer], reshape, SIZE)
+    assert change.distance > FAR
+    assert change.contrast > MIXED
 
 
 def test_the_oracle_refuses_an_attention_matrix():
     model = Attention()
-    assert measure_distances(model, [model.layer], None, (64, 64))[0] > FAR
+    (change,) = measure_changes(model, [model.layer], None, (64, 64))
+    assert change.distance > FAR
+    assert change.contrast > MIXED
 
 
 def test_the_oracle_refuses_maps_that_nothing_changes():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(4), nn.Threshold(1e9, 1))
-    assert measure_distances(model, [model[2]], None, SIZE) == [float("inf")]
+    assert measure_changes(model, [model[2]], None, SIZE)[0].distance == float("inf")
 
 
 def test_the_oracle_takes_videos():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv3d(3, 4, 3, 2, 1), nn.ReLU())
-    assert measure_distances(model, [model[1]], None, (4, 32, 48))[0] < FAR / 2
+    assert measure_changes(model, [model[1]], None, (4, 32, 48))[0].distance < FAR / 2
 
 
 def test_the_oracle_refuses_a_layer_that_returns_no_maps():
     model = Patches()
     with pytest.raises(TypeError, match="Linear returns no maps"):
-        measure_distances(model, [model.layer], None, SIZE)
+        measure_changes(model, [model.layer], None, SIZE)
 
 
 def test_the_end_is_the_part_of_the_modules_that_have_finished():
@@ -158,16 +164,48 @@ def test_a_cnn_is_right(monkeypatch):
 
 
 def test_a_layer_that_lies_elsewhere_is_wrong(monkeypatch):
-    monkeypatch.setattr(judging, "measure_distances", lambda model, layers, *_: [0.01, 0.4][-len(layers) :])
+    found = [Change(0.01, 0.6), Change(0.4, 0.6)]
+    monkeypatch.setattr(judging, "measure_changes", lambda model, layers, *_: found[-len(layers) :])
     verdict = judge_net(monkeypatch, CNN())
     assert verdict.outcome == "wrong"
     assert verdict.reason.startswith("deep lies 0.40 of the side away at 224x224 px; deep lies")
+
+
+def test_a_layer_that_changes_everywhere_alike_is_unclear(monkeypatch):
+    found = [Change(0.01, 0.6), Change(0.4, 0.02)]
+    monkeypatch.setattr(judging, "measure_changes", lambda model, layers, *_: found[-len(layers) :])
+    verdict = judge_net(monkeypatch, CNN())
+    assert verdict.outcome == "unclear"
+    assert verdict.reason.startswith("deep changes everywhere alike at 224x224 px; deep changes")
+
+
+def test_the_oracle_tells_mixed_positions_from_scrambled_ones():
+    class Mixed(Patches):
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = self.patches(images).flatten(2).transpose(1, 2)
+            return self.layer(tokens.mean(dim=1, keepdim=True) + 1e-3 * tokens).mean(dim=1)
+
+    model = Mixed()
+    (change,) = measure_changes(model, [model.layer], reshape, SIZE)
+    assert change.contrast < MIXED
 
 
 def test_a_model_that_goes_on_after_the_last_layer_is_wrong(monkeypatch):
     monkeypatch.setattr(judging, "measure_end", lambda *_: 0.17)
     verdict = judge_net(monkeypatch, CNN())
     assert (verdict.outcome, verdict.reason) == ("wrong", "the last layer finishes after 0.17 of the modules")
+
+
+def test_a_model_that_goes_on_is_unclear_if_explainable_warns(monkeypatch):
+    def warn(model: nn.Module) -> Explainable:
+        warnings.warn("the rest is not in the map", stacklevel=2)
+        return explainable(model)
+
+    monkeypatch.setattr(judging, "measure_end", lambda *_: 0.17)
+    monkeypatch.setattr(judging, "explainable", warn)
+    verdict = judge_net(monkeypatch, CNN())
+    assert verdict.outcome == "unclear"
+    assert verdict.notes.startswith("explainable warns: the rest is not in the map")
 
 
 def test_a_large_model_runs_at_its_own_size_only(monkeypatch):
@@ -214,9 +252,9 @@ def test_a_size_that_the_model_does_not_take_is_a_failure(monkeypatch):
     ) -> list[float]:
         if size[0] != size[1]:
             raise RuntimeError("not square")
-        return [0.0] * len(layers)
+        return [Change(0.0, 0.8)] * len(layers)
 
-    monkeypatch.setattr(judging, "measure_distances", measure)
+    monkeypatch.setattr(judging, "measure_changes", measure)
     verdict = judge_net(monkeypatch, CNN())
     assert (verdict.outcome, verdict.step) == ("failed", "places at another size")
 
@@ -269,7 +307,7 @@ def test_a_killed_run_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
     assert [row["name"] for row in read_rows(tmp_path / "timm.csv")] == ["a", "b", "c", "d"]
     zoo.main(command)
     assert len(asked) == 5
-    assert "| 4 | 4 | 0 | 0 | 0 | 0 |" in capsys.readouterr().out
+    assert "| 4 | 4 | 0 | 0 | 0 | 0 | 0 |" in capsys.readouterr().out
 
 
 def test_rows_of_other_versions_are_not_mixed(monkeypatch, tmp_path):
@@ -338,10 +376,10 @@ def test_the_tables(tmp_path):
     bad = Verdict("a", "", "refused", "explainable", "ValueError: a | b")
     first, second = write_table(tmp_path, "timm", [good, bad]), write_table(tmp_path, "transformers", [good])
     assert make_table([first, second], "summary").splitlines() == [
-        "| library | models | right | refused | wrong | failed | not built |",
-        "|---|---|---|---|---|---|---|",
-        "| timm 1.2 | 2 | 1 | 1 | 0 | 0 | 0 |",
-        "| transformers 1.2 | 1 | 1 | 0 | 0 | 0 | 0 |",
+        "| library | models | right | unclear | refused | wrong | failed | not built |",
+        "|---|---|---|---|---|---|---|---|",
+        "| timm 1.2 | 2 | 1 | 0 | 1 | 0 | 0 | 0 |",
+        "| transformers 1.2 | 1 | 1 | 0 | 0 | 0 | 0 | 0 |",
     ]
     assert make_table([first, second], "exceptions").splitlines()[2:] == [
         "| timm | a | refused | ValueError: a \\| b |",
