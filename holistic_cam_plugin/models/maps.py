@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import out_of_memory
 from holistic_cam_plugin.models.geometry import PLACES, patch_image
-from holistic_cam_plugin.models.layers import Layer, build_reshape_transform, read_layouts
+from holistic_cam_plugin.models.layers import Grid, Layer, build_reshape_transform, read_layouts
 from holistic_cam_plugin.models.probe import (
     SIZE_ERRORS,
-    find_larger_size,
     find_size_multiple,
     make_noise,
     place_layers,
+    record_larger,
     record_outputs,
 )
 
@@ -67,10 +67,10 @@ def find_scaling_maps(model: nn.Module, image: Tensor) -> tuple[list[Layer], dic
         As `find_maps`; and what the image's sides may grow by in pixels, None if no other size runs.
     """
     maps, rejected = find_maps(model, image)
-    larger = find_larger_size(model, image)
-    if larger is None:
+    recorded = record_larger(model, image)
+    if recorded is None:
         return maps, rejected, None
-    growing, fixed = _leave_out_fixed(model, maps, image, larger)
+    growing, fixed = _leave_out_fixed(maps, (image.shape[2], image.shape[3]), *recorded)
     step = find_size_multiple(model, image) if growing else None
     if step is None:
         return maps, rejected, None
@@ -78,22 +78,21 @@ def find_scaling_maps(model: nn.Module, image: Tensor) -> tuple[list[Layer], dic
     return following, rejected | fixed | shifted, step
 
 
-def _leave_out_fixed(model: nn.Module, layers: Sequence[Layer], image: Tensor, larger: tuple[int, int]) -> Found:
+def _leave_out_fixed(layers: Sequence[Layer], own: Grid, larger: Grid, outputs: Sequence[Layer]) -> Found:
     """Leave out the layers whose grid does not grow with the image, such as those after an adaptive pooling.
 
     Args:
-        larger: an accepted size that is at least 1.5 times the image's.
+        own, larger: the size of the image, and one that is at least 1.5 times as large.
+        outputs: what the modules returned for the latter.
 
     Returns:
         As `find_maps`. No layers if no grid grows: then the model itself resizes its images.
     """
-    outputs, _ = record_outputs(model, make_noise(model, larger, image.shape[1]))
     shapes = {layer.name: layer.shape for layer in outputs}
-    own = (image.shape[2], image.shape[3])
     kept = [x for x in layers if x.name in shapes and _grows(x, shapes[x.name])]
     if all(layer.grid == own for layer in kept):  # those before the model resizes
         return [], {}
-    left = {layer.name for layer in layers} - {layer.name for layer in kept}
+    left = [layer.name for layer in layers if layer not in kept]
     at = "x".join(map(str, larger))
     return kept, dict.fromkeys(left, f"has the same grid for images of {at} px, as after an adaptive pooling")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -29,11 +29,11 @@ __all__ = [
     "SIZE_ERRORS",
     "compute_gradients",
     "fill_zero_weights",
-    "find_larger_size",
     "find_size_multiple",
     "make_noise",
     "place_layers",
     "preserve_model",
+    "record_larger",
     "record_outputs",
 ]
 
@@ -241,17 +241,25 @@ def _hook_modules(hooks: Iterable[tuple[nn.Module, Hook]], *, gradients: bool = 
             handle.remove()
 
 
-def find_larger_size(model: nn.Module, image: Tensor) -> tuple[int, int] | None:
-    """Find a much larger size that the model accepts, and that is a multiple of what its sides must be multiples of."""
+def record_larger(model: nn.Module, image: Tensor) -> tuple[tuple[int, int], list[Layer]] | None:
+    """Record what all modules return at a much larger size that the model accepts, if there is one.
+
+    Returns:
+        The size, which is a multiple of what the image's sides must be multiples of, and the modules.
+    """
     height, width = image.shape[2:]
-    sizes = [(round(height * factor), round(width * factor)) for factor in _LARGER]
-    return next((size for size in sizes if _accepts(model, image, size, in_memory=True)), None)
+    for factor in _LARGER:
+        size = round(height * factor), round(width * factor)
+        with suppress(*SIZE_ERRORS, MemoryError):  # refused, or too little memory
+            outputs, _ = record_outputs(model, make_noise(model, size, image.shape[1]))
+            return size, outputs
+    return None
 
 
 def find_size_multiple(model: nn.Module, image: Tensor) -> int | None:
     """Find what the sides may grow by in pixels: 1 for any size, n for multiples of n, None if no other size runs.
 
-    The model accepts a much larger size: see `find_larger_size`.
+    The model accepts a much larger size: see `record_larger`.
     """
     height, width = image.shape[2:]
     for step in range(1, min(height, width) // 2 + 1):
@@ -262,12 +270,11 @@ def find_size_multiple(model: nn.Module, image: Tensor) -> int | None:
     return None
 
 
-def _accepts(model: nn.Module, image: Tensor, size: tuple[int, int], in_memory: bool = False) -> bool:
-    """Whether the model runs on an image of this size; with `in_memory`, also whether it has enough memory to."""
+def _accepts(model: nn.Module, image: Tensor, size: tuple[int, int]) -> bool:
     try:
         model(make_noise(model, size, image.shape[1]))
-    except (*SIZE_ERRORS, MemoryError) as error:
-        if out_of_memory(error) and not in_memory:
+    except SIZE_ERRORS as error:
+        if out_of_memory(error):
             raise
         return False
     return True

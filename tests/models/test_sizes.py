@@ -13,15 +13,15 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from holistic_cam_plugin import ClassHolisticCAM, explainable
-from holistic_cam_plugin.models.probe import find_larger_size, find_size_multiple, make_noise, preserve_model
+from holistic_cam_plugin.models.probe import find_size_multiple, make_noise, preserve_model, record_larger
 from holistic_cam_plugin.models.sizes import run_first_size
 
 
 def sizes_of(model: nn.Module, side: int) -> tuple[tuple[int, int] | None, int | None]:
     with preserve_model(model):
         image = make_noise(model, (side, side), 3)
-        larger = find_larger_size(model, image)
-        return larger, None if larger is None else find_size_multiple(model, image)
+        recorded = record_larger(model, image)
+        return (None, None) if recorded is None else (recorded[0], find_size_multiple(model, image))
 
 
 class Checked(nn.Module):
