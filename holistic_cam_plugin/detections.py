@@ -133,7 +133,9 @@ class YOLODetections(nn.Module):
 
 
 def find_num_classes(model: nn.Module) -> int | None:
-    """Find the number of classes that a YOLO tells: `nc` of a module, `names`, or `yaml["nc"]`; None if there is none.
+    """Find the number of classes that a YOLO tells: `nc` of its last module that has one, `names`, or `yaml["nc"]`.
+
+    None if there is none.
 
     Example:
         >>> class YOLO(nn.Module):
@@ -141,7 +143,7 @@ def find_num_classes(model: nn.Module) -> int | None:
         >>> find_num_classes(nn.Sequential(YOLO()))
         2
     """
-    modules: list[Any] = list(model.modules())
+    modules: list[Any] = list(model.modules())[::-1]  # the head comes last
     counts: list[Any] = [getattr(module, "nc", None) for module in modules]
     counts += [len(m.names) for m in modules if isinstance(getattr(m, "names", None), (dict, list, tuple))]
     counts += [m.yaml.get("nc") for m in modules if isinstance(getattr(m, "yaml", None), dict)]

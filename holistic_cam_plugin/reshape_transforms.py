@@ -65,6 +65,7 @@ def swin_reshape_transform(
     image_size: tuple[int, ...] | None = None,
     channels_last: bool | None = True,
     prefix_tokens: int = 0,
+    suffix_tokens: int = 0,
 ) -> Tensor:
     """Reshape the features of a Swin transformer, or of any model with channels last, to maps.
 
@@ -73,7 +74,7 @@ def swin_reshape_transform(
         image_size: height and width of the image in pixels, which determine the grid of N tokens. None: a square image.
         channels_last: False if features with four dimensions are `(B, C, h, w)` already, as in models whose first
             stages are convolutions. None: those whose last two dimensions have the image's proportions are.
-        prefix_tokens: number of tokens before the N tokens, which are dropped.
+        prefix_tokens, suffix_tokens: numbers of tokens before and after the N tokens, which are dropped.
 
     Returns:
         `(B, C, h, w)`.
@@ -93,7 +94,7 @@ def swin_reshape_transform(
         raise ValueError(
             f"features with channels last must be (B, h, w, C) or (B, N, C), got shape {tuple(tokens.shape)}"
         )
-    tokens = tokens[:, prefix_tokens:]
+    tokens = tokens[:, prefix_tokens : tokens.shape[1] - suffix_tokens]
     height, width = _find_grid(tokens.shape[1], image_size)
     return _to_maps(tokens, height, width)
 

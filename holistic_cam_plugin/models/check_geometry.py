@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -117,7 +118,8 @@ def trust_layers(layers: Sequence[nn.Module], reshape_transform: Transform | Non
         if reshape_transform is None:
             _plain.add(layer)
         else:
-            _reshaped.setdefault(layer, WeakSet()).add(reshape_transform)
+            with suppress(TypeError):  # some callables cannot be remembered, and are checked at each call
+                _reshaped.setdefault(layer, WeakSet()).add(reshape_transform)
 
 
 def check_layers(
@@ -142,7 +144,9 @@ def check_layers(
             moved = partial(_move_channels, Reshaping(reshape_transform), tuple(images.shape[2:]))
             shifted = dict.fromkeys(_list_shifted(placed), moved)
             last = place_layers(model, shifted, first, _FEW_PLACES) if shifted else {}
-        except (*SIZE_ERRORS, MemoryError):  # what is wrong with the model or the layer shows in the passes that follow
+        except (*SIZE_ERRORS, MemoryError):
+            # What is wrong with the model or the layer shows in the passes that follow; or it takes single images.
+            trust_layers(new, reshape_transform)
             return
     names = {module: name for name, module in model.named_modules()}
     for layer in _list_shifted(placed):
@@ -162,15 +166,14 @@ def check_layers(
 def _is_trusted(layer: nn.Module, reshape_transform: Transform | None) -> bool:
     if reshape_transform is None:
         return layer in _plain
-    return reshape_transform in _reshaped.get(layer, ())
+    try:
+        return reshape_transform in _reshaped.get(layer, ())
+    except TypeError:  # not hashable
+        return False
 
 
 def _list_shifted(placed: dict[nn.Module, Placement | str]) -> list[nn.Module]:
-    return [
-        layer
-        for layer, placement in placed.items()
-        if isinstance(placement, Placement) and not placement.is_unclear and not placement.follows
-    ]
+    return [layer for layer, placement in placed.items() if isinstance(placement, Placement) and placement.is_elsewhere]
 
 
 def _move_channels(reshaping: Reshaping, size: tuple[int, ...], output: Any) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class Explainable:
     classes: list[str] | None
     output_shape: tuple[int, ...]
     maps: list[Layer]
-    rejected: dict[str, str]
+    rejected: dict[str, str] = field(default_factory=dict)
     deepest: Layer | None = None
 
     def __post_init__(self) -> None:
@@ -151,8 +151,9 @@ def explainable(
 ) -> Explainable:
     """Find out what `HolisticCAM` needs of a classifier of torchvision, timm, transformers, or of your own.
 
-    The model runs on noise about ten times, which shows the modules that return maps, those among them that explain the
-    best score, and the sizes that the model accepts. It is left unchanged.
+    The model runs on noise, with the pixels of 12 to 18 images. This shows the modules whose maps change where patches
+    of the image do, those among them that explain the best score, and the sizes that the model accepts. It is left
+    unchanged. Wrappers such as `AveragedModel` are looked through for preprocessing and class names.
 
     Args:
         model: a classifier on any device, in any floating-point dtype. It returns a tensor of logits `(B, classes)`, or
@@ -208,8 +209,8 @@ def examine(
     with preserve_model(model):
         taken = model if text is None else bind_texts(model, text, processor, tokenizer)
         image, output = run_first_size(taken, size)
-        called = return_logits(taken, output)
         own = (image.shape[2], image.shape[3])
+        called = return_logits(taken, output, own)
         logits = output[called.name] if isinstance(called, Logits) and not isinstance(output, Tensor) else output
         maps, rejected, multiple_of = find_scaling_maps(called, image)
         targets = choose_target_layers(called, maps, logits.shape[1], image)

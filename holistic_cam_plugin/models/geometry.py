@@ -23,7 +23,10 @@ PATCH = 0.25
 _BUMP = 0.15
 # Of 51 modules of timm, with random weights, real stages have at least 0.5; latents, attention matrices and tokens in
 # another order at most 0.2.
-LEAST_CORRELATION = 0.3
+# What lies in between is not offered, but used without a word if the user names it.
+LEAST_CORRELATION, MOST_BY_CHANCE = 0.3, 0.15
+# With two positions along a side, each as often at its edge as at its centre, places cannot be told apart.
+FEWEST = 3
 # Below this, the change is the same wherever the patch is: of these modules 0.03 where positions are mixed, 0.1 where
 # they are not.
 LEAST_CONTRAST = 0.05
@@ -36,7 +39,8 @@ class Placement(NamedTuple):
         distance: mean distance between a patch and what changes because of it, in sides of the picture.
         contrast: how much the change depends on the patch's place: 0 not at all, near 1 if no position changes for two
             places.
-        correlation: of the change with bumps at the patches' places, over all positions and places, in [-1, 1].
+        correlation: of the change with bumps at the patches' places, in [-1, 1]: the least of those over all positions,
+            over rows and over columns.
     """
 
     distance: float
@@ -50,8 +54,13 @@ class Placement(NamedTuple):
 
     @property
     def is_unclear(self) -> bool:
-        """Whether the maps change everywhere alike, or not at all: positions are mixed, or there are none."""
+        """Whether nobody can tell: the maps change everywhere alike, or not at all, or there are too few positions."""
         return not self.contrast >= LEAST_CONTRAST
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the maps change elsewhere than the picture, beyond doubt."""
+        return not self.is_unclear and self.correlation < MOST_BY_CHANCE
 
     @property
     def reason(self) -> str:
@@ -120,7 +129,7 @@ def place_change(change: Tensor, places: Sequence[tuple[float, float]] = PLACES)
     """
     change = change.double().cpu()
     totals = change.flatten(1).sum(dim=1)
-    if not bool((totals.isfinite() & (totals > 0)).all()):
+    if min(change.shape[1:]) < FEWEST or not bool((totals.isfinite() & (totals > 0)).all()):
         return Placement(math.nan, 0.0, 0.0)
     shares = change / totals[:, None, None]
     own = shares - shares.mean(dim=0)
@@ -131,8 +140,13 @@ def place_change(change: Tensor, places: Sequence[tuple[float, float]] = PLACES)
     bumps = (-((away / width) ** 2) / 2).exp()
     bumps = bumps / bumps.sum(dim=(1, 2), keepdim=True)
     bumps = bumps - bumps.mean(dim=0)
-    correlation = (own * bumps).sum() / (own.norm() * bumps.norm()).clamp(min=1e-300)
-    return Placement(float(distance.mean()), float(own.abs().sum()) / 2 / len(own), float(correlation))
+    both = ((own, bumps), *((own.sum(dim=axis), bumps.sum(dim=axis)) for axis in (1, 2) if change.shape[3 - axis] > 1))
+    correlation = min(_correlate(*pair) for pair in both)
+    return Placement(float(distance.mean()), float(own.abs().sum()) / 2 / len(own), correlation)
+
+
+def _correlate(one: Tensor, other: Tensor) -> float:
+    return float((one * other).sum() / (one.norm() * other.norm()).clamp(min=1e-300))
 
 
 def _measure_distances(place: tuple[float, float], height: int, width: int) -> Tensor:

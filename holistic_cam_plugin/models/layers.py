@@ -40,6 +40,8 @@ __all__ = [
 _GRIDS_OF_A_BLOCK = 2
 # Adaptive pooling returns the same grid at every scale; the others return their input.
 _NO_FEATURES = re.compile("Adaptive|Drop|Identity|Permute")
+# By how much the mean correlation must be higher if some of the other tokens follow the grid.
+_CLEARLY = 0.05
 # By how much the correlation of a less likely layout must be higher.
 _BETTER = 0.2
 
@@ -61,6 +63,7 @@ class Layer(NamedTuple):
         layout: layout of the output if it is maps, else empty.
         grid: height and width of the maps.
         prefix_tokens: number of tokens before the grid.
+        suffix_tokens: number of tokens after the grid.
         unit: side of a unit in tokens; 1 if the grid is row by row.
     """
 
@@ -74,6 +77,7 @@ class Layer(NamedTuple):
     layout: str = ""
     grid: Grid = (0, 0)
     prefix_tokens: int = 0
+    suffix_tokens: int = 0
     unit: int = 1
 
     @property
@@ -86,6 +90,7 @@ class Layer(NamedTuple):
         """The layout in words; empty for `(C, h, w)`."""
         if self.layout == TOKENS:
             after = f" after {self.prefix_tokens}" if self.prefix_tokens else ""
+            after += f" before {self.suffix_tokens}" if self.suffix_tokens else ""
             order = f" in units of {self.unit}x{self.unit}" if self.unit > 1 else ""
             return f"{self.grid[0]}x{self.grid[1]} tokens{after}{order}"
         return "channels last" if self.layout == CHANNELS_LAST else ""
@@ -93,17 +98,18 @@ class Layer(NamedTuple):
     @property
     def has_features(self) -> bool:
         """Whether the module computes something, other than a pooling to a fixed grid."""
-        return not _NO_FEATURES.search(type(self.module).__name__)
+        named = _NO_FEATURES.search(type(self.module).__name__)
+        return not named or any(True for _ in self.module.parameters())
 
     @property
-    def form(self) -> tuple[str, Grid, int, int]:
-        """Layout, grid, number of prefix tokens and side of a unit."""
-        return self.layout, self.grid, self.prefix_tokens, self.unit
+    def form(self) -> tuple[str, Grid, int, int, int]:
+        """Layout, grid, numbers of prefix and suffix tokens, and side of a unit."""
+        return self.layout, self.grid, self.prefix_tokens, self.suffix_tokens, self.unit
 
     def count_positions(self, shape: Sequence[int]) -> int:
         """Number of positions of an output of this layout and of another shape."""
         if self.layout == TOKENS:
-            return shape[1] - self.prefix_tokens
+            return shape[1] - self.prefix_tokens - self.suffix_tokens
         return math.prod(shape[2:] if self.layout == CHANNELS_FIRST else shape[1:3])
 
 
@@ -125,9 +131,11 @@ def read_layouts(
     """
     layers = [layer for layer in layers if layer.name in changes]
     grids = _find_grids(layers, size)
-    read = [(layer, [*_list_readings(layer, changes[layer.name], size, grids)]) for layer in layers]
-    forms = {reading.form for _, readings in read for reading, placement in readings if placement.follows}
-    forms |= {(layout, _halve(grid), prefix, unit) for layout, grid, prefix, unit in forms}
+    suffixes = _find_suffixes(layers, changes, size, grids)
+    read = [(layer, [*_list_readings(layer, changes[layer.name], size, grids, suffixes)]) for layer in layers]
+    followers = [reading for _, readings in read for reading, placement in readings if placement.follows]
+    forms: set[tuple[Any, ...]] = {reading.form for reading in followers}
+    forms |= {(layout, _halve(grid), *rest) for layout, grid, *rest in forms}
     found, rejected = [], {}
     for layer, readings in read:
         following = _list_best_first(readings)
@@ -162,7 +170,11 @@ def _find_grids(layers: Iterable[Layer], size: Grid) -> set[Grid]:
 
 
 def _list_readings(
-    layer: Layer, changes: Mapping[int, Tensor], size: Grid, grids: Iterable[Grid]
+    layer: Layer,
+    changes: Mapping[int, Tensor],
+    size: Grid,
+    grids: Iterable[Grid],
+    suffixes: Mapping[tuple[int, Grid], int],
 ) -> Iterator[tuple[Layer, Placement]]:
     """The layouts that a layer's shape allows, likely ones first, and where its maps change with each."""
     shape = layer.shape
@@ -173,13 +185,40 @@ def _list_readings(
         return
     if len(shape) != 3:
         return
-    for prefix in range(min(MAX_PREFIX_TOKENS, shape[1] - 1) + 1):
-        for grid in _list_token_grids(shape[1] - prefix, size, grids):
-            change = changes[2][:, prefix:, None]
-            for unit in _list_units(grid):
-                placement = place_change(join_units(change, grid, unit)[:, 0])
-                if unit == 1 or placement.follows:
-                    yield layer._replace(layout=TOKENS, grid=grid, prefix_tokens=prefix, unit=unit), placement
+    for extra, grid in _list_token_grids(shape[1], size, grids):
+        suffix = suffixes.get((shape[1], grid), 0)
+        for unit in _list_units(grid):
+            placement = _place_tokens(changes[2], extra - suffix, grid, unit)
+            if unit == 1 or placement.follows:
+                found = layer._replace(layout=TOKENS, grid=grid, prefix_tokens=extra - suffix, suffix_tokens=suffix)
+                yield found._replace(unit=unit), placement
+
+
+def _place_tokens(change: Tensor, prefix: int, grid: Grid, unit: int = 1) -> Placement:
+    tokens = change[:, prefix : prefix + math.prod(grid), None]
+    return place_change(join_units(tokens, grid, unit)[:, 0])
+
+
+def _find_suffixes(
+    layers: Iterable[Layer], changes: Mapping[str, Mapping[int, Tensor]], size: Grid, grids: Iterable[Grid]
+) -> dict[tuple[int, Grid], int]:
+    """Find how many tokens follow the grid, for each number of tokens: those with which all such layers follow best."""
+    correlations: dict[tuple[int, Grid], list[list[float]]] = {}
+    for layer in layers:
+        if len(layer.shape) != 3:
+            continue
+        change = changes[layer.name][2]
+        for extra, grid in _list_token_grids(layer.shape[1], size, grids):
+            splits = [_place_tokens(change, extra - suffix, grid) for suffix in range(extra + 1)]
+            if any(placement.follows for placement in splits):
+                of_form = correlations.setdefault((layer.shape[1], grid), [])
+                of_form.append([placement.correlation for placement in splits])
+    found = {}
+    for form, rows in correlations.items():
+        means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        if max(means) > means[0] + _CLEARLY:
+            found[form] = means.index(max(means))
+    return found
 
 
 def list_channel_axes(shape: Sequence[int], size: Grid) -> list[int]:
@@ -196,9 +235,14 @@ def is_grid(grid: Sequence[int], size: Grid) -> bool:
     return h * w > 1 and h <= height and w <= width and abs(h * width - w * height) < max(size)
 
 
-def _list_token_grids(count: int, size: Grid, grids: Iterable[Grid]) -> list[Grid]:
-    guessed = _guess_grid(count, size)
-    return [*dict.fromkeys([*(grid for grid in grids if math.prod(grid) == count), *([guessed] if guessed else [])])]
+def _list_token_grids(count: int, size: Grid, grids: Iterable[Grid]) -> list[tuple[int, Grid]]:
+    """The grids of which tokens may consist, with the number of other tokens: none first."""
+    found = []
+    for extra in range(min(MAX_PREFIX_TOKENS, count - 1) + 1):
+        guessed = _guess_grid(count - extra, size)
+        known = [grid for grid in grids if math.prod(grid) == count - extra]
+        found += [(extra, grid) for grid in dict.fromkeys([*known, *([guessed] if guessed else [])])]
+    return found
 
 
 def _guess_grid(count: int, size: Grid) -> Grid | None:
@@ -247,19 +291,20 @@ def build_reshape_transform(layers: Sequence[Layer], size: Grid) -> Callable[...
     if layouts == {CHANNELS_FIRST}:
         return None
     tokens = [layer for layer in layers if layer.layout == TOKENS]
-    prefixes = {layer.prefix_tokens for layer in tokens}
-    if len(prefixes) > 1:
+    others = {(layer.prefix_tokens, layer.suffix_tokens) for layer in tokens}
+    if len(others) > 1:
         raise ValueError("layers with prefix tokens can only be combined with layers that have as many")
+    prefix, suffix = others.pop() if others else (0, 0)
     if any(layer.unit > 1 for layer in tokens):
         units = {layer.unit * size[0] // layer.grid[0] for layer in layers}
-        if layouts != {TOKENS} or prefixes != {0} or len(units) > 1:
+        if layouts != {TOKENS} or prefix or suffix or len(units) > 1:
             raise ValueError("layers in units of tokens can only be combined with layers in units of the same size")
         return partial(unit_reshape_transform, image_size=size, unit_size=units.pop())
-    prefix = prefixes.pop() if prefixes else 0
-    if prefix and layouts == {TOKENS} and len({layer.grid for layer in layers}) == 1:
+    if prefix and not suffix and layouts == {TOKENS} and len({layer.grid for layer in layers}) == 1:
         patch_size = round(size[0] / layers[-1].grid[0])
         return partial(vit_reshape_transform, patch_size=patch_size, prefix_tokens=prefix)
     options: dict[str, Any] = {"prefix_tokens": prefix} if prefix else {}
+    options |= {"suffix_tokens": suffix} if suffix else {}
     if CHANNELS_FIRST in layouts:
         options["channels_last"] = None if CHANNELS_LAST in layouts else False
     return partial(swin_reshape_transform, **options) if options else swin_reshape_transform

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from holistic_cam_plugin.detections import is_yolo_output
-from holistic_cam_plugin.passes.outputs import check_outputs
+from holistic_cam_plugin.passes.outputs import check_outputs, is_dense
 
 __all__ = ["Logits", "return_logits"]
 
@@ -43,19 +43,24 @@ class Logits(nn.Module):
         return logits
 
 
-def return_logits(model: nn.Module, output: Any) -> nn.Module:
+def return_logits(model: nn.Module, output: Any, size: tuple[int, int]) -> nn.Module:
     """Return the model, or a wrapper around it if its output for one image is more than the logits.
+
+    Args:
+        size: height and width of the image.
 
     Raises:
         TypeError: the output has no logits.
     """
-    if is_yolo_output(output, model):
+    dense = isinstance(output, Tensor) and is_dense(output, size)
+    if not dense and is_yolo_output(output, model):
         raise TypeError(
             "explainable() takes classifiers, and this model returns the boxes and classes of a YOLO: wrap it in "
             "YOLODetections(model, num_classes=...), choose a layer of its backbone, and call HolisticCAM(wrapped, "
             "[layer], multiple_of=32) with BoxScoreTarget"
         )
-    if isinstance(output, list) or (isinstance(output, Mapping) and "pred_boxes" in output):
+    detections = isinstance(output, list) and not (output and isinstance(output[0], Tensor))
+    if detections or (isinstance(output, Mapping) and "pred_boxes" in output):
         raise TypeError(
             "explainable() takes classifiers, not detectors: choose a layer of the backbone, and call "
             "HolisticCAM(model, [layer]) with BoxScoreTarget, and with reshape_transform=fpn_reshape_transform if the "
@@ -74,6 +79,11 @@ def return_logits(model: nn.Module, output: Any) -> nn.Module:
             f"forward returns the tensor to explain, such as self.model(images)[{next(iter(parts), 'logits')!r}]"
         )
     check_outputs(output, 1)
+    if output.ndim == 3 and not dense:
+        raise TypeError(
+            f"the model returned {tuple(output.shape)} for one image, neither logits (1, classes) nor maps of scores: "
+            "wrap it in a module that returns the logits, or a YOLO in YOLODetections(model, num_classes=...)"
+        )
     return Logits(model, keywords) if keywords else model
 
 

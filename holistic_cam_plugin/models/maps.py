@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from holistic_cam_plugin.errors import out_of_memory
+from holistic_cam_plugin.errors import describe_error, out_of_memory
 from holistic_cam_plugin.models.geometry import PLACES, patch_image
 from holistic_cam_plugin.models.layers import Grid, Layer, build_reshape_transform, read_layouts
 from holistic_cam_plugin.models.probe import (
@@ -46,7 +46,10 @@ def find_maps(model: nn.Module, image: Tensor) -> Found:
         outputs, changes = record_outputs(model, images)
     except (*SIZE_ERRORS, MemoryError) as error:
         if not out_of_memory(error):
-            raise
+            raise ValueError(
+                f"the model runs on one image, but not on {len(images)} at a time ({describe_error(error)}), which "
+                "finding its layers needs: name a layer yourself, and call HolisticCAM(model, [layer])"
+            ) from error
         pairs = [record_outputs(model, torch.stack([images[0], patched])) for patched in images[1:]]
         outputs, changes = pairs[0][0], _join_changes([changes for _, changes in pairs])
     return read_layouts(outputs, changes, (image.shape[2], image.shape[3]))
@@ -128,7 +131,7 @@ def _leave_out_shifted(model: nn.Module, layers: Sequence[Layer], image: Tensor,
     shifted: dict[str, str] = {}
     for layer in layers:
         placement = placed.get(layer.module, "")
-        reason = placement if isinstance(placement, str) else "" if placement.is_unclear else placement.reason
+        reason = placement if isinstance(placement, str) else placement.reason if placement.is_elsewhere else ""
         if reason:
             shifted[layer.name] = f"for images of {at} px, {reason}"
     return [layer for layer in layers if layer.name not in shifted], shifted

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holistic_cam_plugin.errors import out_of_memory
+from holistic_cam_plugin.errors import MODEL_ERRORS, out_of_memory
 from holistic_cam_plugin.models.check_geometry import trust_layers
 from holistic_cam_plugin.models.geometry import PLACES, measure_change, patch_image, place_change
 from holistic_cam_plugin.models.layers import is_grid
@@ -29,7 +29,7 @@ __all__ = ["find_mask_layer"]
 
 # Pooling to a fixed grid; dropout, which returns its input; attention and gates. Of tokens, linear layers return
 # queries, keys, values, or the inside of a block.
-_NO_RESULT = re.compile("Adaptive|Drop|Softmax|Sigmoid|Linear$")
+_NO_RESULT = re.compile("Adaptive|Drop|Softmax|Sigmoid")
 # A layer is a stem if at most this part of the modules with parameters has finished before it.
 _STEM = 0.25
 
@@ -95,23 +95,35 @@ def _are_scores(gradients: Tensor) -> bool:
 
 def _list_candidates(model: nn.Module, images: Tensor, reshaping: Reshaping) -> tuple[Any, list[nn.Module]]:
     """The model's output, and the modules that return maps of features once in a pass, the last one first."""
-    images = patch_image(images[:1], PLACES[:2])
     shapes: dict[nn.Module, list[Shape]] = {}
 
-    def record(module: nn.Module, _: object, output: Any) -> None:
-        # In the order in which they finish; of a module that runs twice, only the first call could be explained.
-        shapes.setdefault(module, []).append(_maps_shape(output, reshaping, images))
+    def run(some: Tensor, patched: bool) -> Any:
+        def record(module: nn.Module, _: object, output: Any) -> None:
+            # In the order in which they finish; of a module that runs twice, only the first call could be explained.
+            shapes.setdefault(module, []).append(_maps_shape(output, reshaping, some, patched))
 
-    with uninterrupted(_recording(model, record)):
-        outputs = model(images)
+        shapes.clear()
+        with uninterrupted(_recording(model, record)):
+            return model(some.clone())
+
+    try:
+        outputs = run(patch_image(images[:1], PLACES[:2]), patched=True)
+    except (*MODEL_ERRORS, MemoryError):  # it may take one image at a time; if not, its own error follows
+        outputs = run(images[:1], patched=False)
     done = list(accumulate(any(True for _ in module.parameters(recurse=False)) for module in shapes))
     found = [
         (module, calls[0])
         for (module, calls), before in zip(shapes.items(), done, strict=True)
-        if len(calls) == 1 and calls[0] and not _NO_RESULT.search(type(module).__name__) and before >= _STEM * done[-1]
+        if len(calls) == 1 and calls[0] and _has_result(module) and before >= _STEM * done[-1]
     ][::-1]
     # A map of one channel is a gate, unless there are no others.
     return outputs, [module for module, _ in sorted(found, key=lambda item: item[1][1] == 1)]
+
+
+def _has_result(module: nn.Module) -> bool:
+    if isinstance(module, nn.Linear):
+        return False
+    return not _NO_RESULT.search(type(module).__name__) or any(True for _ in module.parameters())
 
 
 @contextmanager
@@ -125,7 +137,7 @@ def _recording(model: nn.Module, record: Callable[..., None]) -> Iterator[None]:
         yield
 
 
-def _maps_shape(output: Any, reshaping: Reshaping, images: Tensor) -> Shape:
+def _maps_shape(output: Any, reshaping: Reshaping, images: Tensor, patched: bool) -> Shape:
     """The shape `(B, C, h, w)` of the output as maps; empty if it is none, or has one position only."""
     size = tuple(images.shape[2:])
     if not isinstance(output, Tensor) and (reshaping.transform is None or not holds_tensors(output)):
@@ -144,11 +156,11 @@ def _maps_shape(output: Any, reshaping: Reshaping, images: Tensor) -> Shape:
     fits = shape[0] == len(images) and math.prod(shape[2:]) > 1 and all(map(int.__le__, shape[2:], size))
     # A reshape transform may take another layout for its own: its grid has the image's proportions.
     guessed = reshaping.transform is not None and not is_grid(shape[-2:], (size[-2], size[-1]))
-    return shape if fits and not guessed and _follows(maps) else ()
+    return shape if fits and not guessed and not (patched and not _follows(maps)) else ()
 
 
 def _follows(maps: Tensor) -> bool:
-    """Whether the maps of the patched images change where the patches are, or everywhere alike."""
+    """Whether the maps of the patched images may change where the patches are."""
     change = measure_change(maps, 1)
     placement = place_change(change.sum(dim=1) if change.ndim == 4 else change, PLACES[:2])
-    return placement.follows or placement.is_unclear
+    return not placement.is_elsewhere

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from copy import copy
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -46,6 +47,9 @@ _STEPS, _FAR = (1, 2), (1.25, 1.4)
 # a multiple of whatever the size is a multiple of.
 _LARGER = (1.5, 2)
 
+# The attributes of every module: flags, hooks, parameters, buffers, submodules.
+_MODULE = frozenset(vars(nn.Module()))
+
 Hook = Callable[[nn.Module, Any, Any], Any]
 
 
@@ -65,22 +69,41 @@ def _preserve_model(model: nn.Module) -> Iterator[None]:
             stack.enter_context(state)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
         modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
-        saved = [(module, _copy_attributes(module), dict(module._buffers)) for module in modules]
+        saved = [(module, _copy_attributes(module), _copy_buffers(module)) for module in modules]
         try:
             yield
         finally:
             for module, attributes, buffers in saved:
-                for name in _copy_attributes(module).keys() - attributes.keys():
-                    del module.__dict__[name]
-                module.__dict__.update(attributes)
+                _restore_attributes(module, attributes)
                 module._buffers.clear()
-                module._buffers.update(buffers)
+                for name, (buffer, values) in buffers.items():
+                    module._buffers[name] = buffer
+                    if buffer is not None and not torch.equal(buffer, values):  # changed in place
+                        buffer.copy_(values)
 
 
-def _copy_attributes(module: nn.Module) -> dict[str, Any]:
-    """Copy all attributes but training flag, hooks, parameters, buffers and submodules."""
-    return {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+def _copy_attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """All attributes but those of `nn.Module` itself: the object, and a copy of it if it is a container."""
+    own = {name: value for name, value in vars(module).items() if name not in _MODULE}
+    return {name: (value, copy(value) if isinstance(value, (dict, list, set)) else None) for name, value in own.items()}
+
+
+def _restore_attributes(module: nn.Module, attributes: dict[str, tuple[Any, Any]]) -> None:
+    for name in [name for name in vars(module) if name not in _MODULE and name not in attributes]:
+        del module.__dict__[name]
+    for name, (value, content) in attributes.items():
+        module.__dict__[name] = value
+        if isinstance(value, list):
+            value[:] = content
+        elif isinstance(value, (dict, set)):
+            value.clear()
+            value.update(content)
+
+
+def _copy_buffers(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    return {name: (value, None if value is None else value.clone()) for name, value in module._buffers.items()}
 
 
 def make_noise(model: nn.Module, size: tuple[int, ...], channels: int) -> Tensor:

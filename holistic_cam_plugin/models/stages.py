@@ -25,6 +25,8 @@ __all__ = ["choose_target_layers", "is_relevant"]
 STAGES = 4
 # The maps of a stem, finer than a quarter of the image, are left out where at least three other stages remain.
 _FINEST, _ENOUGH = 4, 3
+# A pooling by attention has fewer layers of a width.
+_FEW = 3
 # Below this part of |A| |G|, the sum of A G over the channels is rounding: the normalisation that follows does not
 # respond to larger activations.
 _EVIDENCE = 1e-3
@@ -71,13 +73,17 @@ def _best_score(logits: Tensor) -> Tensor:
 
 
 def _leave_out_other_widths(outer: Sequence[Layer]) -> list[Layer]:
-    """Leave out tokens wider or narrower than most of their grid: keys and values of a pooling by attention."""
+    """Leave out the few tokens wider or narrower than most of their grid: keys and values of a pooling by attention."""
     widths: dict[Grid, Counter[int]] = {}
     for layer in outer:
         if layer.layout == TOKENS:
             widths.setdefault(layer.grid, Counter())[layer.channels] += 1
-    usual = {grid: counts.most_common(1)[0][0] for grid, counts in widths.items()}
-    return [layer for layer in outer if layer.layout != TOKENS or layer.channels == usual[layer.grid]]
+
+    def is_usual(layer: Layer) -> bool:
+        counts = widths[layer.grid]
+        return counts[layer.channels] >= min(_FEW, counts.most_common(1)[0][1])
+
+    return [layer for layer in outer if layer.layout != TOKENS or is_usual(layer)]
 
 
 def _leave_out_scores(outer: Sequence[Layer], classes: int) -> Sequence[Layer]:

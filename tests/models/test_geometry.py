@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holistic_cam_plugin import (
+    ClassHolisticCAM,
     HolisticCAM,
     check_geometry,
     explainable,
@@ -254,7 +255,7 @@ def test_latents_are_no_maps_and_most_of_the_network_comes_after_the_last_layer(
     assert found.layer_names == ["patches"]
 
 
-@pytest.mark.parametrize("sides", [(2,), (3, 6)])
+@pytest.mark.parametrize("sides", [(4,), (3, 6)])
 def test_layers_behind_an_adaptive_pooling_are_no_maps(sides):
     found = explainable(Pyramid(sides).eval(), size=(SIDE, SIDE))
     assert found.layer_names[-1] == "trunk"
@@ -265,7 +266,9 @@ def test_layers_behind_an_adaptive_pooling_are_no_maps(sides):
 
 def test_maps_that_are_padded_far_beyond_the_picture_are_none():
     model = Padded().eval()
-    assert check_geometry(model, model.inside, size=(96, 96)).follows
+    geometry = check_geometry(model, model.inside, size=(96, 96))
+    assert geometry.reasons[96, 96] == ""
+    assert geometry.reasons[96, 120]  # 15 of 24 cells along the width
     assert not check_geometry(model, model.inside, size=(40, 40)).follows  # 5 of 12 cells
     assert "inside" in explainable(model, size=(40, 40)).rejected
 
@@ -349,3 +352,103 @@ def test_the_mask_layer_is_no_attention_matrix_and_no_latents():
     images, model = torch.randn(1, 3, SIDE, SIDE), Heads().eval()
     assert find_mask_layer(model, images) is model.out
     assert find_mask_layer(Latents(36).eval(), images) is None
+
+
+@pytest.mark.parametrize(("prefix", "suffix"), [(0, 1), (1, 1), (0, 4), (2, 1)])
+def test_tokens_after_the_grid_are_no_prefix(prefix, suffix):
+    class Suffixed(Tokens):
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = self.patches(images).flatten(2).transpose(1, 2)
+            mean = tokens.mean(dim=1, keepdim=True)
+            tokens = torch.cat([mean.expand(-1, prefix, -1), tokens, mean.expand(-1, suffix, -1)], dim=1)
+            return self.head(F.gelu(self.norm(tokens)).pow(2).mean(dim=1))
+
+    model = Suffixed().eval()
+    found = explainable(model, size=(SIDE, SIDE))
+    [norm] = [layer for layer in found.maps if layer.name == "norm"]
+    assert (norm.prefix_tokens, norm.suffix_tokens) == (prefix, suffix)
+    tokens = torch.arange(144.0)[None, :, None]
+    padded = F.pad(tokens, (0, 0, prefix, suffix), value=-1.0)
+    maps = found.at(["norm"]).reshape_transform(padded, image_size=(SIDE, SIDE))
+    assert torch.equal(maps[0, 0], torch.arange(144.0).view(12, 12))
+
+
+def test_one_right_axis_is_not_enough():
+    """Channels last and transposed, as many channels as rows: read as channels first, one axis is right."""
+
+    class Transposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norm, self.head = nn.Conv2d(3, 12, 8, 8), nn.LayerNorm(12), nn.Linear(12, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.norm(F.relu(self.stem(images)).permute(0, 3, 2, 1)).pow(2).mean(dim=(1, 2)))
+
+    model = Transposed().eval()
+    assert "norm" in examine(model, size=(SIDE, SIDE)).rejected
+    with pytest.warns(UserWarning, match="its map may lie elsewhere"):
+        HolisticCAM(model, [model.norm], sizes=[SIDE])(torch.randn(1, 3, SIDE, SIDE))
+
+
+class IdentityBlock(nn.Sequential):
+    """Named as in a well-known tutorial of ResNets; it has features."""
+
+
+def test_names_of_the_users_own_classes_mean_nothing():
+    def stage(i: int, o: int) -> nn.Module:
+        return IdentityBlock(nn.Conv2d(i, o, 3, 2, 1), nn.BatchNorm2d(o), nn.ReLU())
+
+    model = nn.Sequential(stage(3, 8), stage(8, 8), stage(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    assert explainable(model.eval(), size=(SIDE, SIDE)).layer_names == ["0", "1", "2"]
+
+
+class Unusual:
+    """A transform that is neither hashable nor weakly referable."""
+
+    __slots__ = ()
+    __hash__ = None
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        return maps
+
+
+def test_transforms_that_cannot_be_remembered_work():
+    model = Tokens().eval()
+    assert HolisticCAM(model, [model.patches], Unusual(), sizes=[SIDE])(torch.randn(1, 3, SIDE, SIDE)).max() == 1
+
+
+def test_a_model_of_single_images_is_explained_by_hand_and_refused_by_explainable():
+    class Single(Tokens):
+        def forward(self, images: Tensor) -> Tensor:
+            assert len(images) == 1, "one image"
+            return super().forward(images)
+
+    model = Single().eval()
+    with pytest.raises(ValueError, match=r"runs on one image, but not on 4 at a time \(one image\)"):
+        explainable(model, size=(SIDE, SIDE))
+    for cam in (HolisticCAM, ClassHolisticCAM):
+        maps = cam(model, [model.norm], vit_reshape_transform, sizes=[SIDE])(torch.randn(1, 3, SIDE, SIDE))
+        assert maps.shape == (1, SIDE, SIDE)
+
+
+def test_what_a_model_keeps_is_as_before():
+    class Keeping(Tokens):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+            self.log, self.cache, self._last = ["before"], {1: 2}, None
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.calls += 1
+            self.log.append("call")
+            self.cache[images.shape[2]] = images
+            self._last = images
+            return super().forward(images + 0 * torch.rand_like(images))
+
+    model = Keeping().eval()
+    calls, random = model.calls, torch.get_rng_state()
+    explainable(model, size=(SIDE, SIDE))
+    check_geometry(model, model.patches, size=(SIDE, SIDE))
+    assert model.calls is calls
+    assert (float(calls), model.log, model.cache, model._last) == (0, ["before"], {1: 2}, None)
+    assert torch.equal(torch.get_rng_state(), random)

@@ -45,6 +45,7 @@ def test_it_gives_the_maps_of_the_deepest_layer(family):
     ],
 )
 def test_networks_of_torchvision(build, name):
+    torch.manual_seed(0)
     options = {"aux_logits": False, "init_weights": False} if build is models.googlenet else {}
     model = build(weights=None, num_classes=10, **options).eval()
     layer = find_mask_layer(model, torch.randn(1, 3, 96, 96))
