@@ -49,7 +49,7 @@ class Explainable:
         output_shape: shape of the output for one image: `(classes,)`, or `(classes, h, w)` of dense outputs.
         maps: all layers whose maps follow the picture, in the order in which they finish.
         rejected: for layers that look like maps, by name, why they are none.
-        deepest: the last of the target layers found, which the class mask is made of; None if there is none.
+        deepest: the target layer found that finishes last, which the class mask is made of; None if there is none.
 
     Example:
         >>> from holistic_cam_plugin.demo import load_demo_model
@@ -231,7 +231,7 @@ def examine(
         tuple(logits.shape[1:]),
         maps,
         rejected,
-        targets[-1] if targets else None,
+        max(targets, key=maps.index, default=None),
     )
 
 

@@ -86,11 +86,13 @@ def check_layer(model: nn.Module, layer: nn.Module) -> None:
 
 def check_frames(model: nn.Module, images: Tensor) -> None:
     """Raise ValueError for frames or views `(B, T, C, H, W)`, which would be taken for channels and slices."""
-    taken = [module.in_channels for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d))]
-    if images.ndim == 5 and taken and taken[0] == images.shape[2] and images.shape[1] not in taken:
+    convolutions = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d))]
+    volumes = any(isinstance(one, nn.Conv3d) and one.in_channels == images.shape[1] for one in convolutions)
+    frames = convolutions and images.ndim == 5 and convolutions[0].in_channels == images.shape[2] != images.shape[1]
+    if frames and not volumes:
         raise ValueError(
             f"input_tensor {tuple(images.shape)} holds frames or views (B, T, C, H, W), as the model takes "
-            f"{taken[0]} channels: explain one of them as (B, C, H, W), with a model of single images, or "
+            f"{images.shape[2]} channels: explain one of them as (B, C, H, W), with a model of single images, or "
             "pass (B, C, D, H, W) to a model of volumes"
         )
 

@@ -237,3 +237,10 @@ def test_a_head_that_begins_with_zeros_hides_no_layers():
     found = explainable(model, size=(64, 64))
     assert found.layer_names[-1] == "norm"
     assert not any(parameter.any() for parameter in model.head.parameters())  # as before
+
+
+def test_the_mask_layer_of_crossvit_is_the_layer_that_finishes_last():
+    torch.manual_seed(0)
+    found = explainable(timm.create_model("crossvit_tiny_240", num_classes=5).eval())
+    order = [layer.name for layer in found.maps]
+    assert found.deepest.name == max(found.layer_names, key=order.index)

@@ -220,3 +220,16 @@ def test_a_narrow_image_is_refused_before_anything_runs(mask_layer):
     with pytest.raises(ValueError, match="an image of 1x256 px would be enlarged to 858x219684 px: crop or pad it, or"):
         HolisticCAM(model, [model.second], mask_layer=mask_layer)(torch.rand(1, 3, 1, 256))
     assert runs == []
+
+
+def test_volumes_are_no_frames_whatever_layer_is_declared_first():
+    class DecoderFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decoder, self.encoder = nn.Conv3d(8, 5, 1), nn.Conv3d(1, 8, 3, padding=1)
+
+        def forward(self, images):
+            return self.decoder(self.encoder(images).relu()).mean(dim=(2, 3, 4))
+
+    model = DecoderFirst().eval()
+    assert HolisticCAM(model, [model.encoder], num_scales=1)(torch.rand(1, 1, 8, 32, 32)).shape == (1, 8, 32, 32)
