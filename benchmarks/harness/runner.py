@@ -27,7 +27,7 @@ from benchmarks.harness.table_file import TableFile
 from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["Evaluate", "Task", "choose_tasks", "run", "run_main"]
+__all__ = ["Evaluate", "Task", "choose_tasks", "exit_with_parent", "run", "run_main"]
 
 SCENES = 200
 # Arguments that may change when a run is resumed.
@@ -140,15 +140,20 @@ def _try(evaluate: Evaluate, task: Task) -> list[Row]:
 _worker: list[Evaluate] = []  # the function of this process
 
 
-def _start_worker(make: Make, arguments: argparse.Namespace) -> None:
+def exit_with_parent() -> None:
+    """Make this worker process exit if its parent is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def watch_parent() -> None:  # exit if the parent is killed
+    def watch_parent() -> None:
         connection.wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch_parent, daemon=True).start()
+
+
+def _start_worker(make: Make, arguments: argparse.Namespace) -> None:
+    exit_with_parent()
     torch.set_num_threads(max(1, torch.get_num_threads() // arguments.workers))
     _worker.append(make(arguments))
 

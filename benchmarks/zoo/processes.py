@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import resource
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -13,6 +11,7 @@ from multiprocessing import connection
 
 import torch
 
+from benchmarks.harness.runner import exit_with_parent
 from benchmarks.zoo.judge import FAILED, Verdict, judge
 
 __all__ = ["judge_all", "judge_apart"]
@@ -55,14 +54,7 @@ def judge_apart(library: str, name: str, seconds: float, gigabytes: float, judge
 
 
 def _work(sender: connection.Connection, judge: Judge, library: str, name: str, gigabytes: float) -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch_parent() -> None:  # exit if the parent is killed
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch_parent, daemon=True).start()
+    exit_with_parent()
     limit = int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     torch.set_num_threads(1)

@@ -76,7 +76,7 @@ def check_geometry(
             size or a common one.
 
     Raises:
-        TypeError, ValueError: `layer` is no module of the model, or the model does not run at this size.
+        TypeError, ValueError: `layer` is not a module of the model, or the model does not run at this size.
 
     Example:
         >>> from holistic_cam_plugin.demo import load_demo_model

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["PLACES", "Placement", "measure_change", "patch_image", "place_change"]
+__all__ = ["PLACES", "Placement", "measure_change", "patch_image", "place_change", "place_maps"]
 
 # Centres of the patches, as parts of height and width, and their side. The first two differ in both, so that rows taken
 # for columns show.
@@ -116,6 +116,12 @@ def measure_change(features: Tensor, axis: int) -> Tensor:
     positions = [other for other in range(first.ndim) if other != axis - 1]
     differences = (one.float() - first for one in features[1:])
     return torch.stack([(d - d.mean(dim=positions, keepdim=True)).abs().sum(dim=axis - 1) for d in differences])
+
+
+def place_maps(maps: Tensor, places: Sequence[tuple[float, float]] = PLACES) -> Placement:
+    """`place_change` of maps `(1 + places, C, h, w)`, or of volumes `(1 + places, C, d, h, w)` over all slices."""
+    change = measure_change(maps, 1)
+    return place_change(change.sum(dim=1) if change.ndim == 4 else change, places)
 
 
 def place_change(change: Tensor, places: Sequence[tuple[float, float]] = PLACES) -> Placement:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import MODEL_ERRORS, out_of_memory
 from holistic_cam_plugin.models.check_geometry import trust_layers
-from holistic_cam_plugin.models.geometry import PLACES, measure_change, patch_image, place_change
+from holistic_cam_plugin.models.geometry import PLACES, patch_image, place_maps
 from holistic_cam_plugin.models.layers import is_grid
 from holistic_cam_plugin.models.stages import is_relevant
 from holistic_cam_plugin.passes.capture import Capture
@@ -156,11 +156,5 @@ def _maps_shape(output: Any, reshaping: Reshaping, images: Tensor, patched: bool
     fits = shape[0] == len(images) and math.prod(shape[2:]) > 1 and all(map(int.__le__, shape[2:], size))
     # A reshape transform may take another layout for its own: its grid has the image's proportions.
     guessed = reshaping.transform is not None and not is_grid(shape[-2:], (size[-2], size[-1]))
-    return shape if fits and not guessed and not (patched and not _follows(maps)) else ()
-
-
-def _follows(maps: Tensor) -> bool:
-    """Whether the maps of the patched images may change where the patches are."""
-    change = measure_change(maps, 1)
-    placement = place_change(change.sum(dim=1) if change.ndim == 4 else change, PLACES[:2])
-    return not placement.is_elsewhere
+    elsewhere = patched and fits and place_maps(maps, PLACES[:2]).is_elsewhere
+    return shape if fits and not guessed and not elsewhere else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from holistic_cam_plugin.models.wrappers import Affine, is_open_clip, is_timm, list_described, measure_images
 
-__all__ = ["ASSUMED", "TELL_ASSUMED", "Preprocessing", "find_preprocessing", "load_processor"]
+__all__ = ["ASSUMED", "TELL_ASSUMED", "Preprocessing", "find_preprocessing", "load_processor", "load_stored"]
 
 ASSUMED = "assumed"
 TELL_ASSUMED = "the model does not tell its preprocessing, and the usual one of ImageNet is assumed"
@@ -273,10 +273,21 @@ def load_processor(name: str, *, download: bool = False) -> Any:
         name: a folder, or a model on the Hugging Face Hub.
         download: download it if it is not in the cache.
     """
-    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _PROCESSOR_FILES):
+    return load_stored("AutoImageProcessor", name, _PROCESSOR_FILES, download)
+
+
+def load_stored(kind: str, name: str, files: Sequence[str], download: bool) -> Any:
+    """Load what transformers stores with a model; None if there is none.
+
+    Args:
+        kind: a class of transformers that has `from_pretrained`.
+        name, download: as in `load_processor`.
+        files: one of these is in a folder that has it.
+    """
+    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in files):
         return None
     try:
         transformers: Any = import_module("transformers")
-        return transformers.AutoImageProcessor.from_pretrained(name, local_files_only=not download)
+        return getattr(transformers, kind).from_pretrained(name, local_files_only=not download)
     except OSError:  # neither in the cache nor on the Hub
         return None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import MODEL_ERRORS, describe_error, out_of_memory
-from holistic_cam_plugin.models.geometry import PLACES, Placement, measure_change, patch_image, place_change
+from holistic_cam_plugin.models.geometry import PLACES, Placement, measure_change, patch_image, place_maps
 from holistic_cam_plugin.models.layers import Layer, list_channel_axes
 from holistic_cam_plugin.passes.inference_tensors import normal_tensors
 from holistic_cam_plugin.passes.interrupts import uninterrupted
@@ -172,11 +172,7 @@ def place_layers(
         if layer in found:  # of a layer that runs twice, the first call counts
             return
         maps = _read_maps(output, transforms[layer], size, 1 + len(places))
-        if isinstance(maps, Tensor):
-            change = measure_change(maps, 1)
-            found[layer] = place_change(change.sum(dim=1) if change.ndim == 4 else change, places)
-        else:
-            found[layer] = maps
+        found[layer] = place_maps(maps, places) if isinstance(maps, Tensor) else maps
 
     with uninterrupted(_hook_modules([(layer, record) for layer in transforms])):
         model(patch_image(image, places))

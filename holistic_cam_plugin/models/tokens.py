@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from holistic_cam_plugin.models.preprocessing import load_stored
 
 __all__ = ["Tokenizer", "load_tokenizer", "tokenize"]
 
@@ -57,13 +58,7 @@ def load_tokenizer(name: str, *, download: bool = False) -> Any:
         name: a folder, or a model on the Hugging Face Hub.
         download: download it if it is not in the cache.
     """
-    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _TOKENIZER_FILES):
-        return None
-    try:
-        transformers: Any = import_module("transformers")
-        return transformers.AutoTokenizer.from_pretrained(name, local_files_only=not download)
-    except OSError:  # neither in the cache nor on the Hub
-        return None
+    return load_stored("AutoTokenizer", name, _TOKENIZER_FILES, download)
 
 
 def _find_tokenizer(model: Any) -> Any:
