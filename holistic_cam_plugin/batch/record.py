@@ -14,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from holistic_cam_plugin.batch import RESUME
-from holistic_cam_plugin.errors import OutputError, UsageError, check_file, check_regular
+from holistic_cam_plugin.errors import RESUME, OutputError, UsageError, check_file, check_regular
 
 __all__ = ["RECORD", "Record", "find_records", "read_record"]
 
