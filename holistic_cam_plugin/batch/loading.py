@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -84,22 +85,30 @@ def silence_decoders() -> Iterator[None]:
         yield
 
 
-def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Generator[R]:
+def map_ahead(
+    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int, waited: Callable[[float], object] = bool
+) -> Generator[R]:
     """Yield the function's results in order, computed by threads, at most `ahead` items before they are needed.
 
-    The items themselves are taken by the calling thread. Without threads it calls the function, too.
+    Args:
+        items: Are taken by the calling thread.
+        waited: Called with the seconds that the calling thread waited for a result.
     """
-    if threads == 0:
-        yield from map(function, items)
-        return
     pool = ThreadPoolExecutor(threads)
+    unfinished: deque[Future[R]] = deque()
+
+    def take() -> R:
+        start = time.perf_counter()
+        result = unfinished.popleft().result()
+        waited(time.perf_counter() - start)
+        return result
+
     try:
-        waiting: deque[Future[R]] = deque()
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            unfinished.append(pool.submit(function, item))
+            if len(unfinished) > ahead:
+                yield take()
+        while unfinished:
+            yield take()
     finally:
         pool.shutdown(cancel_futures=True)

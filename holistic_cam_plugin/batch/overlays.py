@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
-__all__ = ["encode_jpeg", "encode_overlays", "overlay_name"]
+__all__ = ["encode_jpeg", "encode_overlays", "is_whole_jpeg", "overlay_name"]
 
 QUALITY = 90
 LARGEST_SIDE = 65_500  # of a JPEG, in pixels
@@ -47,3 +48,15 @@ def encode_jpeg(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
+
+
+def is_whole_jpeg(path: Path) -> bool:
+    """Whether the file ends as a JPEG does."""
+    try:
+        if not path.is_file():
+            return False  # opening a FIFO would block
+        with path.open("rb") as file:
+            file.seek(-2, io.SEEK_END)
+            return file.read() == b"\xff\xd9"
+    except OSError:
+        return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -129,10 +129,18 @@ class Record:
             for place, row in enumerate(maps):
                 _insert(connection, "maps", {**row, "file": image["file"], "place": place})
 
-    def remove(self, files: Sequence[str]) -> None:
-        """Remove images and their maps."""
+    def forget_failures(self) -> None:
+        """Remove the images that could not be explained: they are tried again."""
         with self._transaction() as connection:
-            connection.executemany("DELETE FROM images WHERE file = ?", [(file,) for file in files])
+            connection.execute("DELETE FROM images WHERE state = 'failed'")
+
+    def set_regions(self, regions: Iterable[tuple[str | None, str | None, str]]) -> None:
+        """Store mask, boxes and file for images that are in the record."""
+        with self._transaction() as connection:
+            rows = ((mask, boxes, file, mask, boxes) for mask, boxes, file in regions)
+            connection.executemany(
+                "UPDATE images SET mask = ?, boxes = ? WHERE file = ? AND (mask IS NOT ? OR boxes IS NOT ?)", rows
+            )
 
     def merge(self, other: Record) -> None:
         """Copy all rows of another record; its images replace those of the same name."""
@@ -146,6 +154,7 @@ class Record:
         """Close the record; another process may write it now."""
         if self._write:
             with suppress(sqlite3.Error):  # a reader is at work, or the disk is full
+                self.connection.execute("PRAGMA busy_timeout = 0")
                 self.connection.execute("PRAGMA journal_mode = DELETE")  # one file, readable on read-only disks
         self.connection.close()
         self._unlock()
@@ -201,7 +210,7 @@ def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object
 
 def _lock(path: Path) -> sqlite3.Connection:
     """Lock an empty database beside the record, which stays readable; the system releases a killed process's lock."""
-    lock = path.with_suffix(".lock")
+    lock = path.with_name(f".{path.stem}.lock")
     check_regular(lock)
     connection = sqlite3.connect(lock, timeout=0, check_same_thread=False)
     try:
