@@ -15,8 +15,11 @@ _PART = f".part-{uuid.uuid4().hex}"
 _PART_PATTERN = re.compile(r"\.part-[0-9a-f]{32}")
 
 
-def write_whole(folder: Path, name: str, data: Iterable[bytes]) -> None:
+def write_whole(folder: Path, name: str, data: Iterable[bytes], *, flush: bool = True) -> None:
     """Write or replace `folder/name`, creating its parents: at any moment it is absent, the old file or the new one.
+
+    Args:
+        flush: Wait until the file is on the disk, so that it also survives a power cut.
 
     Raises:
         OSError: The file could not be written; nothing is left behind.
@@ -25,8 +28,9 @@ def write_whole(folder: Path, name: str, data: Iterable[bytes]) -> None:
     try:
         with part.open("wb") as file:
             file.writelines(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         try:
             part.replace(path)
         except FileNotFoundError:
