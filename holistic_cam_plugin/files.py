@@ -10,8 +10,7 @@ from pathlib import Path
 
 __all__ = ["remove_parts", "write_whole"]
 
-# One unfinished file per process, in the top folder: on the same file system, and easy to find after a kill.
-_PART = f".part-{uuid.uuid4().hex}"
+# An unfinished file, in the top folder: on the same file system, and easy to find after a kill.
 _PART_PATTERN = re.compile(r"\.part-[0-9a-f]{32}")
 
 
@@ -24,7 +23,7 @@ def write_whole(folder: Path, name: str, data: Iterable[bytes], *, flush: bool =
     Raises:
         OSError: The file could not be written; nothing is left behind.
     """
-    path, part = folder / name, folder / _PART
+    path, part = folder / name, folder / f".part-{uuid.uuid4().hex}"
     try:
         with part.open("wb") as file:
             file.writelines(data)

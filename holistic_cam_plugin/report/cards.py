@@ -14,9 +14,9 @@ from PIL import Image
 from holistic_cam_plugin.batch.overlays import encode_jpeg
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import average_precision, energy_pointing_game
-from holistic_cam_plugin.models.images import check_proportions, read_image
+from holistic_cam_plugin.models.images import check_proportions
 from holistic_cam_plugin.models.preprocessing import Preprocessing
-from holistic_cam_plugin.report.objects import draw_outline, find_mask, read_boxes, read_mask
+from holistic_cam_plugin.report.objects import Picture, draw_outline, find_mask, read_boxes, read_mask, read_picture
 from holistic_cam_plugin.report.pictures import AddPicture, encode_map
 from holistic_cam_plugin.report.results import MapRow, Result
 
@@ -81,10 +81,10 @@ class CardBuilder(NamedTuple):
         height, width = next((m.shape for m in maps.values()), (image.height or 1, image.width or 1))
         path = (self.root or image.root) / image.file
         picture = self._read_picture(path, image)
-        view = None if picture is None else self._crop_view(picture)
+        view = None if picture is None else self._crop_view(picture.pixels)
         if view is not None and np.abs(np.divide(view.size, self._density) - (width, height)).max() > 1:
             view = picture = None  # the file has been replaced by an image of another shape
-        mask, problem = (None, "") if picture is None else self._find_object(image, path, picture, (height, width))
+        mask, problem = (None, "") if picture is None else self._find_object(image, picture, (height, width))
         measured = {} if mask is None else _measure(maps, mask)
         urls = {key: self.add_picture(encode_map(m, self.colormap), "png") for key, m in maps.items()}
         return Card(
@@ -102,32 +102,30 @@ class CardBuilder(NamedTuple):
             [MapPicture(*row, urls.get(row[:3], ""), *measured.get(row[:3], (None, None))) for row in rows],
         )
 
-    def _read_picture(self, path: Path, image: Result) -> Image.Image | None:
+    def _read_picture(self, path: Path, image: Result) -> Picture | None:
         """Read the upright image; None if it is missing or is not the file that was explained."""
         try:
             status = path.stat()
             # Copies have another time.
             if status.st_size != image.bytes or (self.root is None and status.st_mtime_ns != image.modified):
                 return None
-            picture = read_image(path)
-            check_proportions(picture.size, self.preprocessing)
+            picture = read_picture(path)
+            check_proportions(picture.pixels.size, self.preprocessing)
         except (OSError, UsageError):
             return None
         return picture
 
-    def _crop_view(self, picture: Image.Image) -> Image.Image:
+    def _crop_view(self, pixels: Image.Image) -> Image.Image:
         """Return the image as the model saw it, in `_density` as many pixels per side."""
-        return Image.fromarray(self.preprocessing.enlarge(DENSITY).to_pixels(picture, crop=self.crop))
+        return Image.fromarray(self.preprocessing.enlarge(DENSITY).to_pixels(pixels, crop=self.crop))
 
     @property
     def _density(self) -> int:
         """`DENSITY`, or 1 for models that do not resize images."""
         return self.preprocessing.enlarge(DENSITY).size[0] // self.preprocessing.size[0]
 
-    def _find_object(
-        self, image: Result, path: Path, picture: Image.Image, shape: tuple[int, int]
-    ) -> tuple[Mask | None, str]:
-        """Return the pixels of the object, or None with the reason; the reason is empty if there is neither mask nor box."""
+    def _find_object(self, image: Result, picture: Picture, shape: tuple[int, int]) -> tuple[Mask | None, str]:
+        """Return the object's pixels, or None with the reason, which is empty if there is neither mask nor box."""
         file = find_mask(self.masks, image.file) if self.masks else None
         if file is None and image.mask:
             file = (self.root or image.root) / image.mask
@@ -135,7 +133,7 @@ class CardBuilder(NamedTuple):
             if file is not None:
                 mask = read_mask(file, picture, self.preprocessing, self.crop)
             elif image.boxes:
-                mask = read_boxes(image.boxes, path, picture, self.preprocessing, self.crop)
+                mask = read_boxes(image.boxes, picture, self.preprocessing, self.crop)
             else:
                 return None, ""
         except UsageError as error:

@@ -5,23 +5,48 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.errors import UsageError, check_file, describe_error
 from holistic_cam_plugin.metrics import rasterize_region
-from holistic_cam_plugin.models.images import read_image
+from holistic_cam_plugin.models.images import FORMATS, convert_to_rgb
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
-__all__ = ["draw_outline", "find_mask", "read_boxes", "read_mask"]
+__all__ = ["Picture", "draw_outline", "find_mask", "read_boxes", "read_mask", "read_picture"]
 
 # More of a mask's pixels than this, relative to those that are not black, between black and white: not a mask.
 _MOST_GRAY = 0.2
+
+
+class Picture(NamedTuple):
+    """An upright picture, and its size in pixels in the file: large JPEG files are decoded at a reduced size."""
+
+    pixels: Image.Image
+    width: int
+    height: int
+
+
+def read_picture(path: Path) -> Picture:
+    """Read a picture, with Pillow's warnings: many threads may read at once.
+
+    Raises:
+        UsageError: The file does not exist, is damaged, or is not an image.
+    """
+    check_file(path)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            stored = image.size
+            pixels = convert_to_rgb(image)
+            return Picture(pixels, *(stored if pixels.size == image.size else stored[::-1]))
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise UsageError(f"{path.name} cannot be read as an image: {describe_error(error)}") from error
 
 
 def find_mask(folder: Path, file: str) -> Path | None:
@@ -39,35 +64,33 @@ def _list_names(file: str) -> Iterator[str]:
         yield str(path.with_suffix(suffix))
 
 
-def read_mask(path: Path, picture: Image.Image, preprocessing: Preprocessing, crop: bool) -> NDArray[np.bool_]:
+def read_mask(path: Path, picture: Picture, preprocessing: Preprocessing, crop: bool) -> NDArray[np.bool_]:
     """Return the pixels `(H, W)` of an object in the part of the picture that the model sees.
 
     Args:
         path: The mask: white, or the largest value, on black. It covers the whole picture, in any size.
-        picture: The upright picture.
-        preprocessing, crop: How the model's input is made of it.
+        preprocessing, crop: How the model's input is made of the picture.
 
     Raises:
         UsageError: The file is not an image or not a mask.
     """
-    gray = np.array(read_image(path).convert("L"))
+    gray = np.array(read_picture(path).pixels.convert("L"))
     peak = int(gray.max())
     between = (gray > peak / 4) & (gray < 3 * peak / 4)
     if between.sum() > _MOST_GRAY * np.count_nonzero(gray):
         raise UsageError(f"{path.name} has more than two values, where a mask is white on black")
-    mask = Image.fromarray(np.uint8(255) * (gray >= max(peak / 2, 1))).resize(picture.size, Image.Resampling.NEAREST)
+    mask = Image.fromarray(np.uint8(255) * (gray >= max(peak / 2, 1))).resize(
+        picture.pixels.size, Image.Resampling.NEAREST
+    )
     seen = preprocessing.resize_and_crop(Mask(torch.from_numpy(np.array(mask))[None]), crop=crop)
     return np.asarray(seen[0].numpy() > 0)
 
 
-def read_boxes(
-    text: str, path: Path, picture: Image.Image, preprocessing: Preprocessing, crop: bool
-) -> NDArray[np.bool_]:
+def read_boxes(text: str, picture: Picture, preprocessing: Preprocessing, crop: bool) -> NDArray[np.bool_]:
     """Return the pixels `(H, W)` inside the boxes in the part of the picture that the model sees.
 
     Args:
         text: JSON, `[[left, top, right, bottom], ...]` in pixels of the upright file.
-        path: The file of the picture.
         picture, preprocessing, crop: As in `read_mask`.
 
     Raises:
@@ -77,24 +100,15 @@ def read_boxes(
         corners = torch.tensor(json.loads(text), dtype=torch.float64).reshape(-1, 4)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UsageError(f"boxes must be [[left, top, right, bottom], ...], got {text[:100]}") from error
-    boxes = BoundingBoxes(
-        corners / _measure_reduction(path, picture), format="XYXY", canvas_size=(picture.height, picture.width)
-    )
+    width, height = picture.pixels.size
+    scale = torch.tensor([width / picture.width, height / picture.height] * 2, dtype=torch.float64)
+    boxes = BoundingBoxes(corners * scale, format="XYXY", canvas_size=(height, width))
     seen = preprocessing.resize_and_crop(boxes, crop=crop)
     height, width = seen.canvas_size
     # torchvision scales in single precision; an edge in the middle of a pixel must stay there.
     visible = [box for box in seen.round(decimals=4).tolist() if box[0] < box[2] and box[1] < box[3]]
     mask = np.zeros((height, width), np.bool_)
     return rasterize_region(visible, height, width) if visible else mask
-
-
-def _measure_reduction(path: Path, picture: Image.Image) -> torch.Tensor:
-    """Ratios of the upright file's width and height, twice, to those of the picture: large JPEG files are reduced."""
-    with Image.open(path) as image:
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # rotated by 90 degrees
-            width, height = height, width
-    return torch.tensor([width / picture.width, height / picture.height] * 2, dtype=torch.float64)
 
 
 def draw_outline(mask: NDArray[np.bool_]) -> str:

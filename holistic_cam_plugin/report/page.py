@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from holistic_cam_plugin.batch.loading import silence_decoders
 from holistic_cam_plugin.batch.writing import convert_write_errors
 from holistic_cam_plugin.display import format_percent
 from holistic_cam_plugin.errors import UsageError
@@ -20,7 +23,7 @@ from holistic_cam_plugin.methods import METHODS, Progress, display_name
 from holistic_cam_plugin.report.cards import Card, CardBuilder, MapPicture, sort_layers
 from holistic_cam_plugin.report.objects import find_mask
 from holistic_cam_plugin.report.pictures import encode_data_uri, encode_legend, store_pictures
-from holistic_cam_plugin.report.results import MapRow, Result, Results, read_maps, read_results
+from holistic_cam_plugin.report.results import MapRows, Result, Results, read_maps, read_results
 from holistic_cam_plugin.report.statistics import summarize
 
 __all__ = ["PAGE", "Look", "write_report"]
@@ -28,6 +31,9 @@ __all__ = ["PAGE", "Look", "write_report"]
 PAGE = "index.html"  # in the report's folder
 
 _SETTINGS = ("model", "layers", "methods", "sizes", "dtype", "amp", "device")  # shown on the page
+
+# Cards that are built before they are needed.
+CARDS_AHEAD = 64
 
 # Failed images named on the page, per reason.
 _NAMED_FAILURES = 100
@@ -74,13 +80,11 @@ def write_report(folders: Sequence[Path], output: Path, look: Look, progress: Pr
     rows = read_maps(selected)
     with convert_write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-        with (nullcontext(encode_data_uri) if look.self_contained else store_pictures(output)) as add_picture:
+        with nullcontext(encode_data_uri) if look.self_contained else store_pictures(output) as add_picture:
             builder = CardBuilder(
                 look.root, look.masks, results.preprocessing, results.parameters["crop"], look.colormap, add_picture
             )
-            cards: Iterable[Card] = (
-                builder.build(image, rows.get((image.folder, image.file), [])) for image in progress(selected)
-            )
+            cards: Iterable[Card] = _build_cards(builder, selected, rows, progress)
             if not look.self_contained:
                 cards = list(cards)  # all pictures are stored before the page that shows them
             page = _render(
@@ -109,8 +113,25 @@ def _select(results: Results, folders: Sequence[Path], look: Look) -> list[Resul
     return [images[place * len(images) // count] for place in range(count)]
 
 
+def _build_cards(
+    builder: CardBuilder,
+    selected: Sequence[Result],
+    rows: Mapping[tuple[Path, str], Sequence[MapRow]],
+    progress: Progress,
+) -> Iterator[Card]:
+    """Yield the cards in order, built by a thread per core a few cards ahead."""
+    with silence_decoders(), ThreadPoolExecutor() as pool:
+        ahead: deque[Future[Card]] = deque()
+        for image in progress(selected):
+            ahead.append(pool.submit(builder.build, image, rows.get((image.folder, image.file), [])))
+            if len(ahead) > CARDS_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
 def _describe(
-    results: Results, selected: Sequence[Result], rows: Mapping[tuple[Path, str], Sequence[MapRow]]
+    results: Results, selected: Sequence[Result], rows: MapRows
 ) -> dict[str, object]:
     """Return what the page says about all images, and the names that its data refer to."""
     maps = [row for some in rows.values() for row in some]

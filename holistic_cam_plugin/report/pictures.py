@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -76,9 +77,14 @@ def encode_legend(colormap: str) -> bytes:
 
 
 def _encode_png(levels: NDArray[np.uint8], colormap: str) -> bytes:
-    blue_green_red = cv2.applyColorMap(np.arange(256, dtype=np.uint8), COLORMAPS[colormap]).reshape(256, 3)
     picture = Image.fromarray(levels)
-    picture.putpalette(blue_green_red[:, ::-1].tobytes())
+    picture.putpalette(_make_palette(colormap))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@cache
+def _make_palette(colormap: str) -> bytes:
+    blue_green_red = cv2.applyColorMap(np.arange(256, dtype=np.uint8), COLORMAPS[colormap]).reshape(256, 3)
+    return blue_green_red[:, ::-1].tobytes()

@@ -11,7 +11,7 @@ from holistic_cam_plugin.batch.record import read_record
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
-__all__ = ["MapRow", "Result", "Results", "read_maps", "read_results"]
+__all__ = ["MapRow", "MapRows", "Result", "Results", "read_maps", "read_results"]
 
 # Folders with different values are not shown on one page.
 _SHARED = ("model", "weights", "layers", "methods", "sizes", "text", "crop", "preprocessing")
@@ -49,6 +49,8 @@ class Result(NamedTuple):
     mask: str | None
     boxes: str | None
 
+
+MapRows = dict[tuple[Path, str], list[MapRow]]  # by output folder and file
 
 _MAP_COLUMNS = "method, layer, target, class, score, probability, coverage, seconds"
 _IMAGE_COLUMNS = ", ".join(Result._fields[2:])
@@ -97,15 +99,17 @@ def read_results(folders: Sequence[Path]) -> Results:
     )
 
 
-def read_maps(images: Iterable[Result]) -> dict[tuple[Path, str], list[MapRow]]:
-    """Read the rows of the images' maps, by output folder and file."""
+def read_maps(images: Iterable[Result]) -> MapRows:
+    """Read the rows of the images' maps."""
     wanted: dict[Path, set[str]] = {}
     for image in images:
         wanted.setdefault(image.folder, set()).add(image.file)
-    rows: dict[tuple[Path, str], list[MapRow]] = {}
+    rows: MapRows = {}
     for folder, files in wanted.items():
         with read_record(folder) as record:
-            for file, *values in record.connection.execute(f"SELECT file, {_MAP_COLUMNS} FROM maps ORDER BY file, place"):
+            for file, *values in record.connection.execute(
+                f"SELECT file, {_MAP_COLUMNS} FROM maps ORDER BY file, place"
+            ):
                 if file in files:
                     rows.setdefault((folder, file), []).append(MapRow(*values))
     return rows

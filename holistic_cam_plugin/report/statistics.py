@@ -19,7 +19,7 @@ class Confusion(NamedTuple):
 
     label: int
     predicted: int
-    count: int
+    images: int
 
 
 class ClassCount(NamedTuple):
@@ -51,10 +51,12 @@ class Summary(NamedTuple):
 
 def summarize(explained: Sequence[Result], failed: Iterable[Result]) -> Summary:
     """Count images. Those without a label count for nothing but their number."""
-    pairs = Counter((image.label, image.predicted) for image in explained if image.label is not None)
+    pairs = Counter((image.label, image.predicted) for image in explained)
     images, right = Counter[int](), Counter[int]()
-    confused = []
+    confused: list[Confusion] = []
     for (label, predicted), count in pairs.items():
+        if label is None or predicted is None:
+            continue
         images[label] += count
         if predicted == label:
             right[label] += count
@@ -67,7 +69,7 @@ def summarize(explained: Sequence[Result], failed: Iterable[Result]) -> Summary:
         len(explained),
         images.total(),
         right.total(),
-        sorted(confused, key=lambda pair: (-pair.count, pair))[:WORST_PAIRS],
+        sorted(confused, key=lambda pair: (-pair.images, pair))[:WORST_PAIRS],
         sorted(
             (ClassCount(label, count, right[label]) for label, count in images.items()),
             key=lambda row: (row.right / row.images, -row.images, row.label),

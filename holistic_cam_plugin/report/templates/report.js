@@ -49,11 +49,11 @@ function prepareForm() {
   const classes = Object.entries(data.names).map(([number, text]) => [Number(number), text]);
   classes.sort(([, a], [, b]) => collator.compare(a, b));
   const perMap = (column) => count(images.flatMap((image) => [...new Set(image.maps.map((map) => map[column]))]));
-  // Classes that the other two filters do not tell.
-  const told = (image) => image.maps.every((map) => map.target === (image.label ?? image.predicted));
+  // One of the other two filters tells the explained class of every image.
+  const told = (column) => images.every((image) => image.maps.every((map) => map.target === image[column]));
   offer("label", classes, count(images.map((image) => image.label)));
   offer("predicted", classes, count(images.map((image) => image.predicted)));
-  offer("target", classes, images.every(told) ? new Map() : perMap("target"));
+  offer("target", classes, told("label") || told("predicted") ? new Map() : perMap("target"));
   offer("layer", data.layers.map((layer) => [layer, layer]), perMap("layer"));
   offer("method", Object.entries(data.methods), perMap("method"));
   if (!hasLabels) control("outcome").closest("label").remove();
@@ -110,7 +110,7 @@ function select() {
 function showSummary() {
   const maps = selected.flatMap((image) => image.shown);
   const right = selected.filter((image) => image.outcome === "right"), labelled = selected.filter((image) => image.outcome);
-  const share = labelled.length && (labelled.length < images.length || right.length < labelled.length) ? `, ${percent(right.length / labelled.length)} right` : "";
+  const share = labelled.length && !choice("outcome") ? `, ${percent(right.length / labelled.length)} right` : "";
   find("count").value = `${whole(selected.length)} of ${plural(images.length, "image")}, ${plural(maps.length, "map")}${share}`;
   showCoverage(maps.map((map) => map.coverage));
   if (hasObjects) showObjects(right);
@@ -165,7 +165,7 @@ function makeVerdict(image) {
   const line = (term, number, probability) => number === null ? null : make("div", {}, make("dt", {}, term),
     make("dd", {}, data.names[number], " ", make("strong", {}, probability === null ? "" : percent(probability))));
   const mark = image.outcome && make("p", { class: image.outcome }, image.outcome === "right" ? "✓ right" : "✗ wrong");
-  const predicted = line("predicted", image.predicted, image.probability);
+  const predicted = line(image.outcome === "right" ? "predicted and label" : "predicted", image.predicted, image.probability);
   const facts = image.outcome === "right" ? [predicted] : [predicted, line("label", image.label, image.label_probability)];
   return make("div", { class: "verdict" }, mark || null, make("dl", {}, ...facts),
     image.object_share === null ? null : make("p", {}, `object: ${percent(image.object_share)} of the image`),
@@ -175,7 +175,7 @@ function makeVerdict(image) {
 function makeMap(image, map) {
   const title = `${map.name}, ${map.layer}, ${data.methods[map.method]}`;
   if (!map.url) return gone(image, `The map of ${title} is missing or damaged`);
-  const known = [map.inside === null ? null : `${percent(map.inside)} inside`, map.precision === null ? null : `AP ${map.precision.toFixed(2)}`];
+  const known = [map.inside === null ? null : `${percent(map.inside)} inside`, map.precision === null ? null : `AP\u00a0${map.precision.toFixed(2)}`];
   const button = make("button", { type: "button", class: "map" }, picture(image, map.url, `Map of ${title}`), drawOutline(image));
   button.image = image;
   button.caption = [`covers ${percent(map.coverage)} of the image`, known[0] && `${percent(map.inside)} of its energy inside the object`, known[1] && `average precision ${map.precision.toFixed(2)}`].filter(Boolean).join(" · ");
