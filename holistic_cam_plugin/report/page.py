@@ -130,9 +130,7 @@ def _build_cards(
             yield ahead.popleft().result()
 
 
-def _describe(
-    results: Results, selected: Sequence[Result], rows: MapRows
-) -> dict[str, object]:
+def _describe(results: Results, selected: Sequence[Result], rows: MapRows) -> dict[str, object]:
     """Return what the page says about all images, and the names that its data refer to."""
     maps = [row for some in rows.values() for row in some]
     summary = summarize(results.explained, results.failed)
