@@ -11,6 +11,7 @@ import torch
 
 __all__ = [
     "MODEL_ERRORS",
+    "RESUME",
     "OutputError",
     "Stopped",
     "UsageError",
@@ -23,6 +24,8 @@ __all__ = [
 
 # What models raise for images that they do not take.
 MODEL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+RESUME = "finished maps are saved; run the same command again to continue"  # of batch jobs
 
 LONGEST_REASON = 500  # characters
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from holistic_cam_plugin.batch import RESUME
-from holistic_cam_plugin.errors import OutputError, describe_error, out_of_memory
+from holistic_cam_plugin.errors import RESUME, OutputError, describe_error, out_of_memory
 from holistic_cam_plugin.explain import Explanation, Request, explain, predict
 
 __all__ = ["RobustExplainer"]
@@ -17,13 +16,12 @@ __all__ = ["RobustExplainer"]
 class RobustExplainer:
     """Explains batches; an image that fails does not end the run.
 
-    If a batch fails, its images are explained one by one, in every run again: which images are explained together
-    depends on the list of images alone. If a single image fails, noise of the model's input size is explained: if that
-    works, the image is at fault.
+    If a batch fails, its images are explained one by one. If a single image fails, noise of the model's input size is
+    explained: if that works, the image is at fault.
     """
 
     def __init__(self, request: Request) -> None:
-        self._request = request
+        self.request = request
         self._has_explained_noise = False
 
     def explain(self, pixels: Tensor, targets: Sequence[tuple[int, ...]]) -> Sequence[Explanation | str]:
@@ -37,7 +35,7 @@ class RobustExplainer:
             UsageError: No image can be explained with these settings.
             OutputError: The device no longer works.
         """
-        classifier = self._request.classifier
+        classifier = self.request.classifier
         try:
             images = classifier.preprocessing.normalize(pixels.to(classifier.device))
             return self._explain(images, targets)
@@ -50,12 +48,12 @@ class RobustExplainer:
         return [reason]
 
     def _explain(self, images: Tensor, targets: Sequence[tuple[int, ...]]) -> list[Explanation]:
-        *_, explanations = explain(self._request, predict(self._request.classifier, images), targets)
+        *_, explanations = explain(self.request, predict(self.request.classifier, images), targets)
         return explanations
 
     def _explain_noise(self) -> None:
         """Explain noise; after the first success, run only the model on it."""
-        classifier = self._request.classifier
+        classifier = self.request.classifier
         generator = torch.Generator().manual_seed(0)
         shape = (1, len(classifier.preprocessing.mean), *classifier.preprocessing.size)
         noise = torch.randn(shape, generator=generator).to(classifier.device)

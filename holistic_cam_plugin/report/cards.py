@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.batch.loading import JobImages, silence_decoders
+from holistic_cam_plugin.batch.loading import load_picture, silence_decoders
 from holistic_cam_plugin.batch.overlays import encode_jpeg
 from holistic_cam_plugin.display import coverage, format_percent
 from holistic_cam_plugin.models.preprocessing import Preprocessing
@@ -88,7 +87,7 @@ class CardBuilder(NamedTuple):
     def _read_pixels(self, file: str) -> NDArray[np.uint8] | None:
         """Return the image as the model saw it, `(DENSITY H, DENSITY W, 3)`; None if it cannot be read."""
         with silence_decoders():
-            return JobImages(self.root, [Job(file)], self.preprocessing.enlarge(DENSITY), self.crop)[0].pixels
+            return load_picture(self.root / file, self.preprocessing.enlarge(DENSITY), self.crop).pixels
 
     @property
     def _density(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from holistic_cam_plugin.batch.lock import lock_folder
-from holistic_cam_plugin.batch.store import hash_bytes
 from holistic_cam_plugin.display import COLORMAPS
 from holistic_cam_plugin.files import write_whole
 
@@ -41,7 +41,7 @@ def store_pictures(folder: Path, name: str) -> Iterator[AddPicture]:
     used: set[str] = set()
 
     def add(data: bytes, kind: str) -> str:
-        file = f"{hash_bytes(data)[:32]}.{kind}"
+        file = f"{hashlib.sha256(data).hexdigest()[:32]}.{kind}"
         path = folder / name / file
         if not path.is_file() or path.read_bytes() != data:
             write_whole(folder, f"{name}/{file}", [data])
