@@ -10,7 +10,6 @@ from holistic_cam_plugin.cli.app import add_app_command
 from holistic_cam_plugin.cli.arguments import Parser
 from holistic_cam_plugin.cli.batch import add_batch_command
 from holistic_cam_plugin.cli.explain import add_explain_command
-from holistic_cam_plugin.cli.merge import add_merge_command
 from holistic_cam_plugin.cli.printing import complain
 from holistic_cam_plugin.cli.report import add_report_command
 from holistic_cam_plugin.cli.stopping import raise_signals
@@ -21,7 +20,6 @@ __all__ = ["build_parser", "main"]
 COMMANDS = {
     "explain": add_explain_command,
     "batch": add_batch_command,
-    "merge": add_merge_command,
     "report": add_report_command,
     "app": add_app_command,
 }

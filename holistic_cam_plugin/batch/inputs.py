@@ -10,9 +10,8 @@ import difflib
 import json
 import math
 import os
-import posixpath
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from holistic_cam_plugin.errors import UsageError, check_file
 from holistic_cam_plugin.models.classes import find_classes
 
-__all__ = ["Inputs", "Job", "check_input", "find_inputs", "list_clashes"]
+__all__ = ["Inputs", "Job", "check_input", "find_inputs"]
 
 BOX = ("left", "top", "right", "bottom")
 COLUMNS = ("file", "target", "label", "mask", *BOX)
@@ -165,21 +164,6 @@ def _assign_folder_classes(jobs: Sequence[Job], classes: Sequence[str]) -> list[
         else job._replace(problem=job.problem or "not inside a class folder")
         for job in jobs
     ]
-
-
-def list_clashes(names: Sequence[str], outputs: Sequence[Callable[[str], str]]) -> dict[str, str]:
-    """Return the names whose output file would have the name of a folder of other outputs, with that as the reason.
-
-    Example: `a.png` beside a folder `a.png.npz/`.
-    """
-    direct = {posixpath.dirname(output(name)) for name in names for output in outputs}
-    folders = direct | {parent.as_posix() for folder in direct for parent in PurePosixPath(folder).parents}
-    files = {name: [output(name) for output in outputs if output(name) in folders] for name in names}
-    return {
-        name: f"its maps would have the name of the folder {taken[0].partition('/')[2]}/"
-        for name, taken in files.items()
-        if taken
-    }
 
 
 def _read_csv(path: Path, classes: Sequence[str], root: Path) -> Inputs:

@@ -9,13 +9,12 @@ from contextlib import closing
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from holistic_cam_plugin.batch.archives import is_intact, map_name
 from holistic_cam_plugin.batch.engine import BatchExplainer
 from holistic_cam_plugin.batch.inputs import Inputs, Job
 from holistic_cam_plugin.batch.loading import map_ahead, silence_decoders
-from holistic_cam_plugin.batch.overlays import is_whole_jpeg, overlay_name
+from holistic_cam_plugin.batch.outputs import is_intact, map_name, overlay_name
 from holistic_cam_plugin.batch.record import Record
 from holistic_cam_plugin.errors import convert_write_errors
 from holistic_cam_plugin.files import write_whole
@@ -24,23 +23,19 @@ from holistic_cam_plugin.methods import Progress
 __all__ = ["ExplainRows", "Rows", "Tally", "explain_rows", "find_unfinished", "run"]
 
 Rows = Mapping[str, Sequence[Any]]  # columns, as `BatchExplainer` takes and returns them
+# Turns batches into rows with maps, in any order, and adds seconds of waiting to a dict, as `explain_rows` does.
+ExplainRows = Callable[[BatchExplainer, Iterable[Rows], dict[str, float]], Generator[Rows]]
 
 # Batches per reading thread: one being read and one waiting.
 BATCHES_AHEAD = 2
 # Batches that may wait for a slow disk: their maps are small compared with a pyramid.
 WRITES_AHEAD = 16
+PART = ".part"  # a run writes one file at a time
 
 _EXPLAINED = """
 SELECT images.file, bytes, modified, label, predicted, target FROM images JOIN maps USING (file)
 WHERE state = 'explained' ORDER BY images.file, place
 """
-
-
-class ExplainRows(Protocol):
-    """Turns batches into rows with maps, in any order; `explain_rows` does it in this process."""
-
-    def __call__(self, explainer: BatchExplainer, batches: Iterable[Rows], waits: dict[str, float]) -> Generator[Rows]:
-        """Yield the rows of one batch after the other; add the seconds of waiting to `waits`."""
 
 
 class Tally(NamedTuple):
@@ -136,7 +131,7 @@ def _write(folder: Path, record: Record, rows: Rows) -> list[bool]:
 def _write_image(folder: Path, record: Record, row: Mapping[str, Any]) -> bool:
     """Write an image's overlay and maps, and then its rows, so that no row lacks its maps."""
     with convert_write_errors(folder):
-        reason = row["error"] or _write_files(folder, f".part-{record.path.stem}", row)
+        reason = row["error"] or _write_files(folder, row)
     image = {name: row[name] for name in ("file", "modified", "label", "mask", "boxes")}
     image |= {"bytes": row["bytes_read"], "state": "failed" if reason else "explained", "reason": reason}
     if reason:
@@ -147,14 +142,14 @@ def _write_image(folder: Path, record: Record, row: Mapping[str, Any]) -> bool:
     return not reason
 
 
-def _write_files(folder: Path, part: str, row: Mapping[str, Any]) -> str:
+def _write_files(folder: Path, row: Mapping[str, Any]) -> str:
     """Return why the files cannot be written, if that is due to the image's name."""
     try:
         if row["overlay"]:
-            write_whole(folder, overlay_name(row["file"]), [row["overlay"]], part)
-        write_whole(folder, map_name(row["file"]), [row["archive"]], part)
-    except IsADirectoryError:
-        return "a folder has the name of its maps or overlay"
+            write_whole(folder, overlay_name(row["file"]), [row["overlay"]], PART)
+        write_whole(folder, map_name(row["file"]), [row["archive"]], PART)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError):
+        return "its maps would have the name of a folder of other maps, or be in a folder with the name of other maps"
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
@@ -173,13 +168,16 @@ def find_unfinished(
         progress: A wrapper for the loop over the images in the record.
     """
     rest = {job.name: job for job in inputs.jobs}
+    with record.transaction() as connection:
+        connection.execute("DELETE FROM images WHERE state = 'failed'")  # every failure is tried again
+        regions = ((job.mask, job.boxes, job.name) for job in inputs.jobs)
+        connection.executemany("UPDATE images SET mask = ?, boxes = ? WHERE file = ?", regions)
     for file, group in groupby(progress(record.connection.execute(_EXPLAINED)), key=lambda row: str(row["file"])):
         rows, job = list(group), rest.get(file)
         if job is None or job.problem or not _is_current(inputs.root / file, job, rows):
             continue
-        if overlays and not is_whole_jpeg(folder / overlay_name(file)):
-            continue
-        if is_intact(folder / map_name(file), verify):
+        files = (map_name(file), overlay_name(file)) if overlays else (map_name(file),)
+        if all(is_intact(folder / name, verify) for name in files):
             del rest[file]
     return list(rest.values())
 

@@ -14,12 +14,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from holistic_cam_plugin.batch.archives import map_name
 from holistic_cam_plugin.batch.engine import BatchExplainer
-from holistic_cam_plugin.batch.inputs import Inputs, check_input, find_inputs, list_clashes
-from holistic_cam_plugin.batch.overlays import overlay_name
+from holistic_cam_plugin.batch.inputs import Inputs, check_input, find_inputs
 from holistic_cam_plugin.batch.parameters import hash_weights, open_output, read_package_versions
-from holistic_cam_plugin.batch.record import RECORD
 from holistic_cam_plugin.batch.run import Tally, explain_rows, find_unfinished, run
 from holistic_cam_plugin.batch.tables import write_tables
 from holistic_cam_plugin.cli.arguments import (
@@ -89,8 +86,7 @@ def add_batch_command(commands: Any) -> None:
     )  # fmt: skip
     add(
         "--shard", type=_parse_shard, metavar="I/N",
-        help="every N-th image from the I-th on, with a record of its own, such as "
-        "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT; see holistic-cam merge",
+        help="every N-th image, the I-th first, such as $SLURM_ARRAY_TASK_ID/8; each I needs an --output of its own",
     )  # fmt: skip
     parser.set_defaults(run=_run)
 
@@ -113,9 +109,7 @@ def _run_job(arguments: Namespace) -> int:
     parameters = _collect_parameters(arguments, explainer.request, inputs, batch_size)
     # Often on a terminal, once a minute in a log file.
     bar = partial(tqdm, unit="image", mininterval=0.1 if sys.stderr.isatty() else 60)
-    with open_output(folder, _name_record(arguments.shard), parameters, classifier.classes) as record:
-        record.forget_failures()
-        record.set_regions((job.mask, job.boxes, job.name) for job in inputs.jobs)
+    with open_output(folder, parameters, classifier.classes) as record:
         jobs = find_unfinished(
             inputs, folder, record, overlays=arguments.overlays, verify=arguments.verify,
             progress=partial(bar, desc="checking", leave=False),
@@ -124,9 +118,8 @@ def _run_job(arguments: Namespace) -> int:
         with bar(desc="images", total=len(inputs.jobs), initial=done) as progress:
             explain = partial(explain_rows, workers=arguments.workers)
             tally = run(explainer, jobs, folder, record, batch_size, progress.update, explain)
-        if arguments.shard is None:
-            write_tables(folder, record, f".part-{record.path.stem}")
-    return _print_summary(folder, arguments.shard, tally, done)
+        write_tables(folder, record)
+    return _print_summary(folder, tally, done)
 
 
 def _create_explainer(arguments: Namespace) -> BatchExplainer:
@@ -142,18 +135,13 @@ def _create_explainer(arguments: Namespace) -> BatchExplainer:
 
 
 def _find_inputs(arguments: Namespace, classes: Sequence[str]) -> Inputs:
-    """List the images of this run; those whose output would have the name of a folder get a problem."""
+    """List the images of this run, with the targets of the command line."""
     inputs = find_inputs(arguments.input, classes, arguments.imagefolder, arguments.root, skipped=arguments.output)
     if inputs.unused:
         complain(f"holistic-cam batch: {arguments.input}: unused columns: {', '.join(inputs.unused)[:200]}")
-    outputs = (map_name, overlay_name) if arguments.overlays else (map_name,)
-    clashes = list_clashes([job.name for job in inputs.jobs], outputs)
     target = () if arguments.target is None else tuple(find_classes(arguments.target, classes))
     index, count = arguments.shard or (1, 1)
-    jobs = [
-        job._replace(problem=job.problem or clashes.get(job.name, ""), targets=job.targets or target)
-        for job in inputs.jobs[index - 1 :: count]
-    ]
+    jobs = [job._replace(targets=job.targets or target) for job in inputs.jobs[index - 1 :: count]]
     return inputs._replace(root=inputs.root.absolute(), jobs=jobs)
 
 
@@ -180,21 +168,16 @@ def _collect_parameters(arguments: Namespace, request: Request, inputs: Inputs, 
     } | ({} if arguments.text is None else {"text": arguments.text})
 
 
-def _name_record(shard: tuple[int, int] | None) -> str:
-    return RECORD if shard is None else "record-{}-of-{}.sqlite".format(*shard)
-
-
-def _print_summary(folder: Path, shard: tuple[int, int] | None, tally: Tally, done: int) -> int:
+def _print_summary(folder: Path, tally: Tally, done: int) -> int:
     """Print the summary; returns the exit code."""
     seconds = max(1e-9, tally.seconds)
     waits = tally.waits | {"rest": seconds - sum(tally.waits.values())}
-    last = folder / "manifest.csv" if shard is None else f"when all shards are done: holistic-cam merge {folder}"
-    listed = f", listed in {folder / 'errors.csv'}" if tally.failed and shard is None else ""
+    listed = f", listed in {folder / 'errors.csv'}" if tally.failed else ""
     summary = (
         f"{tally.explained} images explained in {tally.seconds:.1f} s, {tally.explained / seconds:.2f} images/s, "
         f"{tally.processor / max(1, tally.explained):.3f} s of CPU time per image\n"
         f"of the time: {', '.join(f'{name} {share / seconds:.1%}' for name, share in waits.items())}\n"
-        f"{done} were done already\n{tally.failed} failed{listed}\n{last}"
+        f"{done} were done already\n{tally.failed} failed{listed}\n{folder / 'manifest.csv'}"
     )
     say(summary, f"all is done and in {folder}, but ")
     return 1 if tally.failed else 0

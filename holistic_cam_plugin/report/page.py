@@ -115,7 +115,7 @@ def _select(results: Results, folders: Sequence[Path], look: Look) -> list[Resul
 def _build_cards(
     builder: CardBuilder,
     selected: Sequence[Result],
-    rows: Mapping[tuple[Path, str], Sequence[MapRow]],
+    rows: MapRows,
     progress: Progress,
 ) -> Iterator[Card]:
     """Yield the cards in order, built by a thread per core a few cards ahead."""
