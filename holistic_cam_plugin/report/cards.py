@@ -131,6 +131,8 @@ class CardBuilder(NamedTuple):
             file = (self.root or image.root) / image.mask
         try:
             if file is not None:
+                if not file.is_file():
+                    return None, f"the mask {image.mask} does not exist"
                 mask = read_mask(file, picture, self.preprocessing, self.crop)
             elif image.boxes:
                 mask = read_boxes(image.boxes, picture, self.preprocessing, self.crop)

@@ -116,7 +116,7 @@ def _select(results: Results, folders: Sequence[Path], look: Look) -> list[Resul
 def _build_cards(
     builder: CardBuilder,
     selected: Sequence[Result],
-    rows: Mapping[tuple[Path, str], Sequence[MapRow]],
+    rows: MapRows,
     progress: Progress,
 ) -> Iterator[Card]:
     """Yield the cards in order, built by a thread per core a few cards ahead."""
@@ -176,9 +176,9 @@ def _render(**content: object) -> Iterator[bytes]:
 
 
 def _round(value: Any) -> Any:
-    """Round the numbers of the page's data to the digits that it shows, in nested lists."""
+    """Round the numbers of the page's data to six digits, in nested lists."""
     if isinstance(value, float):
-        return float(f"{value:.4g}")
+        return float(f"{value:.6g}")
     return [_round(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 

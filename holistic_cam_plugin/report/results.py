@@ -14,7 +14,7 @@ from holistic_cam_plugin.models.preprocessing import Preprocessing
 __all__ = ["MapRow", "MapRows", "Result", "Results", "read_maps", "read_results"]
 
 # Folders with different values are not shown on one page.
-_SHARED = ("model", "weights", "layers", "methods", "sizes", "text", "crop", "preprocessing")
+_SHARED = ("model", "weights", "classes", "layers", "methods", "sizes", "preprocessing", "crop")
 
 
 class MapRow(NamedTuple):
