@@ -24,7 +24,7 @@ from benchmarks.harness.methods import explain_methods, remove_mask
 from benchmarks.harness.models import load_model
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
-from holistic_cam_plugin.batch.journal import Row
+from benchmarks.harness.table_file import Row
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import DiFull, average_precision, energy_pointing_game
 from holistic_cam_plugin.models.classifier import Classifier

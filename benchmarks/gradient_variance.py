@@ -26,8 +26,8 @@ from benchmarks.harness.intervals import bootstrap
 from benchmarks.harness.markdown import format_table
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
+from benchmarks.harness.table_file import Row, read_rows
 from holistic_cam_plugin import HolisticCAM
-from holistic_cam_plugin.batch.journal import Row, read_rows
 from holistic_cam_plugin.models.classifier import Classifier
 
 __all__ = ["channel_variances", "make_variance_table"]

@@ -35,8 +35,8 @@ from benchmarks.harness.models import load_model
 from benchmarks.harness.procedures import synchronize
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
+from benchmarks.harness.table_file import Row
 from holistic_cam_plugin import HolisticCAM
-from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.methods import pyramid_options
 

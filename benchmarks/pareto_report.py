@@ -21,7 +21,7 @@ from benchmarks.harness.intervals import bootstrap
 from benchmarks.harness.markdown import format_table
 from benchmarks.harness.report import HEADINGS
 from benchmarks.harness.runner import run_main
-from holistic_cam_plugin.batch.journal import read_rows
+from benchmarks.harness.table_file import read_rows
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Gains", "make_pareto_table", "plot", "read_gains"]

@@ -22,11 +22,11 @@ from benchmarks.harness.markdown import Labels, Source, make_method_table, rewri
 from benchmarks.harness.ranks import make_gap_table, make_rank_table
 from benchmarks.harness.report import print_report
 from benchmarks.harness.runner import run_main
+from benchmarks.harness.table_file import read_rows
 from benchmarks.latency_report import make_cost_table, make_latency_tables
 from benchmarks.pareto_report import make_pareto_table
 from benchmarks.sanity import EMPRT, make_emprt_table, make_similarity_table
 from benchmarks.zoo import table as zoo_table
-from holistic_cam_plugin.batch.journal import read_rows
 
 __all__ = ["rewrite_page"]
 

@@ -31,8 +31,8 @@ from benchmarks.harness.markdown import format_table
 from benchmarks.harness.methods import NO_LAYER, MapsByMethod, explain_methods
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
+from benchmarks.harness.table_file import Row, read_rows
 from holistic_cam_plugin import HolisticCAM
-from holistic_cam_plugin.batch.journal import Row, read_rows
 from holistic_cam_plugin.methods import pyramid_options
 from holistic_cam_plugin.metrics import (
     cascading_randomization,

@@ -16,8 +16,8 @@ from benchmarks.harness.data import load
 from benchmarks.harness.figures import save_panels
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task, choose_tasks, run, run_main
+from benchmarks.harness.table_file import Row
 from holistic_cam_plugin import HolisticCAM, fuse, min_max_normalize, pyramid_sizes, resize_image
-from holistic_cam_plugin.batch.journal import Row
 from holistic_cam_plugin.method.intermediates import Intermediates
 from holistic_cam_plugin.methods import pyramid_options
 from holistic_cam_plugin.models.classifier import Classifier

@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from holistic_cam_plugin.baselines.cameras import CAMERAS
+from holistic_cam_plugin.batch.engine import BatchExplainer
 from holistic_cam_plugin.class_holistic_cam import ClassHolisticCAM
 from holistic_cam_plugin.detections import BoxScoreTarget, DETRDetections, YOLODetections
 from holistic_cam_plugin.holistic_cam import HolisticCAM
@@ -36,6 +37,7 @@ except PackageNotFoundError:
 
 __all__ = [
     "CAMERAS",
+    "BatchExplainer",
     "BoxScoreTarget",
     "ClassHolisticCAM",
     "DETRDetections",

@@ -28,6 +28,7 @@ __all__ = [
     "METHODS",
     "Method",
     "Progress",
+    "choose_methods",
     "compute_maps",
     "display_name",
     "find_method",
@@ -99,6 +100,12 @@ def find_method(name: str) -> str:
         hint = near_matches(key, METHODS) or f"; known methods: {', '.join(METHODS)}"
         raise ValueError(f"unknown method {name!r}{hint}")
     return key
+
+
+def choose_methods(keys: Sequence[str], sizes: Sequence[int] | str | None, amp: bool) -> list[Method]:
+    """The methods, each once; those with a pyramid get its sizes, and `amp`."""
+    options = {"amp": amp} | ({} if sizes is None else {"sizes": sizes})
+    return [Method(key, options if has_pyramid(key) else {}) for key in dict.fromkeys(keys)]
 
 
 def display_name(key: str) -> str:

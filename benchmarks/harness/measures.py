@@ -17,7 +17,7 @@ from benchmarks.harness.grids import load_grid
 from benchmarks.harness.methods import MapsByMethod
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import Evaluate, Task
-from holistic_cam_plugin.batch.journal import Row
+from benchmarks.harness.table_file import Row
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import (
     OverAll,

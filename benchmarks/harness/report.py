@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.harness.intervals import Interval, bootstrap
 from benchmarks.harness.methods import NO_LAYER
-from holistic_cam_plugin.batch.journal import read_rows
+from benchmarks.harness.table_file import read_rows
 
 __all__ = [
     "HEADINGS",

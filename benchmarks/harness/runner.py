@@ -23,8 +23,7 @@ from benchmarks.harness.data import DIGITS, Sample, choose_samples, find_samples
 from benchmarks.harness.grids import Grid, compose_grids
 from benchmarks.harness.methods import check_methods
 from benchmarks.harness.models import find_target_layers, load_model
-from benchmarks.harness.table_file import TableFile
-from holistic_cam_plugin.batch.journal import Row
+from benchmarks.harness.table_file import Row, TableFile
 from holistic_cam_plugin.errors import UsageError
 
 __all__ = ["Evaluate", "Task", "choose_tasks", "exit_with_parent", "run", "run_main"]

@@ -15,12 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.harness.runner import run_main
-from benchmarks.harness.table_file import TableFile
+from benchmarks.harness.table_file import TableFile, read_rows
 from benchmarks.zoo.judge import COLUMNS, RIGHT
 from benchmarks.zoo.models import LIBRARIES, list_names, list_versions
 from benchmarks.zoo.processes import judge_all
 from benchmarks.zoo.table import make_exceptions, make_summary
-from holistic_cam_plugin.batch.journal import read_rows
 from holistic_cam_plugin.errors import UsageError
 
 ALL = "all"

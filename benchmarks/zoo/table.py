@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.harness.markdown import format_table
+from benchmarks.harness.table_file import read_rows
 from benchmarks.zoo.judge import OUTCOMES, RIGHT
-from holistic_cam_plugin.batch.journal import read_rows
 
 __all__ = ["make_exceptions", "make_models", "make_summary", "make_table"]
 

@@ -1,11 +1,11 @@
 """Maps of a whole data set in one folder; a run can be killed at any moment and resumed.
 
-    inputs -> loading -> failures -> store -> manifest
+    inputs -> loading -> failures -> engine -> run -> record -> tables
 
-`parameters` reserves the output folder for one set of parameters, `journal` writes tables that survive a kill, `ranks`
-divides the work between processes, and `run` is the main loop.
+`engine` turns a batch of rows into rows with maps, in any framework; `run` is the loop of `holistic-cam batch` around
+it, and `record` the database that it writes. `parameters` reserves an output folder for one set of parameters.
 """
 
-__all__ = ["RESUME"]
+from holistic_cam_plugin.batch.engine import BatchExplainer
 
-RESUME = "finished maps are saved; run the same command again to continue"
+__all__ = ["BatchExplainer"]

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from holistic_cam_plugin.batch import RESUME
-from holistic_cam_plugin.errors import OutputError, describe_error, out_of_memory
+from holistic_cam_plugin.errors import RESUME, OutputError, describe_error, out_of_memory
 from holistic_cam_plugin.explain import Explanation, Request, explain, predict
 
 __all__ = ["RobustExplainer"]
@@ -17,13 +16,12 @@ __all__ = ["RobustExplainer"]
 class RobustExplainer:
     """Explains batches; an image that fails does not end the run.
 
-    If a batch fails, its images are explained one by one, in every run again: which images are explained together
-    depends on the list of images alone. If a single image fails, noise of the model's input size is explained: if that
-    works, the image is at fault.
+    If a batch fails, its images are explained one by one. If a single image fails, noise of the model's input size is
+    explained: if that works, the image is at fault.
     """
 
     def __init__(self, request: Request) -> None:
-        self._request = request
+        self.request = request
         self._has_explained_noise = False
 
     def explain(self, pixels: Tensor, targets: Sequence[tuple[int, ...]]) -> Sequence[Explanation | str]:
@@ -37,12 +35,12 @@ class RobustExplainer:
             UsageError: No image can be explained with these settings.
             OutputError: The device no longer works.
         """
-        classifier = self._request.classifier
+        classifier = self.request.classifier
         try:
             images = classifier.preprocessing.normalize(pixels.to(classifier.device))
             return self._explain(images, targets)
         except Exception as error:  # models and devices raise errors of any type
-            reason = _describe(error)
+            reason = "out of memory" if out_of_memory(error) else describe_error(error)
         if len(pixels) > 1:
             singles = zip(pixels.split(1), targets, strict=True)
             return [result for image, its_targets in singles for result in self.explain(image, [its_targets])]
@@ -50,12 +48,12 @@ class RobustExplainer:
         return [reason]
 
     def _explain(self, images: Tensor, targets: Sequence[tuple[int, ...]]) -> list[Explanation]:
-        *_, explanations = explain(self._request, predict(self._request.classifier, images), targets)
+        *_, explanations = explain(self.request, predict(self.request.classifier, images), targets)
         return explanations
 
     def _explain_noise(self) -> None:
         """Explain noise; after the first success, run only the model on it."""
-        classifier = self._request.classifier
+        classifier = self.request.classifier
         generator = torch.Generator().manual_seed(0)
         shape = (1, len(classifier.preprocessing.mean), *classifier.preprocessing.size)
         noise = torch.randn(shape, generator=generator).to(classifier.device)
@@ -66,11 +64,4 @@ class RobustExplainer:
         try:
             predict(classifier, noise)
         except Exception as error:
-            raise OutputError(f"the device no longer works ({_describe(error)}): {RESUME}") from error
-
-
-def _describe(error: Exception) -> str:
-    """Describe the error in one line, the same in every run."""
-    if out_of_memory(error):
-        return "out of memory"  # the full message differs from run to run
-    return describe_error(error)
+            raise OutputError(f"the device no longer works ({describe_error(error)}): {RESUME}") from error

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.method.pyramid import NAMED
-from holistic_cam_plugin.methods import METHODS, Method, find_method, has_pyramid
+from holistic_cam_plugin.methods import METHODS, Method, choose_methods, find_method
 from holistic_cam_plugin.models.build import DIGITS, LITE0
 
 __all__ = [
@@ -86,8 +86,7 @@ def add_method_options(parser: Parser, methods: Sequence[str], layers: str) -> N
 
 def select_methods(arguments: argparse.Namespace) -> list[Method]:
     """The methods with their options, each once."""
-    options = {"amp": arguments.amp} | ({} if arguments.sizes is None else {"sizes": arguments.sizes})
-    return [Method(key, options if has_pyramid(key) else {}) for key in dict.fromkeys(arguments.methods)]
+    return choose_methods(arguments.methods, arguments.sizes, arguments.amp)
 
 
 def parse_output(text: str) -> Path:

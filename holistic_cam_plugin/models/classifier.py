@@ -15,7 +15,7 @@ from holistic_cam_plugin.models.explainable import Explainable, examine
 from holistic_cam_plugin.models.image_text import check_texts, is_image_text
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
-__all__ = ["Classifier", "choose_device", "load_classifier"]
+__all__ = ["Classifier", "check_text", "choose_device", "examine_built", "load_classifier"]
 
 DEFAULT_MODEL = "resnet50"
 
@@ -74,7 +74,7 @@ class Classifier:
 def load_classifier(
     name: str | None = None,
     weights: Path | None = None,
-    labels: Path | None = None,
+    labels: Path | Sequence[str] | None = None,
     device: str | None = None,
     *,
     text: Sequence[str] | None = None,
@@ -86,7 +86,7 @@ def load_classifier(
         name: `digits`, the bundled model; a classifier of torchvision; `timm/NAME`; `hf/OWNER/NAME`; `hf/./FOLDER`;
             `open_clip/NAME`; `package.module:function`. None: ResNet-50.
         weights: file of a state dict, which is loaded without running code; None for the published weights.
-        labels: text file of class names, one a line; None for the names that come with the model.
+        labels: class names, or a text file of them, one a line; None for the names that come with the model.
         device: such as `cuda:1`; None for a GPU if there is one.
         text: the classes of a model of images and texts.
         untrained: use random weights instead of published ones where this saves a download.
@@ -103,16 +103,17 @@ def load_classifier(
     name = name or DEFAULT_MODEL
     where = choose_device(device)
     if text is not None:
-        _check_text(text, labels)
+        check_text(text, labels)
     built = build_model(name, weights, untrained=untrained)
     if text is None and is_image_text(built.model):
         raise UsageError(f'{name} compares images with texts: name them, such as --text "a dog" "a cat"')
     if text is not None and not is_image_text(built.model):
         raise UsageError(f"{name} has classes of its own, and compares images with no texts: leave out --text")
-    return _examine_built(name, built, labels, where, text)
+    return examine_built(name, built, labels, where, text)
 
 
-def _check_text(text: Sequence[str], labels: Path | None) -> None:
+def check_text(text: Sequence[str], labels: object) -> None:
+    """Raise UsageError if these texts cannot be the classes of a model."""
     if labels is not None:
         raise UsageError("--labels and --text both name the classes: leave out --labels")
     try:
@@ -121,9 +122,21 @@ def _check_text(text: Sequence[str], labels: Path | None) -> None:
         raise UsageError(f"--text: {error}") from error
 
 
-def _examine_built(
-    name: str, built: BuiltModel, labels: Path | None, device: torch.device, text: Sequence[str] | None
+def examine_built(
+    name: str,
+    built: BuiltModel,
+    labels: Path | Sequence[str] | None,
+    device: torch.device,
+    text: Sequence[str] | None = None,
 ) -> Classifier:
+    """Return the classifier of a model, after running it on noise.
+
+    Args:
+        labels: class names, or a text file of them, one a line; None for the names that come with the model.
+
+    Raises:
+        UsageError: the model is no classifier of pictures, or has another number of classes.
+    """
     model = built.model.eval().to(device, torch.float32)
     size = None if built.size is None else (built.size, built.size)
     try:
@@ -153,11 +166,15 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def _read_labels(path: Path, count: int) -> list[str]:
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the labels file {path} cannot be read: {error}") from error
+def _read_labels(labels: Path | Sequence[str], count: int) -> list[str]:
+    if not isinstance(labels, Path):
+        names, source = list(labels), "labels"
+    else:
+        try:
+            names = [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the labels file {labels} cannot be read: {error}") from error
+        source = str(labels)
     if len(names) != count:
-        raise UsageError(f"{path} names {len(names)} classes, but the model has {count}")
+        raise UsageError(f"{source} names {len(names)} classes, but the model has {count}")
     return names

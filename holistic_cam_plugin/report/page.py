@@ -15,9 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from holistic_cam_plugin.batch.loading import silence_decoders
-from holistic_cam_plugin.batch.writing import convert_write_errors
 from holistic_cam_plugin.display import format_percent
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.errors import UsageError, convert_write_errors
 from holistic_cam_plugin.files import write_whole
 from holistic_cam_plugin.methods import METHODS, Progress, display_name
 from holistic_cam_plugin.report.cards import Card, CardBuilder, MapPicture, sort_layers

@@ -14,7 +14,7 @@ from PIL import Image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from holistic_cam_plugin.batch.journal import read_rows
+from benchmarks.harness.table_file import read_rows
 
 ROOT = Path(__file__).parents[2]
 

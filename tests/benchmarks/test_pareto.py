@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks import pareto
+from benchmarks.harness.table_file import TableFile
 from benchmarks.pareto import REFERENCE, Setting
 from benchmarks.pareto_report import make_pareto_table, plot, read_gains
 from benchmarks.report import rewrite_page
 from holistic_cam_plugin import HolisticCAM
-from holistic_cam_plugin.batch.journal import Journal
 from holistic_cam_plugin.errors import UsageError
 
 FAST = "224 366 509"
@@ -58,7 +58,7 @@ def table(tmp_path):
     path = tmp_path / "net" / "pareto.csv"
     path.parent.mkdir()
     columns = ("image", "layer", "method", "over_all", "ap", "iou", "seconds", "spearman")
-    with Journal(path, columns) as journal:
+    with TableFile(path, columns, {}) as table_file:
         for image, unit in (("a", 1.0), ("b", 2.0)):
             values = []
             for layer, lost in (("shallow", 0.0), ("deep", 0.2)):
@@ -66,7 +66,7 @@ def table(tmp_path):
                 values.append((image, layer, "three", 0.5, 0.6 - lost / 4, 0.5, 3 * unit * unit, 0.95))
                 values.append((image, layer, "seven", 0.5, 0.6, 0.5, 20 * unit, 1.0))
                 values.append((image, layer, "dear", 0.4, 0.5, 0.4, 30 * unit, ""))
-            journal.append([dict(zip(columns, row, strict=True)) for row in values])
+            table_file.append([dict(zip(columns, row, strict=True)) for row in values])
     return path
 
 

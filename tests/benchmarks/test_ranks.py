@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.harness.ranks import compute_mean_ranks, make_gap_table, make_rank_table
-from holistic_cam_plugin.batch.journal import Journal
+from benchmarks.harness.table_file import TableFile
 from holistic_cam_plugin.errors import UsageError
 
 COLUMNS = ("image", "layer", "method", "over_all", "ap", "iou", "lucidity")
@@ -13,8 +13,8 @@ COLUMNS = ("image", "layer", "method", "over_all", "ap", "iou", "lucidity")
 
 def write(path, rows):
     path.parent.mkdir(parents=True)
-    with Journal(path, COLUMNS) as journal:
-        journal.append([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    with TableFile(path, COLUMNS, {}) as table_file:
+        table_file.append([dict(zip(COLUMNS, row, strict=True)) for row in rows])
     return path
 
 

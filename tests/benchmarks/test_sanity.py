@@ -16,7 +16,7 @@ from benchmarks.harness.arguments import make_parser
 from benchmarks.harness.data import load
 from benchmarks.harness.models import load_model
 from benchmarks.harness.runner import choose_tasks
-from holistic_cam_plugin.batch.journal import Journal
+from benchmarks.harness.table_file import TableFile
 from holistic_cam_plugin.metrics import EfficientMPRT, independent_randomization
 
 
@@ -80,8 +80,8 @@ def test_emprt_has_a_table_of_its_own(tmp_path):
     table = "| method | eMPRT ↑ |\n|---|---|\n| M | 0.50 [0.50, 0.50] |\n| N | constant |"
     assert sanity.make_emprt_table([*rows, cascade]) == table
     assert sanity.make_similarity_table([*rows, cascade]).splitlines()[-1] == "| M | 1.00 (1.00) |"
-    with Journal(tmp_path / "sanity.csv", tuple(cascade)) as journal:
-        journal.append([*rows, cascade])
+    with TableFile(tmp_path / "sanity.csv", tuple(cascade), {}) as table_file:
+        table_file.append([*rows, cascade])
     comment = "<!-- table: sanity.csv kind=eMPRT -->\n"
     assert report.rewrite_page(comment, tmp_path) == f"{comment}{table}\n"
 

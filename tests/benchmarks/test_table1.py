@@ -20,9 +20,9 @@ from scipy import ndimage
 
 from benchmarks import table1
 from benchmarks.harness import methods
+from benchmarks.harness.table_file import read_rows
 from benchmarks.methods.normgrad import NormGrad
 from holistic_cam_plugin import CAMERAS, ClassHolisticCAM, HolisticCAM
-from holistic_cam_plugin.batch.journal import read_rows
 from holistic_cam_plugin.demo import make_scene
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.table_file import TableFile
-from holistic_cam_plugin.batch.journal import Row, read_rows
+from benchmarks.harness.table_file import Row, TableFile, read_rows
 from holistic_cam_plugin.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +46,42 @@ def test_rows_of_a_torn_file_are_whole_ones(tmp_path: Path) -> None:
     assert [row["image"] for row in read_rows(path)] == ["a, b", "a, b", "c"]
     with pytest.raises(UsageError, match="does not exist"):
         read_rows(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    "text", ["image,value\na,1\n", "image,value\na,1\n\n", "image,value\n\na\n\n", "notes\nmore, notes\n", "\n\na\n"]
+)
+def test_a_table_of_another_kind_is_refused_and_kept(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    append_missing(path)
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"t\.csv is a different table, or damaged before byte \d+: move it away"):
+        read_rows(path)
+    with pytest.raises(UsageError, match="is a different table"):
+        append_missing(path)
+    assert path.read_text() == text
+
+
+def test_rows_are_on_the_disk_when_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    with TableFile(tmp_path / "t.csv", COLUMNS, {}) as table:
+        synced.clear()
+        table.append([{"image": "a", "value": 1}])
+        assert synced == [(tmp_path / "t.csv").stat().st_size]
+
+
+def test_a_value_without_a_column_is_refused_whole(tmp_path: Path) -> None:
+    with TableFile(tmp_path / "t.csv", COLUMNS, {}) as table, pytest.raises(ValueError, match="other"):
+        table.append([{"image": "a"}, {"other": 1}])
+    assert read_rows(tmp_path / "t.csv") == []
+    assert (tmp_path / "t.csv").read_text() == "image,value\n\n"
+
+
+def test_line_breaks_become_spaces_and_quotes_come_back(tmp_path: Path) -> None:
+    with TableFile(tmp_path / "t.csv", COLUMNS, {}) as table:
+        table.append([{"image": 'a "b"\n\nc\r\nd\re'}])
+    assert read_rows(tmp_path / "t.csv") == [{"image": 'a "b"  c d e', "value": ""}]
 
 
 def test_other_parameters_do_not_mix(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.harness.table_file import read_rows
 from benchmarks.zoo import __main__ as zoo
 from benchmarks.zoo import judge as judging
 from benchmarks.zoo.judge import COLUMNS, FAR, MIXED, Verdict, choose_other_size, judge, measure_end
@@ -23,7 +24,6 @@ from benchmarks.zoo.oracle import Change, measure_changes
 from benchmarks.zoo.processes import judge_apart
 from benchmarks.zoo.table import make_table
 from holistic_cam_plugin import Explainable, explainable, vit_reshape_transform
-from holistic_cam_plugin.batch.journal import read_rows
 from holistic_cam_plugin.errors import UsageError
 
 SIZE = (64, 96)

@@ -1,0 +1,95 @@
+"""The images of a batch on their way through a `BatchExplainer`: from a row of the input to a row of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from holistic_cam_plugin.batch.loading import Picture
+from holistic_cam_plugin.batch.outputs import encode_maps, encode_overlays
+from holistic_cam_plugin.display import coverage
+from holistic_cam_plugin.explain import Explanation
+from holistic_cam_plugin.models.classes import find_classes
+
+__all__ = ["OUTPUTS", "Item", "find_targets", "group_by_shape"]
+
+OUTPUTS = (
+    "file", "bytes_read", "modified", "error", "predicted", "predicted_name", "probability", "label",
+    "label_probability", "height", "width", "archive", "overlay", "maps",
+)  # fmt: skip
+
+
+class Item(NamedTuple):
+    """An image on its way through a `BatchExplainer`."""
+
+    row: dict[str, Any]  # its columns of the batch
+    picture: Picture
+    targets: tuple[int, ...]  # class indices; empty: the predicted class
+    label: int | None
+    result: Explanation | str  # a string: why it has no maps
+
+    def encode(self, classes: Sequence[str], dtype: str, overlays: bool) -> dict[str, Any]:
+        """Return the columns of `OUTPUTS`."""
+        row: dict[str, Any] = dict.fromkeys(OUTPUTS) | {"error": "", "archive": b"", "overlay": b"", "maps": []}
+        row["file"] = str(self.row.get("file", ""))
+        row |= {"bytes_read": self.picture.size, "modified": self.picture.modified, "label": self.label}
+        if isinstance(self.result, str):
+            return row | {"error": self.result}
+        found, pixels, maps = self.result, self.picture.pixels, np.stack(self.result.maps)
+        assert pixels is not None
+        try:
+            row["overlay"] = encode_overlays(pixels, maps) if overlays else b""
+        except ValueError as error:
+            return row | {"error": str(error)}
+        return row | {
+            "predicted": found.predicted,
+            "predicted_name": classes[found.predicted],
+            "probability": float(found.probabilities[found.predicted]),
+            "label_probability": None if self.label is None else float(found.probabilities[self.label]),
+            "height": maps.shape[-2],
+            "width": maps.shape[-1],
+            "archive": encode_maps(found, dtype),
+            "maps": list(_describe_maps(found, classes)),
+        }
+
+
+def _describe_maps(found: Explanation, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield a row per map, in the order of the array."""
+    for method, maps, seconds in zip(found.methods, found.maps, found.seconds, strict=True):
+        for of_layer, layer in zip(maps, found.layers, strict=True):
+            for saliency_map, target in zip(of_layer, found.targets, strict=True):
+                yield {
+                    "method": method.key,
+                    "layer": layer,
+                    "target": target,
+                    "class": classes[target],
+                    "score": float(found.scores[target]),
+                    "probability": float(found.probabilities[target]),
+                    "coverage": coverage(saliency_map),
+                    "seconds": round(seconds, 4),
+                }
+
+
+def find_targets(value: object, classes: Sequence[str]) -> tuple[int, ...]:
+    """Return the indices of the classes that a cell names; None, NaN and an empty string name none."""
+    cells = value if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    names = [_name_class(cell) for cell in cells if cell is not None and cell == cell]  # NaN differs from itself
+    return tuple(dict.fromkeys(find_classes([name for name in names if name], classes)))
+
+
+def _name_class(cell: object) -> str:
+    """Tables with gaps hold floats in place of integers."""
+    if isinstance(cell, (float, np.floating)) and cell.is_integer():
+        return str(int(cell))
+    return str(cell).strip()
+
+
+def group_by_shape(items: Sequence[Item]) -> list[list[int]]:
+    """Group the indices of the pictures by the shape of their pixels."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, item in enumerate(items):
+        if item.picture.pixels is not None:
+            groups.setdefault(item.picture.pixels.shape, []).append(index)
+    return list(groups.values())
