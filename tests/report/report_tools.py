@@ -87,7 +87,7 @@ class Page:
         self.layers, self.methods = data["layers"], data["methods"]
         self.images = {}
         for row in data["images"]:
-            image = dict(zip(data["image_columns"], row, strict=True))
+            image = dict(zip(data["columns"], row, strict=True))
             image["maps"] = [dict(zip(data["map_columns"], values, strict=True)) for values in image["maps"]]
             self.images[image["file"]] = image
 

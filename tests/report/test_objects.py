@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.models.preprocessing import Preprocessing
-from holistic_cam_plugin.report.objects import draw_outline, find_mask, read_boxes, read_mask, read_picture
+from holistic_cam_plugin.report.objects import draw_outline, find_mask, read_boxes, read_mask, read_upright
 
 # Resized to the shorter side and cropped; squashed; not resized.
 GEOMETRIES = [
@@ -34,7 +34,7 @@ def draw(size, box=BOX):
 def test_an_object_stays_where_it_is_seen(tmp_path, preprocessing, crop, size):
     box = BOX if size[0] > size[1] else (40, 100, 120, 180)
     draw(size, box).save(tmp_path / "picture.png")
-    picture = read_picture(tmp_path / "picture.png")
+    picture = read_upright(tmp_path / "picture.png")
     seen = preprocessing.to_pixels(picture.pixels, crop=crop)[..., 0] >= 128
     assert seen.any()
     mask = read_mask(tmp_path / "picture.png", picture, preprocessing, crop)
@@ -51,7 +51,7 @@ def test_turned_photographs(tmp_path, turn):
     exif[0x0112] = turn
     draw((240, 160)).save(tmp_path / "turned.png", exif=exif)
     preprocessing, crop = GEOMETRIES[0]
-    picture = read_picture(tmp_path / "turned.png")
+    picture = read_upright(tmp_path / "turned.png")
     assert (picture.width, picture.height) == ((160, 240) if turn >= 5 else (240, 160))
     seen = preprocessing.to_pixels(picture.pixels, crop=crop)[..., 0] >= 128
     assert (read_mask(tmp_path / "turned.png", picture, preprocessing, crop) == seen).mean() > 0.97
@@ -64,7 +64,7 @@ def test_turned_photographs(tmp_path, turn):
 def test_boxes_are_in_pixels_of_the_file_although_large_photographs_are_reduced(tmp_path):
     size, box = (4800, 4400), (2400, 1000, 4000, 3000)
     draw(size, box).save(tmp_path / "large.jpg")
-    picture = read_picture(tmp_path / "large.jpg")
+    picture = read_upright(tmp_path / "large.jpg")
     assert (picture.width, picture.height) == size
     assert picture.pixels.width < 4800
     preprocessing, crop = GEOMETRIES[0]
@@ -75,7 +75,7 @@ def test_boxes_are_in_pixels_of_the_file_although_large_photographs_are_reduced(
 
 def test_several_boxes_are_one_object_and_what_is_outside_does_not_count(tmp_path):
     draw((240, 160)).save(tmp_path / "x.png")
-    picture = read_picture(tmp_path / "x.png")
+    picture = read_upright(tmp_path / "x.png")
     preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (160, 160), None, "bilinear", "torchvision")
     two = read_boxes("[[40, 0, 60, 10], [0, 0, 50, 5]]", picture, preprocessing, True)
     expected = np.zeros((160, 160), bool)
@@ -92,7 +92,7 @@ def test_a_mask_of_any_size_and_peak_covers_the_picture(tmp_path, peak, scale):
     small = picture.convert("L").resize((int(240 * scale), int(160 * scale)), Image.Resampling.NEAREST)
     Image.fromarray(np.asarray(small) // 255 * np.uint8(peak)).save(tmp_path / "mask.png")
     preprocessing, crop = GEOMETRIES[2]
-    read = read_picture(tmp_path / "picture.png")
+    read = read_upright(tmp_path / "picture.png")
     whole = read_mask(tmp_path / "picture.png", read, preprocessing, crop)
     assert (read_mask(tmp_path / "mask.png", read, preprocessing, crop) == whole).mean() > 0.98
 
@@ -100,7 +100,7 @@ def test_a_mask_of_any_size_and_peak_covers_the_picture(tmp_path, peak, scale):
 def test_what_is_no_mask(tmp_path):
     preprocessing, crop = GEOMETRIES[0]
     draw((240, 160)).save(tmp_path / "x.png")
-    picture = read_picture(tmp_path / "x.png")
+    picture = read_upright(tmp_path / "x.png")
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(UsageError, match=r"^text\.png cannot be read as an image: cannot identify"):
         read_mask(tmp_path / "text.png", picture, preprocessing, crop)

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.batch.record import Record, lock_folder
 from holistic_cam_plugin.report.cards import sort_layers
 from tests.batch.batch_tools import make_picture
 from tests.report.report_tools import CLASSES, Page, make_output
@@ -55,8 +57,8 @@ def test_the_page_holds_every_image_and_map_and_nothing_from_elsewhere(output, c
     assert str(output / "report" / "index.html") in capsys.readouterr().out
     assert set(page.images) == set(IMAGES) - {"bad.jpg"}
     assert page.layers == ["layer2", "layer10"]
-    assert [(one["layer"], one["target"], one["name"]) for one in page.images["d.png"]["maps"]] == [
-        ("layer2", 1, "dog"), ("layer10", 1, "dog"),
+    assert [(one["layer"], page.names[one["target"]]) for one in page.images["d.png"]["maps"]] == [
+        ("layer2", "dog"), ("layer10", "dog"),
     ]  # fmt: skip
     assert set(links(page)) == stored(page)
     assert not re.search(r"https?:", page.text)
@@ -143,7 +145,7 @@ def test_why_an_object_is_not_known(tmp_path):
     make_output(tmp_path / "out", images)
     found = Page(tmp_path / "out").images
     assert [found[name]["problem"] for name in images] == [
-        "the object is outside the part of the image that the model sees", "",
+        "no part of the object is in what the model sees of the image", "",
         "boxes must be [[left, top, right, bottom], ...], got none", "",
         "the mask gone.png does not exist",
     ]  # fmt: skip
@@ -296,7 +298,7 @@ def test_what_can_not_be_reported(output, tmp_path, capsys):
     empty.mkdir()
     assert f"error: {empty} is not an output folder of holistic-cam batch" in said(empty)
     (empty / "record.sqlite").write_bytes(b"no database" * 100)
-    assert f"error: {empty / 'record.sqlite'} cannot be used as the record of a run" in said(empty)
+    assert f"error: {empty / 'record.sqlite'} cannot be read: file is not a database" in said(empty)
     (empty / "record.sqlite").unlink()
     make_output(empty, {"bad.jpg": {"reason": "empty file"}}, root=tmp_path)
     assert "contains no maps yet: run holistic-cam batch first" in said(empty)
@@ -323,3 +325,27 @@ def test_on_a_full_disk_the_page_before_stays(output, monkeypatch, capsys, faili
     assert "holistic-cam report: stopped: " in capsys.readouterr().err
     assert page.path.read_text(encoding="utf-8") == page.text
     assert all((page.folder / link).is_file() for link in links(page))
+
+
+def test_two_reports_at_once_do_not_remove_one_anothers_pictures(output, capsys):
+    page = Page(output)
+    with closing(lock_folder(output / "report")):
+        assert main(["report", str(output), "--colormap", "magma"]) == 2
+    assert f"another run is using {output / 'report'}: wait until it ends, or choose another --output" in (
+        capsys.readouterr().err
+    )
+    assert all((page.folder / link).is_file() for link in links(page))
+
+
+def test_the_tables_are_written_too(output):
+    Page(output)
+    assert "bad.jpg,not an image in a supported format" in (output / "errors.csv").read_text()
+    assert (output / "manifest.csv").read_text().count("layer10") == 4
+
+
+def test_a_report_while_the_run_goes_on(output):
+    with Record(output / "record.sqlite", write=True) as record:
+        record.add({"file": "new.png", "state": "failed", "reason": "empty file"})
+        assert '<a href="#failed">2 failed</a>' in Page(output).text
+        record.add({"file": "newer.png", "state": "failed", "reason": "empty file"})
+    assert '<a href="#failed">3 failed</a>' in Page(output).text

@@ -7,7 +7,7 @@ const form = find("controls"), list = find("cards"), collator = new Intl.Collato
 // The data are rows: give their values names.
 const data = JSON.parse(find("data").textContent);
 const name = (columns, row) => Object.fromEntries(columns.map((column, index) => [column, row[index]]));
-const images = data.images.map((row) => name(data.image_columns, row));
+const images = data.images.map((row) => name(data.columns, row));
 for (const image of images) {
   image.maps = image.maps.map((row) => name(data.map_columns, row));
   image.outcome = image.label === null ? "" : image.label === image.predicted ? "right" : "wrong";
@@ -173,7 +173,7 @@ function makeVerdict(image) {
 }
 
 function makeMap(image, map) {
-  const title = `${map.name}, ${map.layer}, ${data.methods[map.method]}`;
+  const title = `${data.names[map.target]}, ${map.layer}, ${data.methods[map.method]}`;
   if (!map.url) return gone(image, `The map of ${title} is missing or damaged`);
   const known = [map.inside === null ? null : `${percent(map.inside)} inside`, map.precision === null ? null : `AP\u00a0${map.precision.toFixed(2)}`];
   const button = make("button", { type: "button", class: "map" }, picture(image, map.url, `Map of ${title}`), drawOutline(image));
@@ -192,7 +192,7 @@ function makeTarget(image, target) {
   const rows = layers.map((layer) => make("tr", {}, make("th", { scope: "row" }, make("span", {}, layer)),
     ...methods.map(([method]) => make("td", {}, ...(cell(layer, method) ? [makeMap(image, cell(layer, method))] : [])))));
   return make("section", { class: "target" },
-    make("h3", {}, first.name, " ", make("strong", {}, percent(first.probability)), " ", make("small", {}, `score ${figures(first.score)}`)),
+    make("h3", {}, data.names[target], " ", make("strong", {}, percent(first.probability)), " ", make("small", {}, `score ${figures(first.score)}`)),
     make("div", { class: "maps" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))));
 }
 
