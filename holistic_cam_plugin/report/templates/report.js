@@ -293,7 +293,7 @@ form.addEventListener("change", choose);
 form.addEventListener("input", (event) => { if (event.target.matches("input")) choose(); });
 form.addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", () => {
-  if (!location.hash.includes("=")) return; // a link to a part of the page
+  if (location.hash && !location.hash.includes("=")) return; // a link to a part of the page
   readAddress();
   update();
   form.scrollIntoView({ block: "start" });
