@@ -18,7 +18,7 @@ pytestmark = pytest.mark.campaign  # in a browser
 
 
 def test_a_map_is_looked_at_by_keys_alone(page):
-    one(page, "#reset").send_keys(Keys.TAB)
+    one(page, "[name=order]").send_keys(Keys.TAB)
     keys = ActionChains(page)
     first = page.switch_to.active_element
     assert first.get_attribute("class") == "map"

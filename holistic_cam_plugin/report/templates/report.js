@@ -112,6 +112,7 @@ function showSummary() {
   const right = selected.filter((image) => image.outcome === "right"), labelled = selected.filter((image) => image.outcome);
   const share = labelled.length && !choice("outcome") ? `, ${percent(right.length / labelled.length)} right` : "";
   find("count").value = `${whole(selected.length)} of ${plural(images.length, "image")}, ${plural(maps.length, "map")}${share}`;
+  find("reset").hidden = !location.hash.includes("=") || location.hash === find("reset").hash;
   showCoverage(maps.map((map) => map.coverage));
   if (hasObjects) showObjects(right);
 }
@@ -175,11 +176,13 @@ function makeVerdict(image) {
 function makeMap(image, map) {
   const title = `${data.names[map.target]}, ${map.layer}, ${data.methods[map.method]}`;
   if (!map.url) return gone(image, `The map of ${title} is missing or damaged`);
-  const known = [map.inside === null ? null : `${percent(map.inside)} inside`, map.precision === null ? null : `AP\u00a0${map.precision.toFixed(2)}`];
   const button = make("button", { type: "button", class: "map" }, picture(image, map.url, `Map of ${title}`), drawOutline(image));
+  const inside = map.inside === null ? [] : [`${percent(map.inside)} inside`, `${percent(map.inside)} of its energy inside the object`];
+  const precision = map.precision === null ? [] : [`AP ${map.precision.toFixed(2)}`, `average precision ${map.precision.toFixed(2)}`];
+  const join = (...texts) => texts.filter(Boolean).join(" · ");
   button.image = image;
-  button.caption = [`covers ${percent(map.coverage)} of the image`, known[0] && `${percent(map.inside)} of its energy inside the object`, known[1] && `average precision ${map.precision.toFixed(2)}`].filter(Boolean).join(" · ");
-  return make("figure", {}, button, make("figcaption", {}, [`covers ${percent(map.coverage)}`, ...known].filter(Boolean).join(" · ")));
+  button.caption = join(`covers ${percent(map.coverage)} of the image`, inside[1], precision[1]);
+  return make("figure", {}, button, make("figcaption", {}, make("span", {}, `covers ${percent(map.coverage)}`), make("span", {}, join(inside[0], precision[0]))));
 }
 
 function makeTarget(image, target) {
