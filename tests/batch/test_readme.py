@@ -34,7 +34,7 @@ def test_the_offline_command_makes_the_files_and_the_example_reads_them(tmp_path
     [command] = [line for block in blocks("bash") for line in block.splitlines() if "digits" in line]
     assert main([*shlex.split(command)[1:], *QUICK, "--workers", "0"]) == 0
     assert main(["report", "maps"]) == 0
-    assert "report.html" in capsys.readouterr().out
+    assert "index.html" in capsys.readouterr().out
     for file in re.findall(r"^\| `(.*?)`", TEXT, flags=re.MULTILINE):
         for name in names:
             assert (tmp_path / "maps" / file.replace("NAME", name)).is_file(), file

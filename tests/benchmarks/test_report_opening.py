@@ -11,7 +11,8 @@ from holistic_cam_plugin.errors import UsageError
 
 @pytest.mark.campaign
 @pytest.mark.usefixtures("browser")  # or the reason why there is none
-def test_a_round_is_measured_and_added_to_the_table(tmp_path, capsys):
+def test_a_round_is_measured_and_added_to_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report_opening, "EXPLAINED", 4)
     main(["--images", "30", "--rounds", "1", "--output", str(tmp_path)])
     lines = (tmp_path / "report_opening.csv").read_text().splitlines()
     assert lines[0] == ",".join(COLUMNS)
@@ -22,7 +23,7 @@ def test_a_round_is_measured_and_added_to_the_table(tmp_path, capsys):
         # The maps in the window may be decoded before the page's last picture is loaded.
         assert min(map(float, seconds)) > 0
         assert 4 <= int(read) <= 24 * 5 + 1  # of the first page, with the legend
-    assert "| 30 | beside the page | 0.0 | " in capsys.readouterr().out
+    assert "| 30 | beside the page | 0.1 | " in capsys.readouterr().out
 
 
 def test_the_table_has_medians_and_ranges(tmp_path):
