@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,9 @@ def hash_parameters(parameters: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def open_output(folder: Path, parameters: Mapping[str, Any], classes: Sequence[str]) -> Record:
-    """Open the record of an output folder for writing; the folder is created if needed.
+@contextmanager
+def open_output(folder: Path, parameters: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Record]:
+    """Open the record of an output folder for writing, until the body ends; the folder is created if needed.
 
     Raises:
         UsageError: The folder has other parameters or other files, another run is using it, or it is not writable.
@@ -65,15 +66,11 @@ def open_output(folder: Path, parameters: Mapping[str, Any], classes: Sequence[s
         raise UsageError(f"cannot use the output folder {folder}: {error}") from error
     if RECORD not in names and any(not name.startswith(".") for name in names):
         raise UsageError(f"{folder} contains files but no {RECORD}: choose an empty or new --output")
-    record = Record(folder / RECORD, write=True)
-    try:
+    with Record(folder / RECORD, write=True) as record:
         if known := record.parameters:
             _compare(folder, known, parameters)
         record.set_parameters(parameters, classes)
-    except BaseException:
-        record.close()
-        raise
-    return record
+        yield record
 
 
 def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -89,7 +86,7 @@ def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
             f"{folder} holds maps made with other parameters: {', '.join(changed)}. Restore them, or choose another "
             "--output"
         )
-    with suppress(OSError, ValueError):
+    with suppress(OSError, TypeError, ValueError):
         if not os.path.samefile(before["input"], now["input"]):
             raise UsageError(
                 f"{folder} holds the maps of {before['input']}, not of {now['input']}: choose another --output"

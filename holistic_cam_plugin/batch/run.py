@@ -23,8 +23,9 @@ from holistic_cam_plugin.methods import Progress
 __all__ = ["ExplainRows", "Rows", "Tally", "explain_rows", "find_unfinished", "run"]
 
 Rows = Mapping[str, Sequence[Any]]  # columns, as `BatchExplainer` takes and returns them
-# Turns batches into rows with maps, in any order, and adds seconds of waiting to a dict, as `explain_rows` does.
-ExplainRows = Callable[[BatchExplainer, Iterable[Rows], dict[str, float]], Generator[Rows]]
+# Turns batches into rows with maps, in any order, and adds seconds of waiting to a dict, as `explain_rows` does. The
+# thread that writes calls what can be called.
+ExplainRows = Callable[[BatchExplainer, Iterable[Rows], dict[str, float]], Generator[Rows | Callable[[], Rows]]]
 
 # Batches per reading thread: one being read and one waiting.
 BATCHES_AHEAD = 2
@@ -50,8 +51,8 @@ class Tally(NamedTuple):
 
 def explain_rows(
     explainer: BatchExplainer, batches: Iterable[Rows], waits: dict[str, float], workers: int = 1
-) -> Generator[Rows]:
-    """Explain batches in this process, while threads read the next ones and encode the last one.
+) -> Generator[Callable[[], Rows]]:
+    """Explain batches in this process while threads read the next ones; yield functions that encode the rows.
 
     Args:
         workers: Threads that read. 0: one, which reads nothing ahead.
@@ -60,9 +61,9 @@ def explain_rows(
     with (
         silence_decoders(),
         closing(map_ahead(explainer.read, batches, max(1, workers), BATCHES_AHEAD * workers, waited)) as read,
-        closing(map_ahead(explainer.encode, map(explainer.explain, read), 1, 1)) as encoded,
     ):
-        yield from encoded
+        for items in read:
+            yield partial(explainer.encode, explainer.explain(items))
 
 
 def run(
@@ -120,8 +121,9 @@ def _make_batches(jobs: Sequence[Job], size: int) -> Iterator[Rows]:
         }
 
 
-def _write(folder: Path, record: Record, rows: Rows) -> list[bool]:
+def _write(folder: Path, record: Record, result: Rows | Callable[[], Rows]) -> list[bool]:
     """Write a batch; return for each image whether it has maps now."""
+    rows = result() if callable(result) else result
     return [
         _write_image(folder, record, dict(zip(rows, values, strict=True)))
         for values in zip(*rows.values(), strict=True)

@@ -33,7 +33,7 @@ def test_the_offline_command_makes_the_files_and_the_example_reads_them(tmp_path
     monkeypatch.chdir(tmp_path)
     names = make_pictures(tmp_path / "photos", 2)
     [command] = [line for block in blocks("bash") for line in block.splitlines() if "digits" in line]
-    assert main([*shlex.split(command)[1:], *QUICK, "--workers", "0"]) == 0
+    assert main([*shlex.split(command, comments=True)[1:], *QUICK, "--workers", "0"]) == 0
     assert main(["report", "maps"]) == 0
     assert "index.html" in capsys.readouterr().out
     for file in re.findall(r"^\| `(.*?)`", TEXT, flags=re.MULTILINE):
