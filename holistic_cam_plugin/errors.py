@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ __all__ = [
     "UsageError",
     "check_file",
     "check_regular",
+    "convert_write_errors",
     "describe_error",
     "near_matches",
     "out_of_memory",
@@ -109,3 +112,13 @@ def check_regular(path: Path) -> None:
     """Raise UsageError if `path` exists and is not a regular file: opening a FIFO would block."""
     if path.exists():
         check_file(path)
+
+
+@contextmanager
+def convert_write_errors(folder: Path) -> Iterator[None]:
+    """Raise an OSError of the body as an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error
+        raise OutputError(f"cannot write to {folder} ({reason}): {RESUME}") from error

@@ -32,6 +32,7 @@ __all__ = ["BatchExplainer"]
 
 _INPUTS = ("file", "bytes", "target", "label")
 DTYPES = ("float16", "float32")
+_LOCK = threading.RLock()  # one batch at a time: methods change the model while they run
 
 
 class BatchExplainer:
@@ -101,7 +102,6 @@ class BatchExplainer:
         self.methods = choose_methods([find_method(name) for name in methods], sizes, amp)
         self._robust: RobustExplainer | None = None
         self._targets: tuple[int, ...] = ()  # those of `target`, when the model is loaded
-        self._lock = threading.RLock()  # a model explains one batch at a time
 
     def _check(self, methods: Sequence[str], sizes: Sequence[int] | str | None) -> None:
         if not isinstance(self.model, (str, nn.Module)):
@@ -123,10 +123,7 @@ class BatchExplainer:
             raise ValueError(f"the device {self.device!r} cannot be used: {describe_error(error)}") from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_robust", "_lock")}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state, _robust=None, _lock=threading.RLock())
+        return {**vars(self), "_robust": None}
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Return a row for each image; an image that cannot be explained has the reason in `error`.
@@ -147,7 +144,7 @@ class BatchExplainer:
             ValueError: The columns or the options are wrong, whatever the image.
             RuntimeError: The device no longer works.
         """
-        with self._lock, _raise_public_errors(), silence_decoders():
+        with _LOCK, _raise_public_errors(), silence_decoders():
             return self.encode(self.explain(self.read(batch)))
 
     @property
@@ -156,7 +153,7 @@ class BatchExplainer:
         return self._load().request
 
     def _load(self) -> RobustExplainer:
-        with self._lock:
+        with _LOCK:
             if self._robust is None:
                 classifier = self._load_classifier()
                 layers = classifier.default_layers[-1:] if self.layers is None else self.layers
@@ -200,7 +197,7 @@ class BatchExplainer:
         results = [item.result for item in items]
         for group in group_by_shape(items):
             pixels = np.stack([items[index].picture.pixels for index in group])  # type: ignore[misc]
-            with self._lock:
+            with _LOCK:
                 found = self._load().explain(torch.from_numpy(pixels), [items[index].targets for index in group])
             for index, result in zip(group, found, strict=True):
                 results[index] = result

@@ -40,7 +40,7 @@ class RobustExplainer:
             images = classifier.preprocessing.normalize(pixels.to(classifier.device))
             return self._explain(images, targets)
         except Exception as error:  # models and devices raise errors of any type
-            reason = _describe(error)
+            reason = "out of memory" if out_of_memory(error) else describe_error(error)
         if len(pixels) > 1:
             singles = zip(pixels.split(1), targets, strict=True)
             return [result for image, its_targets in singles for result in self.explain(image, [its_targets])]
@@ -64,11 +64,4 @@ class RobustExplainer:
         try:
             predict(classifier, noise)
         except Exception as error:
-            raise OutputError(f"the device no longer works ({_describe(error)}): {RESUME}") from error
-
-
-def _describe(error: Exception) -> str:
-    """Describe the error in one line, the same in every run."""
-    if out_of_memory(error):
-        return "out of memory"  # the full message differs from run to run
-    return describe_error(error)
+            raise OutputError(f"the device no longer works ({describe_error(error)}): {RESUME}") from error

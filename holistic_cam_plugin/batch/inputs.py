@@ -6,9 +6,12 @@ An image's name is its path relative to the root, with `/` between folders: the 
 from __future__ import annotations
 
 import csv
+import difflib
+import json
+import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -19,6 +22,11 @@ from holistic_cam_plugin.models.classes import find_classes
 
 __all__ = ["Inputs", "Job", "check_input", "find_inputs"]
 
+BOX = ("left", "top", "right", "bottom")
+COLUMNS = ("file", "target", "label", "mask", *BOX)
+# Similarity, as `difflib` measures it, at which a column counts as a misspelt one.
+MISSPELT = 0.8
+
 SUFFIXES = (*IMG_EXTENSIONS, ".gif", ".jfif", ".jp2", ".tga")
 
 
@@ -26,8 +34,11 @@ class Job(NamedTuple):
     """One image to explain."""
 
     name: str
-    targets: tuple[int, ...] = ()  # class indices; empty: the predicted class
+    targets: tuple[int, ...] = ()  # class indices; empty: the label, or else the predicted class
     problem: str = ""  # why it cannot be explained, if that is known without reading the file
+    label: int | None = None  # the true class
+    mask: str | None = None  # path of a mask of the object
+    boxes: str | None = None  # JSON: [[left, top, right, bottom], ...] in pixels of the picture
 
 
 class Inputs(NamedTuple):
@@ -35,6 +46,7 @@ class Inputs(NamedTuple):
 
     root: Path
     jobs: list[Job]
+    unused: tuple[str, ...] = ()  # columns of the CSV without a meaning here
 
 
 def check_input(source: Path, folder_targets: bool, root: Path | None, output: Path) -> None:
@@ -63,10 +75,11 @@ def find_inputs(
     """Find the images of a folder, including its subfolders, or those that a CSV lists.
 
     Args:
-        source: A folder, or a CSV with the column `file` and optionally `target`: a class index or name, empty for the
-            predicted class. A file with several rows has several targets.
+        source: A folder, or a CSV with the column `file` and optionally `target` and `label`, class indices or names,
+            `mask`, a path, and `left`, `top`, `right`, `bottom`, in pixels. A file with several rows has several
+            targets or boxes.
         classes: The model's class names by index.
-        folder_targets: Whether the folders directly below `source` are the classes to explain (an ImageFolder).
+        folder_targets: Whether the folders directly below `source` are the labels (an ImageFolder).
         root: The folder that the CSV's paths are relative to. None: the folder of the CSV.
         skipped: A folder to leave out, such as the output folder.
 
@@ -146,7 +159,7 @@ def _assign_folder_classes(jobs: Sequence[Job], classes: Sequence[str]) -> list[
                 f"cannot match the {len(names)} folders of INPUT to the model's {len(classes)} classes: {error}"
             ) from error
     return [
-        job._replace(targets=(indices[job.name.split("/")[0]],))
+        job._replace(label=indices[job.name.split("/")[0]])
         if "/" in job.name
         else job._replace(problem=job.problem or "not inside a class folder")
         for job in jobs
@@ -154,30 +167,70 @@ def _assign_folder_classes(jobs: Sequence[Job], classes: Sequence[str]) -> list[
 
 
 def _read_csv(path: Path, classes: Sequence[str], root: Path) -> Inputs:
-    targets: dict[str, list[int]] = {}
-    indices: dict[str, int] = {}  # of the classes seen so far
+    jobs: dict[str, Job] = {}
+    indices: dict[str, int | None] = {"": None}  # of the classes seen so far
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            given = ", ".join(columns)[:200] or "none"
-            if columns.count("file") != 1 or columns.count("target") > 1:
-                raise UsageError(f"{path} must have one column 'file' and at most one 'target', got columns: {given}")
+            reader = csv.DictReader(file, skipinitialspace=True)
+            reader.fieldnames = columns = _check_columns(path, reader.fieldnames or ())
             for row in reader:
-                known = targets.setdefault(_normalize_path(path, reader.line_num, row["file"] or "", root), [])
-                target = (row.get("target") or "").strip()
-                if not target:
-                    continue
-                if target not in indices:
-                    try:
-                        indices[target] = find_classes([target], classes)[0]
-                    except UsageError as error:
-                        raise UsageError(f"{path}, line {reader.line_num}: {error}") from error
-                if indices[target] not in known:
-                    known.append(indices[target])
+                name = _normalize_path(path, reader.line_num, row["file"] or "", root)
+                try:
+                    jobs[name] = _add_row(jobs.get(name, Job(name)), row, classes, indices)
+                except UsageError as error:
+                    raise UsageError(f"{path}, line {reader.line_num}: {error}") from error
     except (OSError, ValueError, csv.Error) as error:  # ValueError: a null byte in a path, a number of 5000 digits
         raise UsageError(f"cannot read {path} as a CSV: {error}") from error
-    return Inputs(root, sorted(Job(name, tuple(some)) for name, some in targets.items()))
+    return Inputs(root, sorted(jobs.values()), tuple(column for column in columns if column not in COLUMNS))
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> list[str]:
+    """Return the names of the columns without spaces around them, known ones in lower case."""
+    given = ", ".join(names)[:200] or "none"
+    columns = [name.strip().casefold() if name.strip().casefold() in COLUMNS else name.strip() for name in names]
+    for column in columns:
+        if column not in COLUMNS and (near := difflib.get_close_matches(column.casefold(), COLUMNS, 1, MISSPELT)):
+            raise UsageError(
+                f"{path} has a column {column!r}: name it {near[0]!r}, or something else if it is not that"
+            )
+    if "file" not in columns or any(columns.count(column) > 1 for column in COLUMNS):
+        raise UsageError(f"{path} must have one column 'file' and none of {', '.join(COLUMNS)} twice, got: {given}")
+    if 0 < len(set(BOX) & set(columns)) < len(BOX):
+        raise UsageError(f"{path} must have all of the columns {', '.join(BOX)} or none, got: {given}")
+    return columns
+
+
+def _add_row(job: Job, row: Mapping[str, str | None], classes: Sequence[str], indices: dict[str, int | None]) -> Job:
+    """Add what the row of a CSV says about an image to what earlier rows said."""
+    cells = {column: (row.get(column) or "").strip() for column in COLUMNS}
+    for name in (cells["target"], cells["label"]):
+        if name not in indices:
+            indices[name] = find_classes([name], classes)[0]
+    target, label = indices[cells["target"]], indices[cells["label"]]
+    for column, before, now in (("label", job.label, label), ("mask", job.mask, cells["mask"] or None)):
+        if None not in (before, now) and before != now:
+            raise UsageError(f"{job.name} has another {column} in an earlier line")
+    boxes = json.loads(job.boxes or "[]") + _read_box(cells)
+    return job._replace(
+        targets=job.targets if target is None or target in job.targets else (*job.targets, target),
+        label=job.label if label is None else label,
+        mask=job.mask or cells["mask"] or None,
+        boxes=json.dumps(boxes) if boxes else None,
+    )
+
+
+def _read_box(cells: Mapping[str, str]) -> list[list[float]]:
+    """Return the row's box, or nothing if its cells are empty."""
+    given = [cells[side] for side in BOX]
+    if not any(given):
+        return []
+    try:
+        left, top, right, bottom = box = [float(side) for side in given]
+    except ValueError:
+        box = []
+    if not (box and all(map(math.isfinite, box)) and left < right and top < bottom):
+        raise UsageError(f"a box needs left < right and top < bottom, in pixels, got {', '.join(given)}")
+    return [box]
 
 
 def _normalize_path(path: Path, line: int, file: str, root: Path) -> str:

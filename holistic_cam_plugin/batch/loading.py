@@ -1,7 +1,6 @@
-"""Load pictures, from a file or its bytes to the pixels that the model sees, or to the reason why there are none.
+"""Load pictures, from files or bytes to the pixels that the model sees, by threads: Pillow releases Python's lock.
 
-Threads load, not processes: Pillow releases Python's lock while it decodes and resizes, so threads are as fast, and a
-run is one process that leaves nothing behind when it is killed. The price: a crash in a decoder's C code ends the run.
+A run is one process that leaves nothing behind when it is killed. The price: a crash in a decoder's C code ends it.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -43,15 +43,9 @@ class Picture(NamedTuple):
     problem: str = ""
 
 
-def load_picture(source: Path | bytes, preprocessing: Preprocessing, crop: bool = True) -> Picture:
-    """Load a picture from its file or its encoded bytes; never raises an Exception.
-
-    Args:
-        preprocessing: The model's.
-        crop: False: the whole image is resized instead of cropped.
-    """
-    size = len(source) if isinstance(source, bytes) else None
-    modified = None
+def load_picture(source: Path | bytes, preprocessing: Preprocessing, crop: bool) -> Picture:
+    """Load a picture from its file or its encoded bytes, cropped or as a whole; never raises an Exception."""
+    size, modified = (len(source) if isinstance(source, bytes) else None), None
     try:
         if isinstance(source, Path):
             status = os.stat(source)
@@ -60,19 +54,15 @@ def load_picture(source: Path | bytes, preprocessing: Preprocessing, crop: bool 
             size, modified = status.st_size, status.st_mtime_ns
         if size == 0:
             raise ValueError("empty file")
-        return Picture(_read_pixels(source, preprocessing, crop), size, modified)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            if preprocessing.resized_area(*image.size) > (LARGEST_RESIZED if crop else LARGEST_WHOLE):
+                sides = " x ".join(map(str, image.size))
+                raise ValueError(f"{sides} px: too long and narrow to be resized to {preprocessing.resize} px")
+            return Picture(preprocessing.to_pixels(convert_to_rgb(image), crop=crop), size, modified)
     except UnidentifiedImageError:
         return Picture(None, size, modified, "not an image in a supported format")
     except Exception as error:  # decoders raise errors of any type for a broken file
         return Picture(None, size, modified, describe_error(error))  # without the path, which differs between machines
-
-
-def _read_pixels(source: Path | bytes, preprocessing: Preprocessing, crop: bool) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-        width, height = image.size
-        if preprocessing.resized_area(width, height) > (LARGEST_RESIZED if crop else LARGEST_WHOLE):
-            raise ValueError(f"{width} x {height} px: too long and narrow to be resized to {preprocessing.resize} px")
-        return preprocessing.to_pixels(convert_to_rgb(image), crop=crop)
 
 
 @contextmanager
@@ -84,22 +74,29 @@ def silence_decoders() -> Iterator[None]:
         yield
 
 
-def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Generator[R]:
+def map_ahead(
+    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int, waited: Callable[[float], object] = bool
+) -> Generator[R]:
     """Yield the function's results in order, computed by threads, at most `ahead` items before they are needed.
 
-    The items themselves are taken by the calling thread. Without threads it calls the function, too.
+    Args:
+        items: Are taken by the calling thread.
+        waited: Called with the seconds that the calling thread waited for a result.
     """
-    if threads == 0:
-        yield from map(function, items)
-        return
-    pool = ThreadPoolExecutor(threads)
+    pool, unfinished = ThreadPoolExecutor(threads), deque[Future[R]]()
+
+    def take() -> R:
+        start = time.perf_counter()
+        result = unfinished.popleft().result()
+        waited(time.perf_counter() - start)
+        return result
+
     try:
-        waiting: deque[Future[R]] = deque()
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            unfinished.append(pool.submit(function, item))
+            if len(unfinished) > ahead:
+                yield take()
+        while unfinished:
+            yield take()
     finally:
         pool.shutdown(cancel_futures=True)

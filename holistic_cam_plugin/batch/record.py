@@ -6,23 +6,20 @@ One process writes it, one transaction per image; any number read it, also while
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from holistic_cam_plugin.errors import RESUME, OutputError, UsageError, check_file, check_regular
+from holistic_cam_plugin.errors import RESUME, OutputError, UsageError, check_regular
 
-__all__ = ["RECORD", "Record", "find_records", "read_record"]
+__all__ = ["RECORD", "Record", "read_record"]
 
 RECORD = "record.sqlite"
-_SHARD_PATTERN = re.compile(r"record-[0-9]+-of-[0-9]+\.sqlite")
-
-_VERSION = 1
-_SCHEMA = """
+VERSION = 1  # of the tables
+_SCHEMA = f"""
+BEGIN;
 CREATE TABLE parameters (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE classes (number INTEGER PRIMARY KEY, name TEXT);
 CREATE TABLE images (
@@ -36,9 +33,10 @@ CREATE TABLE maps (
     score REAL, probability REAL, coverage REAL, seconds REAL, place INTEGER,
     PRIMARY KEY (file, method, layer, target)
 );
+PRAGMA user_version = {VERSION};
+COMMIT
 """
-_TABLES = ("parameters", "classes", "images", "maps")
-# Another process may be committing, or reading the whole table.
+# Seconds: another process may be committing, or reading.
 _TIMEOUT = 60
 
 
@@ -46,57 +44,29 @@ class Record:
     """An open record; a context manager.
 
     Args:
-        path: The database. ":memory:": a temporary one.
+        path: The database.
         write: Create the database if needed, and be its only writer until `close`, or until the process ends.
 
     Attributes:
-        connection: For queries; rows are `sqlite3.Row`. The tables are described by `_SCHEMA`.
+        connection: For queries; rows are `sqlite3.Row`.
 
     Raises:
         UsageError: The file is not a record, does not exist, or another process is writing it.
+        OutputError: The disk is full.
     """
 
-    def __init__(self, path: Path | str, *, write: bool = False) -> None:
-        self.path, self._write = Path(path), write
-        self._lock = _lock(self.path) if write and path != ":memory:" else None
-        try:
-            self.connection = self._connect(path)
-        except sqlite3.Error as error:
-            self._unlock()
-            raise UsageError(f"{path} cannot be used as the record of a run: {error}") from error
-        except BaseException:
-            self._unlock()
-            raise
-
-    def _connect(self, path: Path | str) -> sqlite3.Connection:
-        if path == ":memory:":
-            connection = sqlite3.connect(path, check_same_thread=False)
-        else:
-            (check_regular if self._write else check_file)(self.path)
-            address = f"{self.path.absolute().as_uri()}?mode={'rwc' if self._write else 'ro'}"
-            connection = sqlite3.connect(address, _TIMEOUT, uri=True, check_same_thread=False)
-        try:
-            connection.row_factory = sqlite3.Row
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Check the tables; create them in a new record."""
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (count,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if self._write and (version, count) == (0, 0):
-            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT")
-        elif version != _VERSION:
-            raise UsageError(f"{self.path} is not the record of a run of this version: move it away")
-        if self._write:
-            connection.execute("PRAGMA foreign_keys = ON")
-            with suppress(sqlite3.OperationalError):  # a file system without shared memory
-                connection.execute("PRAGMA journal_mode = WAL")
-            # A power cut may undo the last transactions, whose images are then explained again.
-            connection.execute("PRAGMA synchronous = NORMAL")
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        self.path, self._lock = path, _lock(path) if write else None
+        self.connection = _connect(path, "rwc" if write else "ro")
+        with self._convert_errors():
+            if write:
+                self.connection.executescript("PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL")
+                with suppress(sqlite3.OperationalError):  # a file system without shared memory
+                    self.connection.execute("PRAGMA journal_mode = WAL")
+                if self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                    self.connection.executescript(_SCHEMA)
+            if self.connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                raise UsageError(f"{path} is not the record of a run of this version: move it away")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -110,8 +80,9 @@ class Record:
 
     def set_parameters(self, parameters: Mapping[str, object], classes: Sequence[str]) -> None:
         """Store the run's parameters, JSON-serializable, and the model's classes in place of earlier ones."""
-        with self._transaction() as connection:
-            connection.executescript("BEGIN; DELETE FROM parameters; DELETE FROM classes")
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM parameters")
+            connection.execute("DELETE FROM classes")
             pairs = [(key, json.dumps(value)) for key, value in parameters.items()]
             connection.executemany("INSERT INTO parameters VALUES (?, ?)", pairs)
             connection.executemany("INSERT INTO classes VALUES (?, ?)", enumerate(classes))
@@ -123,75 +94,63 @@ class Record:
             image: The columns of the table `images`; missing ones are NULL.
             maps: The columns of the table `maps`; `file` and `place` are added.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute("DELETE FROM images WHERE file = ?", (image["file"],))
             _insert(connection, "images", image)
             for place, row in enumerate(maps):
                 _insert(connection, "maps", {**row, "file": image["file"], "place": place})
 
-    def remove(self, files: Sequence[str]) -> None:
-        """Remove images and their maps."""
-        with self._transaction() as connection:
-            connection.executemany("DELETE FROM images WHERE file = ?", [(file,) for file in files])
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit at the end of the body, or undo everything; raise OutputError if that is impossible."""
+        with self._convert_errors(), self.connection:
+            yield self.connection
 
-    def merge(self, other: Record) -> None:
-        """Copy all rows of another record; its images replace those of the same name."""
-        with self._transaction() as connection:
-            for table in _TABLES:
-                rows = other.connection.execute(f"SELECT * FROM {table}")
-                marks = ", ".join("?" * len(rows.description))
-                connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
+    @contextmanager
+    def _convert_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            reason = "the disk is full" if "is full" in str(error) else error
+            raise OutputError(f"cannot write to {self.path} ({reason}): {RESUME}") from error
+        except sqlite3.DatabaseError as error:
+            raise UsageError(f"{self.path} cannot be read: {error}. Restore it, or choose another folder") from error
 
     def close(self) -> None:
         """Close the record; another process may write it now."""
-        if self._write:
+        if self._lock is not None:
             with suppress(sqlite3.Error):  # a reader is at work, or the disk is full
-                self.connection.execute("PRAGMA journal_mode = DELETE")  # one file, readable on read-only disks
+                self.connection.executescript("PRAGMA busy_timeout = 0; PRAGMA journal_mode = DELETE")  # a single file
+            self._lock.close()
         self.connection.close()
-        self._unlock()
 
     def __enter__(self) -> Record:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit at the end, or undo everything."""
-        try:
-            with self.connection:
-                yield self.connection
-        except sqlite3.Error as error:
-            raise OutputError(f"cannot write to {self.path} ({error}): {RESUME}") from error
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-
-
-def find_records(folder: Path) -> list[Path]:
-    """Return the records of an output folder: `record.sqlite`, and those of shards."""
-    shards = sorted(path for path in folder.glob("record-*.sqlite") if _SHARD_PATTERN.fullmatch(path.name))
-    return [folder / RECORD] * (folder / RECORD).exists() + shards
 
 
 def read_record(folder: Path) -> Record:
-    """Open the record of an output folder for reading; those of several shards are merged in memory.
+    """Open the record of an output folder for reading.
 
     Raises:
         UsageError: The folder has no record, or a damaged one.
     """
-    paths = find_records(folder)
-    if not paths:
+    if not (folder / RECORD).exists():
         raise UsageError(f"{folder} is not an output folder of holistic-cam batch: it has no {RECORD}")
-    if len(paths) == 1:
-        return Record(paths[0])
-    merged = Record(":memory:", write=True)
-    for path in reversed(paths):  # record.sqlite, which is the latest, last
-        with Record(path) as record:
-            merged.merge(record)
-    return merged
+    return Record(folder / RECORD)
+
+
+def _connect(path: Path, mode: str, timeout: float = _TIMEOUT) -> sqlite3.Connection:
+    check_regular(path)  # opening a FIFO would block
+    try:
+        address = f"{path.absolute().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(address, timeout, uri=True, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise UsageError(f"{path} cannot be opened: {error}") from error
+    connection.row_factory = sqlite3.Row
+    return connection
 
 
 def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
@@ -201,16 +160,13 @@ def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object
 
 def _lock(path: Path) -> sqlite3.Connection:
     """Lock an empty database beside the record, which stays readable; the system releases a killed process's lock."""
-    lock = path.with_suffix(".lock")
-    check_regular(lock)
-    connection = sqlite3.connect(lock, timeout=0, check_same_thread=False)
+    connection = _connect(path.with_name(".lock"), "rwc", timeout=0)
     try:
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
         connection.close()
-        if "locked" in str(error):
-            raise UsageError(
-                f"another run is using {path.parent}: wait until it ends, or choose another --output"
-            ) from None
-        raise UsageError(f"cannot lock {lock}: {error}") from error
+        reason = f"another run is using {path.parent}: wait until it ends"
+        raise UsageError(
+            f"{reason if 'locked' in str(error) else f'cannot lock {path.parent}: {error}'}, or choose another --output"
+        ) from error
     return connection

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from holistic_cam_plugin.batch.archives import encode_maps
 from holistic_cam_plugin.batch.loading import Picture
-from holistic_cam_plugin.batch.overlays import encode_overlays
+from holistic_cam_plugin.batch.outputs import encode_maps, encode_overlays
 from holistic_cam_plugin.display import coverage
 from holistic_cam_plugin.explain import Explanation
 from holistic_cam_plugin.models.classes import find_classes
@@ -32,13 +31,7 @@ class Item(NamedTuple):
     result: Explanation | str  # a string: why it has no maps
 
     def encode(self, classes: Sequence[str], dtype: str, overlays: bool) -> dict[str, Any]:
-        """Return the columns of `OUTPUTS`.
-
-        Args:
-            classes: The model's class names.
-            dtype: Of the stored maps.
-            overlays: Whether to draw the maps over the image.
-        """
+        """Return the columns of `OUTPUTS`."""
         row: dict[str, Any] = dict.fromkeys(OUTPUTS) | {"error": "", "archive": b"", "overlay": b"", "maps": []}
         row["file"] = str(self.row.get("file", ""))
         row |= {"bytes_read": self.picture.size, "modified": self.picture.modified, "label": self.label}
@@ -47,11 +40,9 @@ class Item(NamedTuple):
         found, pixels, maps = self.result, self.picture.pixels, np.stack(self.result.maps)
         assert pixels is not None
         try:
-            overlay = encode_overlays(pixels, maps) if overlays else b""
+            row["overlay"] = encode_overlays(pixels, maps) if overlays else b""
         except ValueError as error:
             return row | {"error": str(error)}
-        scores = [float(found.scores[target]) for target in found.targets]
-        keys = [method.key for method in found.methods]
         return row | {
             "predicted": found.predicted,
             "predicted_name": classes[found.predicted],
@@ -59,8 +50,7 @@ class Item(NamedTuple):
             "label_probability": None if self.label is None else float(found.probabilities[self.label]),
             "height": maps.shape[-2],
             "width": maps.shape[-1],
-            "archive": encode_maps(maps.astype(dtype), keys, found.layers, found.targets, scores),
-            "overlay": overlay,
+            "archive": encode_maps(found, dtype),
             "maps": list(_describe_maps(found, classes)),
         }
 

@@ -12,14 +12,16 @@ from tqdm import tqdm
 from holistic_cam_plugin.cli.arguments import Parser, parse_positive
 from holistic_cam_plugin.cli.printing import say
 from holistic_cam_plugin.display import COLORMAPS
-from holistic_cam_plugin.report.page import PAGE, PICTURES, write_report
+from holistic_cam_plugin.report.page import PAGE, Look, write_report
 
 __all__ = ["add_report_command"]
 
+FOLDER = "report"  # in the output folder
+
 _DESCRIPTION = f"""\
-One HTML page of what holistic-cam batch has made so far: DIR/{PAGE}, with its pictures in DIR/{PICTURES}. A card per
-image shows all its maps, layers down and methods across; a click enlarges a map. Keep the folder with the page, or ask
-for --self-contained.
+One HTML page of what holistic-cam batch has made so far, with its pictures beside it: DIR/{FOLDER}/{PAGE}. A summary
+tells the accuracy, the classes that are confused, the maps' coverage and why images failed. A card per image shows its
+label and prediction and all its maps, layers down and methods across; a click enlarges a map.
 """
 
 
@@ -27,9 +29,18 @@ def add_report_command(commands: Any) -> None:
     """Add `report` to the subparsers."""
     parser: Parser = commands.add_parser("report", description=_DESCRIPTION)
     add = parser.add_argument
-    add("folder", type=Path, metavar="DIR", help="the --output of holistic-cam batch")
+    add("folders", type=Path, nargs="+", metavar="DIR", help="the --output of holistic-cam batch; several on one page")
+    add(
+        "--output", type=Path, metavar="FOLDER",
+        help=f"where the page and its pictures go (default: {FOLDER} in the first DIR)",
+    )  # fmt: skip
     add("--root", type=Path, metavar="DIR", help="where the images are (default: where they were)")
-    add("--limit", type=parse_positive, default=1000, metavar="N", help="most images on the page (default: 1000)")
+    add(
+        "--masks", type=Path, metavar="DIR",
+        help="a mask of the object per image, white on black, with the image's path and name: adds average precision "
+        "and the share of the energy inside the object (default: the column mask or the boxes of the batch's table)",
+    )  # fmt: skip
+    add("--limit", type=parse_positive, default=10_000, metavar="N", help="most images with cards (default: 10000)")
     add(
         "--colormap", choices=COLORMAPS, default="jet",
         help="default: jet, as in pytorch-grad-cam; it shows edges that are not in the map; viridis, inferno, magma "
@@ -44,10 +55,7 @@ def add_report_command(commands: Any) -> None:
 
 def _run(arguments: Namespace) -> int:
     progress = partial(tqdm, desc="pictures", unit="image", disable=None, leave=False)
-    write_report(
-        arguments.folder, arguments.root, arguments.limit, progress, colormap=arguments.colormap,
-        self_contained=arguments.self_contained,
-    )  # fmt: skip
-    page = arguments.folder / PAGE
+    look = Look(arguments.root, arguments.masks, arguments.limit, arguments.colormap, arguments.self_contained)
+    page = write_report(arguments.folders, arguments.output or arguments.folders[0] / FOLDER, look, progress)
     say(f"{page}", f"{page} is written, but ")
     return 0

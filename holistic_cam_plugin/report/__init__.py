@@ -1,1 +1,1 @@
-"""The HTML report of a batch folder: one card per image with its picture and all its maps."""
+"""The HTML report of output folders: a summary of the data set, and a card per image with its picture and its maps."""

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -15,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from holistic_cam_plugin.batch.lock import lock_folder
 from holistic_cam_plugin.display import COLORMAPS
 from holistic_cam_plugin.files import write_whole
 
-__all__ = ["AddPicture", "encode_data_uri", "encode_legend", "encode_map", "store_pictures"]
+__all__ = ["PICTURES", "AddPicture", "encode_data_uri", "encode_legend", "encode_map", "store_pictures"]
+
+PICTURES = "pictures"  # beside the page
 
 _PICTURE_PATTERN = re.compile(r"[0-9a-f]{32}\.(jpeg|png)")
 
@@ -28,32 +30,30 @@ AddPicture = Callable[[bytes, str], str]
 
 
 @contextmanager
-def store_pictures(folder: Path, name: str) -> Iterator[AddPicture]:
-    """Store pictures in the folder `name` beside the page; a browser loads them when they scroll into view.
+def store_pictures(folder: Path) -> Iterator[AddPicture]:
+    """Store pictures in the page's folder; a browser loads them when they scroll into view.
 
     Files are named by their content: a page keeps its pictures while the next one is made, and names of images never
     become file names or links. After success the pictures of earlier pages are removed.
 
     Raises:
-        UsageError: Another report is being made.
         OSError: The pictures could not be written.
     """
     used: set[str] = set()
 
     def add(data: bytes, kind: str) -> str:
-        file = f"{hashlib.sha256(data).hexdigest()[:32]}.{kind}"
-        path = folder / name / file
+        name = f"{PICTURES}/{hashlib.sha256(data).hexdigest()[:32]}.{kind}"
+        path = folder / name
         if not path.is_file() or path.read_bytes() != data:
-            write_whole(folder, f"{name}/{file}", [data])
-        used.add(file)
-        return f"{name}/{file}"
+            write_whole(folder, name, [data], flush=False)
+        used.add(path.name)
+        return name
 
-    (folder / name).mkdir(exist_ok=True)
-    with lock_folder(folder / name):
-        yield add
-        for path in (folder / name).iterdir():
-            if _PICTURE_PATTERN.fullmatch(path.name) and path.name not in used:
-                path.unlink()
+    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    yield add
+    for path in (folder / PICTURES).iterdir():
+        if _PICTURE_PATTERN.fullmatch(path.name) and path.name not in used:
+            path.unlink()
 
 
 def encode_data_uri(data: bytes, kind: str) -> str:
@@ -77,9 +77,14 @@ def encode_legend(colormap: str) -> bytes:
 
 
 def _encode_png(levels: NDArray[np.uint8], colormap: str) -> bytes:
-    blue_green_red = cv2.applyColorMap(np.arange(256, dtype=np.uint8), COLORMAPS[colormap]).reshape(256, 3)
     picture = Image.fromarray(levels)
-    picture.putpalette(blue_green_red[:, ::-1].tobytes())
+    picture.putpalette(_make_palette(colormap))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@cache
+def _make_palette(colormap: str) -> bytes:
+    blue_green_red = cv2.applyColorMap(np.arange(256, dtype=np.uint8), COLORMAPS[colormap]).reshape(256, 3)
+    return blue_green_red[:, ::-1].tobytes()
