@@ -79,13 +79,16 @@ def _connect(address: str | None) -> Iterator[Any]:
     ray, handler = load_ray(), signal.getsignal(signal.SIGTERM)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+        try:
+            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(f"cannot connect to Ray at {address!r}: {describe_error(error)}") from error
         signal.signal(signal.SIGTERM, handler)  # Ray's own one exits at once
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield ray
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        raise OutputError(f"Ray failed at {address!r}: {describe_error(error)}") from error
+    except ray.exceptions.RayError as error:
+        raise OutputError(f"Ray failed: {describe_error(error)}") from error
     finally:
         ray.shutdown()
 
