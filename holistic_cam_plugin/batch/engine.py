@@ -153,13 +153,14 @@ class BatchExplainer:
         return self._load().request
 
     def _load(self) -> RobustExplainer:
-        with _LOCK:
-            if self._robust is None:
-                classifier = self._load_classifier()
-                layers = classifier.default_layers[-1:] if self.layers is None else self.layers
-                self._robust = RobustExplainer(Request(classifier, classifier.at(layers), self.methods))
-                self._targets = find_targets(self.target, classifier.classes)
-            return self._robust
+        if self._robust is None:  # threads that read do not wait for the one that explains
+            with _LOCK:
+                if self._robust is None:
+                    classifier = self._load_classifier()
+                    layers = classifier.default_layers[-1:] if self.layers is None else self.layers
+                    self._targets = find_targets(self.target, classifier.classes)
+                    self._robust = RobustExplainer(Request(classifier, classifier.at(layers), self.methods))
+        return self._robust
 
     def _load_classifier(self) -> Classifier:
         device = None if self.device is None else str(self.device)
@@ -169,7 +170,7 @@ class BatchExplainer:
 
     def read(self, batch: Mapping[str, Sequence[Any]]) -> list[Item]:
         """Read the pictures of a batch. Any thread may do this while another one explains."""
-        if taken := sorted(set(batch) & set(OUTPUTS[1:]) - {"label"}):
+        if taken := sorted(set(batch) & set(OUTPUTS) - set(_INPUTS)):
             raise ValueError(f"the columns {', '.join(taken)} have names of the output: rename them")
         if not {"file", "bytes"} & set(batch):
             raise ValueError(f"a batch needs a column 'file' or 'bytes', got {', '.join(batch) or 'no column'}")

@@ -99,4 +99,4 @@ def map_ahead(
         while unfinished:
             yield take()
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()  # what is explained is still written

@@ -114,6 +114,8 @@ class Record:
             reason = "the disk is full" if "is full" in str(error) else error
             raise OutputError(f"cannot write to {self.path} ({reason}): {RESUME}") from error
         except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # a mistake of ours
+                raise
             raise UsageError(f"{self.path} cannot be read: {error}. Restore it, or choose another folder") from error
 
     def close(self) -> None:

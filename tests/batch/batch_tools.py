@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import csv
-import io
-import multiprocessing
 import os
 import signal
-import socket
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.batch import ranks
-from holistic_cam_plugin.batch.parameters import claim_folder
-from tests.processes import PATIENCE, context, start
+from holistic_cam_plugin.batch.record import Record
+from tests.processes import PATIENCE, start
 
 # The bundled model at one small scale.
-QUICK = ("--model", "digits", "--sizes", "64", "--device", "cpu", "--threads", "1")
+QUICK = ("--model", "digits", "--sizes", "64", "--device", "cpu")
 
 
 def make_pictures(folder, count, seed=0, size=(40, 30)):
@@ -44,18 +39,49 @@ def rows(folder, name="manifest.csv"):
         return list(csv.DictReader(file))
 
 
+class Close:
+    """Arrays or numbers that are equal to others within the rounding of float16, or of float32."""
+
+    def __init__(self, *arrays):
+        self.arrays = arrays
+
+    def __eq__(self, other):
+        return len(self.arrays) == len(other.arrays) and all(map(is_close, self.arrays, other.arrays))
+
+    __hash__ = None
+
+
+def is_close(one, other):
+    atol = {np.float16: 2e-3, np.uint8: 8}.get(one.dtype.type, 1e-5)  # uint8: colours after JPEG
+    if one.dtype.kind not in "fu":
+        return one.tolist() == other.tolist()
+    return one.dtype == other.dtype and one.shape == other.shape and np.allclose(one, other, 1e-4, atol, True)
+
+
 def tree(folder):
-    """Read every file but the lock, which may or may not be left; the manifest without its seconds."""
+    """Read every file but the record and its lock; maps, overlays and the manifest's numbers are compared closely."""
     files = {}
     for path in Path(folder).rglob("*"):
-        if path.is_file() and path.name != ".lock":
-            data = path.read_bytes()
-            if path.name == "manifest.csv":
-                table = list(csv.reader(io.StringIO(data.decode(), newline="")))
-                seconds = table[0].index("seconds")
-                data = repr([row[:seconds] + row[seconds + 1 :] for row in table]).encode()
-            files[path.relative_to(folder).as_posix()] = data
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith((".lock", "record.sqlite", "manifest.parquet")):
+            files[name] = read_closely(path)
     return files
+
+
+def read_closely(path):
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            return Close(*(file[name] for name in sorted(file.files)))
+    if path.suffix == ".jpg":
+        with Image.open(path) as image:
+            return Close(np.asarray(image))
+    if path.name != "manifest.csv":
+        return path.read_bytes()
+    numbers = ("label_probability", "score", "probability")
+    table = rows(path.parent)
+    skipped = {*numbers, "seconds", "coverage"}
+    texts = [{key: value for key, value in row.items() if key not in skipped} for row in table]
+    return texts, Close(np.array([[float(row[name] or "nan") for name in numbers] for row in table], np.float64))
 
 
 def start_command(command, kill_at=None, variables=None, said=os.devnull):
@@ -74,27 +100,6 @@ def run_command(command):
     process = start_command(command)
     process.join(PATIENCE)
     return process.exitcode
-
-
-def find_free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def make_rank_variables(rank, world, port):
-    """Return the environment variables that a launcher sets."""
-    variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return {name: str(value) for name, value in variables.items()}
-
-
-def start_ranks(command, world, said=lambda rank: os.devnull):
-    """Start the ranks of a run without a launcher; each prints to its own file."""
-    port = find_free_port()
-    return [
-        start_command(command, variables=make_rank_variables(rank, world, port), said=said(rank))
-        for rank in range(world)
-    ]
 
 
 def list_processes():
@@ -122,14 +127,6 @@ def _processes():
             yield int(status.parent.name), fields
 
 
-def start_holder(folder):
-    """Start a process that holds the folder's lock; return it, and the id of its child, which only sleeps."""
-    here, there = context.Pipe()
-    process = context.Process(target=_hold, args=(folder, there))
-    process.start()
-    return process, here.recv()
-
-
 def kill(process):
     """Kill the process; return whether it was still running."""
     process.kill()
@@ -137,17 +134,8 @@ def kill(process):
     return process.exitcode == -signal.SIGKILL
 
 
-def _hold(folder, pipe):
-    with claim_folder(folder, {"threads": 1}, 1):
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(PATIENCE,))
-        child.start()
-        pipe.send(child.pid)
-        time.sleep(PATIENCE)
-
-
 def _work(command, kill_at, variables):
     os.environ.update(variables)
-    ranks.SILENCE_SECONDS, ranks.START_SECONDS = 20, 120  # tests don't wait for minutes
     if kill_at is not None:
         _kill_at(kill_at)
     return main(command)
@@ -165,6 +153,7 @@ def _kill_at(step):
         return step_or_die
 
     os.fsync = stepping(os.fsync)
+    Record.add = stepping(Record.add)
     Path.replace = stepping(Path.replace)
     Path.unlink = stepping(Path.unlink)
     Path.mkdir = stepping(Path.mkdir)

@@ -12,8 +12,7 @@ from PIL import Image
 from torchvision.transforms import functional as TF
 
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.batch.loading import JobImages
+from holistic_cam_plugin.batch.loading import load_picture
 from holistic_cam_plugin.models.images import read_image
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 from tests.batch.batch_tools import QUICK, make_picture, rows
@@ -34,7 +33,7 @@ def expected(pixels):
 
 def read(folder, name):
     preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (SIDE, SIDE), SIDE, "bilinear", "made")
-    return JobImages(folder, [Job(name)], preprocessing, crop=True)[0]
+    return load_picture(folder / name, preprocessing, crop=True)
 
 
 def seen(folder, name):
@@ -84,6 +83,18 @@ def test_files_that_can_not_be_read_have_a_reason(tmp_path):
     assert problem(tmp_path, "corrupt.png")
     assert problem(tmp_path, "link.jpg") == "No such file or directory"
     assert "symbolic links" in problem(tmp_path, "loop.jpg")
+
+
+def test_bytes_are_read_as_files_are(tmp_path):
+    make_picture(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (SIDE, SIDE), SIDE, "bilinear", "made")
+    loaded = load_picture(data, preprocessing, crop=True)
+    assert np.array_equal(loaded.pixels, seen(tmp_path, "whole.jpg"))
+    assert (loaded.size, loaded.modified) == (len(data), None)
+    status = (tmp_path / "whole.jpg").stat()
+    assert read(tmp_path, "whole.jpg")[1:3] == (status.st_size, status.st_mtime_ns)
+    assert load_picture(b"", preprocessing, crop=True).problem == "empty file"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
@@ -164,7 +175,6 @@ def test_one_pixel_and_one_line(tmp_path):
 def test_a_hundred_megapixels(tmp_path):
     (tmp_path / "large.png").write_bytes(png(10_000, 10_000))
     loaded = read(tmp_path, "large.png")
-    assert (loaded.width, loaded.height) == (10_000, 10_000)
     assert not loaded.pixels.any()
     (tmp_path / "bomb.png").write_bytes(png(20_000, 10_000))
     assert "exceeds limit" in problem(tmp_path, "bomb.png")
@@ -174,7 +184,6 @@ def test_large_jpegs_are_decoded_smaller(tmp_path):
     gradient = np.linspace(0, 255, 4800).astype(np.uint8)
     Image.fromarray(np.broadcast_to(gradient, (4500, 4800))).save(tmp_path / "large.jpg", quality=95)
     loaded = read(tmp_path, "large.jpg")
-    assert (loaded.width, loaded.height) == (4800, 4500)
     with Image.open(tmp_path / "large.jpg") as image:
         full = expected(np.asarray(image.convert("RGB")))
     assert np.abs(loaded.pixels.astype(int) - full).max() <= 2
@@ -210,5 +219,4 @@ def test_the_run_goes_on(tmp_path, capsys):
         "empty.jpg": "empty file",
         "n" * 250 + ".jpg": "the file name is too long: the maps' names are longer",
     }
-    checksums = {row["checksum"] for row in rows(output)}
-    assert len(checksums) == len(strange)
+    assert len({(output / row["map"]).read_bytes() for row in rows(output)}) == len(strange)

@@ -68,18 +68,38 @@ def test_a_csv_with_targets(tmp_path):
     assert found(path).root == tmp_path
 
 
+@pytest.mark.parametrize("head", ["file, target", "File,TARGET", " file ,\ttarget", "\ufefffile,target "])
+def test_padded_and_capital_columns_are_known(tmp_path, head):
+    path = tmp_path / "list.csv"
+    path.write_text(f"{head}\nx.jpg, hen\n", encoding="utf-8")
+    assert found(path).jobs == [Job("x.jpg", (2,))]
+
+
+def test_a_csv_with_labels_masks_and_boxes(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "file,label,mask,left,top,right,bottom,note,file size\n"
+        "x.jpg,bee,m/x.png,1,2,3.5,4,,\nx.jpg,,,5,6,7,8,,\ny.jpg,,,,,,,,\n"
+    )
+    assert found(path).jobs == [
+        Job("x.jpg", label=1, mask="m/x.png", boxes="[[1.0, 2.0, 3.5, 4.0], [5.0, 6.0, 7.0, 8.0]]"),
+        Job("y.jpg"),
+    ]
+    assert found(path).unused == ("note", "file size")
+
+
 def test_a_csv_of_files_elsewhere(tmp_path):
     path = tmp_path / "lists" / "list.csv"
     path.parent.mkdir()
     path.write_bytes("\ufefffile\nx.jpg\n".encode())
-    assert found(path, root=tmp_path) == (tmp_path, [Job("x.jpg")])
+    assert found(path, root=tmp_path) == (tmp_path, [Job("x.jpg")], ())
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,target\nx.jpg,1\n", "must have one column 'file' and at most one 'target', got columns: path, target"),
-        ("", "must have one column 'file' and at most one 'target', got columns: none"),
+        ("path,target\nx.jpg,1\n", "must have one column 'file' and none of .* twice, got: path, target"),
+        ("", "must have one column 'file' and none of .* twice, got: none"),
         ("file,target\nx.jpg,heen\n", "line 2: the model has no class 'heen'; did you mean hen?"),
         ("file,target\nx.jpg,7\n", "line 2: class 7 is out of range"),
         ("file\n../x.jpg\n", "line 2: '../x.jpg' is not a path below .*; set --root to its folder"),
@@ -92,6 +112,16 @@ def test_a_csv_of_files_elsewhere(tmp_path):
         ("file\n.\n", "line 2: '.' is not a path below"),
         ("file\na/..\n", "line 2: 'a/..' is not a path below"),
         ("file\n", "no image found in"),
+        ("file,taget\nx.jpg,1\n", "has a column 'taget': name it 'target', or something else if it is not that"),
+        ("file,Labels\nx.jpg,1\n", "has a column 'Labels': name it 'label'"),
+        ("fille,target\nx.jpg,1\n", "has a column 'fille': name it 'file'"),
+        ("file,target,TARGET\nx.jpg,1,2\n", "none of .* twice, got: file,target,TARGET".replace(",", ", ?")),
+        ("file,label\nx.jpg,ant\nx.jpg,bee\n", "line 3: x.jpg has another label in an earlier line"),
+        ("file,mask\nx.jpg,a.png\nx.jpg,b.png\n", "line 3: x.jpg has another mask in an earlier line"),
+        ("file,left,top,right\nx.jpg,1,2,3\n", "must have all of the columns left, top, right, bottom or none"),
+        ("file,left,top,right,bottom\nx.jpg,1,2,3\n", "line 2: a box needs left < right and top < bottom"),
+        ("file,left,top,right,bottom\nx.jpg,3,2,1,4\n", "line 2: a box needs left < right and top < bottom"),
+        ("file,left,top,right,bottom\nx.jpg,1,2,nan,4\n", "line 2: a box needs left < right and top < bottom"),
     ],
 )
 def test_a_csv_that_can_not_be_meant(tmp_path, text, message):
@@ -155,12 +185,12 @@ def test_the_input_is_looked_for_before_the_model(tmp_path, monkeypatch, capsys)
 def test_class_folders_by_name_and_by_place(tmp_path):
     touch(tmp_path, "Hen/1.jpg", "ant/deeper/2.jpg", "stray.jpg")
     assert found(tmp_path, folder_targets=True).jobs == [
-        Job("Hen/1.jpg", (2,)),
-        Job("ant/deeper/2.jpg", (0,)),
+        Job("Hen/1.jpg", label=2),
+        Job("ant/deeper/2.jpg", label=0),
         Job("stray.jpg", (), "not inside a class folder"),
     ]
     # As many folders as classes: numbered in alphabetical order, as in torchvision's ImageFolder.
     jobs = found(tmp_path, folder_targets=True, classes=("class 0", "class 1")).jobs
-    assert [job.targets for job in jobs[:2]] == [(0,), (1,)]
+    assert [job.label for job in jobs[:2]] == [0, 1]
     with pytest.raises(UsageError, match="cannot match the 2 folders of INPUT to the model's 3 classes: "):
         found(tmp_path, folder_targets=True, classes=("a", "b", "c"))

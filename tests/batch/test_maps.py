@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from torchvision import transforms
 
 from holistic_cam_plugin import ClassHolisticCAM, HolisticCAM
 from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.batch.record import read_record
 from holistic_cam_plugin.demo import load_demo_model
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
 
@@ -81,12 +81,17 @@ def test_maps_scores_and_rows(run, tmp_path):
         assert mine["predicted"].eq(int(logits.argmax())).all()
         assert np.allclose(mine["probability"], float(logits.softmax(0)[7]), atol=1e-4)
         assert mine["class"].eq("digit 7").all()
-        assert mine[["width", "height"]].eq([60, 40]).all(axis=None)
+        assert mine["predicted_class"].eq(f"digit {int(logits.argmax())}").all()
+        assert mine[["width", "height"]].eq([224, 224]).all(axis=None)
+        for _, row in table[table["file"] == name].iterrows():
+            m, n, t = (file[f"{key}s"].tolist().index(row[key]) for key in ("method", "layer", "target"))
+            saliency_map = file["maps"][m, n, t]
+            assert row["coverage"] == pytest.approx((saliency_map >= 0.2 * saliency_map.max()).mean(), abs=1e-5)
         assert mine["bytes"].eq((tmp_path / "in" / name).stat().st_size).all()
     assert table["seconds"].gt(0).all()
     assert table["versions"].str.contains(f"torch={torch.__version__.split('+')[0]}").all()
     assert table["parameters"].nunique() == table["model"].nunique() == 1
-    assert list(pd.read_csv(output / "errors.csv").columns) == ["file", "reason", "parameters", "row_checksum"]
+    assert list(pd.read_csv(output / "errors.csv").columns) == ["file", "reason", "parameters"]
 
 
 def test_each_image_has_the_targets_of_its_row(run, tmp_path):
@@ -100,11 +105,58 @@ def test_each_image_has_the_targets_of_its_row(run, tmp_path):
     assert [row["target"] for row in rows(tmp_path / "output")] == ["4", "1", str(best)]
 
 
-def test_class_folders_are_targets(run, tmp_path):
+def test_class_folders_are_labels_and_targets(run, tmp_path):
     for digit in range(10):
         make_picture(tmp_path / "in" / f"digit {digit}" / "x.jpg", digit)
     assert run(tmp_path / "in", "--imagefolder")[0] == 0
-    assert [row["target"] for row in rows(tmp_path / "output")] == list("0123456789")
+    table = rows(tmp_path / "output")
+    assert [row["target"] for row in table] == [row["label"] for row in table] == list("0123456789")
+    for row in table:
+        with torch.no_grad():
+            probabilities = load_demo_model()(model_input(tmp_path / "in" / row["file"]))[0].softmax(0)
+        assert float(row["label_probability"]) == pytest.approx(float(probabilities[int(row["label"])]), abs=1e-4)
+    assert run(tmp_path / "in", "--imagefolder", "--target", "3", output=tmp_path / "three")[0] == 0
+    table = rows(tmp_path / "three")
+    assert {row["target"] for row in table} == {"3"}
+    assert [row["label"] for row in table] == list("0123456789")
+
+
+def test_columns_reach_the_record_and_a_new_mask_needs_no_new_map(run, tmp_path, capsys):
+    make_pictures(tmp_path, 3)
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "file, Label ,mask,left,top,right,bottom,note\npicture 0.jpg,digit 5,m/0.png,1,2,3,4,x\n"
+        "picture 0.jpg,5,,5,6,7,8,y\npicture 2.jpg,,,,,,,z\n"
+    )
+    code, _, err = run(path)
+    assert code == 0
+    assert f"holistic-cam batch: {path}: unused columns: note\n" in err
+    path.write_text("file,label,mask\npicture 0.jpg,5,m/new.png\npicture 2.jpg,,\n")
+    for expected in (
+        {"picture 0.jpg": (5, 5, "m/0.png", [[1, 2, 3, 4], [5, 6, 7, 8]]), "picture 2.jpg": (None, None, None, None)},
+        {"picture 0.jpg": (5, 5, "m/new.png", None), "picture 2.jpg": (None, None, None, None)},
+    ):
+        with read_record(tmp_path / "output") as record:
+            images = {row["file"]: row for row in record.connection.execute("SELECT * FROM images")}
+            targets = dict(record.connection.execute("SELECT file, target FROM maps").fetchall())
+        for name, (label, target, mask, boxes) in expected.items():
+            assert images[name]["label"] == label
+            assert targets[name] == (images[name]["predicted"] if target is None else target)
+            assert images[name]["mask"] == mask
+            assert json.loads(images[name]["boxes"] or "null") == boxes
+        assert "0 images explained" in run(path)[1]
+
+
+def test_another_label_or_target_is_explained_again(run, tmp_path):
+    make_pictures(tmp_path, 1)
+    path = tmp_path / "list.csv"
+    for text, target in (("file\npicture 0.jpg\n", None), ("file,label\npicture 0.jpg,3\n", 3)):
+        path.write_text(text)
+        assert "1 images explained" in run(path)[1]
+        assert target in (None, stored(tmp_path / "output", "picture 0.jpg")["targets"].item())
+    path.write_text("file,label,target\npicture 0.jpg,3,4\n")
+    assert "1 images explained" in run(path)[1]
+    assert [(row["target"], row["label"]) for row in rows(tmp_path / "output")] == [("4", "3")]
 
 
 def test_whole_images_of_one_size_share_a_batch(run, tmp_path, monkeypatch):
@@ -174,7 +226,7 @@ def test_overlays_that_are_missing_empty_or_damaged_are_made_again(run, tmp_path
     damaged = damaged.parent / "deeper" / damaged.name
     missing.unlink()
     empty.write_bytes(b"")
-    damaged.write_bytes(damaged.read_bytes().replace(b"JFIF", b"jfif"))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
     assert "0 images explained" in run(tmp_path / "in")[1]
     assert "3 images explained" in run(tmp_path / "in", "--overlays")[1]
     assert tree(tmp_path / "output") == whole
@@ -183,10 +235,11 @@ def test_overlays_that_are_missing_empty_or_damaged_are_made_again(run, tmp_path
 def test_parameters_are_written_down(run, tmp_path):
     make_pictures(tmp_path / "in", 1)
     run(tmp_path / "in")
-    parameters = json.loads((tmp_path / "output" / "parameters.json").read_text())
+    with read_record(tmp_path / "output") as record:
+        parameters = record.parameters
+        assert record.classes == [f"digit {digit}" for digit in range(10)]
     assert parameters["layers"] == ["layer4"]
     assert parameters["sizes"] == [64]
-    assert parameters["threads"] == 1
     assert len(parameters["weights"]) == 64
     assert parameters["versions"]["torch"].startswith(torch.__version__.split("+")[0])
 
@@ -196,13 +249,11 @@ def test_parameters_are_written_down(run, tmp_path):
     [
         (("--batch-size", "0"), "argument --batch-size: must be at least 1, got 0"),
         (("--workers", "x"), "argument --workers: must be a whole number, got 'x'"),
-        (
-            ("--threads", "100000"),
-            f"--threads: 100000 are too many for the {os.cpu_count()} cores of this machine",
-        ),
-        (("--threads", "0"), "argument --threads: must be at least 1, got 0"),
+        (("--shard", "0/3"), "argument --shard: must be I/N with I from 1 to N, such as 1/4, got '0/3'"),
+        (("--shard", "4/3"), "argument --shard: must be I/N with I from 1 to N, such as 1/4, got '4/3'"),
+        (("--shard", "1"), "argument --shard: must be I/N with I from 1 to N, such as 1/4, got '1'"),
+        (("--device", "gpu"), "the device 'gpu' cannot be used"),
         (("--workers", "100000"), "argument --workers: 100000 are too many for the"),
-        (("--imagefolder", "--target", "1"), "--imagefolder and --target both name the classes"),
         (("--methods", "gradcm"), "did you mean"),
         (("--layers", "layer9"), "the model has no layer 'layer9'"),
         (("--weights", "x.pth"), "--model digits has weights of its own"),
