@@ -12,8 +12,10 @@ import pytest
 import holistic_cam_plugin
 from holistic_cam_plugin import metrics
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.batch.manifest import ERRORS, MANIFEST
-from holistic_cam_plugin.batch.store import encode_maps
+from holistic_cam_plugin.batch.outputs import encode_maps
+from holistic_cam_plugin.batch.tables import ERRORS, MANIFEST
+from holistic_cam_plugin.explain import Explanation
+from holistic_cam_plugin.methods import Method
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -28,15 +30,16 @@ PROMISED = promised()
 
 
 def arrays():
-    data = encode_maps(np.zeros((1, 1, 1, 2, 2), np.float16), ["gradcam"], ["layer4"], [0], [1.0])
-    return np.load(io.BytesIO(data)).files
+    scores = np.ones(1, np.float32)
+    found = Explanation([Method("gradcam", {})], ["layer4"], [0], 0, scores, scores, [np.zeros((1, 1, 2, 2))], [0.0])
+    return np.load(io.BytesIO(encode_maps(found, "float16"))).files
 
 
 FOUND = {
     "holistic_cam_plugin": lambda: holistic_cam_plugin.__all__,
     "holistic_cam_plugin.metrics": lambda: metrics.__all__,
-    "manifest.csv": lambda: MANIFEST.columns,
-    "errors.csv": lambda: ERRORS.columns,
+    "manifest.csv": lambda: MANIFEST,
+    "errors.csv": lambda: ERRORS,
     "maps/NAME.npz": arrays,
 }
 COMMANDS = ("holistic-cam", "holistic-cam batch", "holistic-cam report", "holistic-cam app")

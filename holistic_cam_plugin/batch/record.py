@@ -14,7 +14,7 @@ from typing import Any
 
 from holistic_cam_plugin.errors import RESUME, OutputError, UsageError, check_regular
 
-__all__ = ["RECORD", "Record", "read_record"]
+__all__ = ["RECORD", "Record", "lock_folder", "read_record"]
 
 RECORD = "record.sqlite"
 VERSION = 1  # of the tables
@@ -56,7 +56,7 @@ class Record:
     """
 
     def __init__(self, path: Path, *, write: bool = False) -> None:
-        self.path, self._lock = path, _lock(path) if write else None
+        self.path, self._lock = path, lock_folder(path.parent) if write else None
         self.connection = _connect(path, "rwc" if write else "ro")
         with self._convert_errors():
             if write:
@@ -160,15 +160,22 @@ def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object
     connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row.values()))
 
 
-def _lock(path: Path) -> sqlite3.Connection:
-    """Lock an empty database beside the record, which stays readable; the system releases a killed process's lock."""
-    connection = _connect(path.with_name(".lock"), "rwc", timeout=0)
+def lock_folder(folder: Path) -> sqlite3.Connection:
+    """Lock a folder for this process, by an empty database in it; the system releases the lock of a killed process.
+
+    Returns:
+        What is to be closed when another process may write to the folder.
+
+    Raises:
+        UsageError: Another process has locked the folder, or it is not writable.
+    """
+    connection = _connect(folder / ".lock", "rwc", timeout=0)
     try:
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
         connection.close()
-        reason = f"another run is using {path.parent}: wait until it ends"
+        reason = f"another run is using {folder}: wait until it ends"
         raise UsageError(
-            f"{reason if 'locked' in str(error) else f'cannot lock {path.parent}: {error}'}, or choose another --output"
+            f"{reason if 'locked' in str(error) else f'cannot lock {folder}: {error}'}, or choose another --output"
         ) from error
     return connection

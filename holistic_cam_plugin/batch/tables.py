@@ -73,6 +73,7 @@ def _convert_to_parquet(path: Path) -> bytes:
     kinds = {**dict.fromkeys(_NUMBERS, arrow.int64()), **dict.fromkeys(_FLOATS, arrow.float64())}
     types = {column: kinds.get(column, arrow.string()) for column in MANIFEST}
     parsing = arrow_csv.ParseOptions(newlines_in_values=True)
-    table = arrow_csv.read_csv(path, None, parsing, arrow_csv.ConvertOptions(column_types=types))
+    with path.open("rb") as file:  # arrow itself opens no path that is not valid UTF-8
+        table = arrow_csv.read_csv(file, None, parsing, arrow_csv.ConvertOptions(column_types=types))
     import_module("pyarrow.parquet").write_table(table, buffer)
     return buffer.getvalue()

@@ -19,13 +19,13 @@ from holistic_cam_plugin.metrics import rasterize_region
 from holistic_cam_plugin.models.images import FORMATS, convert_to_rgb
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
-__all__ = ["Picture", "draw_outline", "find_mask", "read_boxes", "read_mask", "read_picture"]
+__all__ = ["Upright", "draw_outline", "find_mask", "read_boxes", "read_mask", "read_upright"]
 
 # More of a mask's pixels than this, relative to those that are not black, between black and white: not a mask.
 _MOST_GRAY = 0.2
 
 
-class Picture(NamedTuple):
+class Upright(NamedTuple):
     """An upright picture, and its size in pixels in the file: large JPEG files are decoded at a reduced size."""
 
     pixels: Image.Image
@@ -33,7 +33,7 @@ class Picture(NamedTuple):
     height: int
 
 
-def read_picture(path: Path) -> Picture:
+def read_upright(path: Path) -> Upright:
     """Read a picture, with Pillow's warnings: many threads may read at once.
 
     Raises:
@@ -44,7 +44,7 @@ def read_picture(path: Path) -> Picture:
         with Image.open(path, formats=FORMATS) as image:
             stored = image.size
             pixels = convert_to_rgb(image)
-            return Picture(pixels, *(stored if pixels.size == image.size else stored[::-1]))
+            return Upright(pixels, *(stored if pixels.size == image.size else stored[::-1]))
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise UsageError(f"{path.name} cannot be read as an image: {describe_error(error)}") from error
 
@@ -64,7 +64,7 @@ def _list_names(file: str) -> Iterator[str]:
         yield str(path.with_suffix(suffix))
 
 
-def read_mask(path: Path, picture: Picture, preprocessing: Preprocessing, crop: bool) -> NDArray[np.bool_]:
+def read_mask(path: Path, picture: Upright, preprocessing: Preprocessing, crop: bool) -> NDArray[np.bool_]:
     """Return the pixels `(H, W)` of an object in the part of the picture that the model sees.
 
     Args:
@@ -74,7 +74,7 @@ def read_mask(path: Path, picture: Picture, preprocessing: Preprocessing, crop: 
     Raises:
         UsageError: The file is not an image or not a mask.
     """
-    gray = np.array(read_picture(path).pixels.convert("L"))
+    gray = np.array(read_upright(path).pixels.convert("L"))
     peak = int(gray.max())
     between = (gray > peak / 4) & (gray < 3 * peak / 4)
     if between.sum() > _MOST_GRAY * np.count_nonzero(gray):
@@ -86,7 +86,7 @@ def read_mask(path: Path, picture: Picture, preprocessing: Preprocessing, crop: 
     return np.asarray(seen[0].numpy() > 0)
 
 
-def read_boxes(text: str, picture: Picture, preprocessing: Preprocessing, crop: bool) -> NDArray[np.bool_]:
+def read_boxes(text: str, picture: Upright, preprocessing: Preprocessing, crop: bool) -> NDArray[np.bool_]:
     """Return the pixels `(H, W)` inside the boxes in the part of the picture that the model sees.
 
     Args:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import deque
+import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from holistic_cam_plugin.batch.loading import silence_decoders
+from holistic_cam_plugin.batch.loading import map_ahead, silence_decoders
+from holistic_cam_plugin.batch.record import lock_folder
 from holistic_cam_plugin.display import format_percent
 from holistic_cam_plugin.errors import UsageError, convert_write_errors
 from holistic_cam_plugin.files import write_whole
 from holistic_cam_plugin.methods import METHODS, Progress, display_name
-from holistic_cam_plugin.report.cards import Card, CardBuilder, MapPicture, sort_layers
+from holistic_cam_plugin.report.cards import COLUMNS, MAP_COLUMNS, CardBuilder, sort_layers
 from holistic_cam_plugin.report.objects import find_mask
 from holistic_cam_plugin.report.pictures import encode_data_uri, encode_legend, store_pictures
-from holistic_cam_plugin.report.results import MapRows, Result, Results, read_maps, read_results
+from holistic_cam_plugin.report.results import Results, read_results
 from holistic_cam_plugin.report.statistics import summarize
 
 __all__ = ["PAGE", "Look", "write_report"]
@@ -31,11 +32,15 @@ PAGE = "index.html"  # in the report's folder
 
 _SETTINGS = ("model", "layers", "methods", "sizes", "dtype", "amp", "device")  # shown on the page
 
-# Cards that are built before they are needed.
-CARDS_AHEAD = 64
+# Cards are built by a thread per core, some before they are needed.
+THREADS = os.cpu_count() or 1
+CARDS_AHEAD = 4 * THREADS
 
 # Failed images named on the page, per reason.
-_NAMED_FAILURES = 100
+NAMED_FAILURES = 100
+
+# The classes that the page names.
+_TARGETS = "SELECT target FROM maps UNION SELECT label FROM images UNION SELECT predicted FROM images"
 
 
 class Look(NamedTuple):
@@ -74,88 +79,58 @@ def write_report(folders: Sequence[Path], output: Path, look: Look, progress: Pr
             `root` or `masks` is not a folder, no image has a mask, or another report is being written to `output`.
         OutputError: the report could not be written.
     """
-    results = read_results(folders)
-    selected = _select(results, folders, look)
-    rows = read_maps(selected)
-    with convert_write_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
-        with nullcontext(encode_data_uri) if look.self_contained else store_pictures(output) as add_picture:
-            builder = CardBuilder(
-                look.root, look.masks, results.preprocessing, results.parameters["crop"], look.colormap, add_picture
-            )
-            cards: Iterable[Card] = _build_cards(builder, selected, rows, progress)
-            if not look.self_contained:
-                cards = list(cards)  # all pictures are stored before the page that shows them
-            page = _render(
-                **_describe(results, selected, rows),
-                title=f"Maps in {', '.join(folder.absolute().name for folder in folders)}",
-                colormap=look.colormap,
-                legend=encode_data_uri(encode_legend(look.colormap), "png"),
-                cards=cards,
-            )
-            write_whole(output, PAGE, page)
-    return output / PAGE
-
-
-def _select(results: Results, folders: Sequence[Path], look: Look) -> list[Result]:
-    """Return the images with cards, at equal distances."""
     for option, folder in (("--root", look.root), ("--masks", look.masks)):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{option} must be a folder, got {folder}")
+    with convert_write_errors(output), ExitStack() as held:
+        results = read_results(folders, look.root, held)
+        selected = _select(results, folders, look)
+        output.mkdir(parents=True, exist_ok=True)
+        held.enter_context(closing(lock_folder(output)))
+        pictures = nullcontext(encode_data_uri) if look.self_contained else store_pictures(output)
+        builder = CardBuilder(
+            results.sources, look.root is not None, look.masks, results.preprocessing, results.parameters["crop"],
+            look.colormap, held.enter_context(pictures),
+        )  # fmt: skip
+        held.enter_context(silence_decoders())
+        built = map_ahead(builder.build, progress(selected), THREADS, CARDS_AHEAD)
+        cards: Iterable[list[Any]] = held.enter_context(closing(built))
+        if not look.self_contained:
+            cards = list(cards)  # all pictures are stored before the page that shows them
+        title = f"Maps in {', '.join(folder.absolute().name for folder in folders)}"
+        legend = encode_data_uri(encode_legend(look.colormap), "png")
+        page = _render(**_describe(results), shown=len(selected), title=title, look=look, legend=legend, cards=cards)
+        write_whole(output, PAGE, page)
+    return output / PAGE
+
+
+def _select(results: Results, folders: Sequence[Path], look: Look) -> list[sqlite3.Row]:
+    """Return the images with cards, at equal distances."""
     images = results.explained
     if not images:
         raise UsageError(f"{folders[0]} contains no maps yet: run holistic-cam batch first")
-    if look.masks is not None and not any(find_mask(look.masks, image.file) for image in images):
-        expected = Path(images[0].file).with_suffix(".png")
+    if look.masks is not None and not any(find_mask(look.masks, image["file"]) for image in images):
+        expected = Path(images[0]["file"]).with_suffix(".png")
         raise UsageError(f"--masks {look.masks} has no mask of any image; it may be called {look.masks / expected}")
     count = min(look.limit, len(images))
     return [images[place * len(images) // count] for place in range(count)]
 
 
-def _build_cards(
-    builder: CardBuilder,
-    selected: Sequence[Result],
-    rows: MapRows,
-    progress: Progress,
-) -> Iterator[Card]:
-    """Yield the cards in order, built by a thread per core a few cards ahead."""
-    with silence_decoders(), ThreadPoolExecutor() as pool:
-        ahead: deque[Future[Card]] = deque()
-        for image in progress(selected):
-            ahead.append(pool.submit(builder.build, image, rows.get((image.folder, image.file), [])))
-            if len(ahead) > CARDS_AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def _describe(results: Results, selected: Sequence[Result], rows: MapRows) -> dict[str, object]:
-    """Return what the page says about all images, and the names that its data refer to."""
-    maps = [row for some in rows.values() for row in some]
-    summary = summarize(results.explained, results.failed)
-    shown = {number for image in selected for number in (image.label, image.predicted) if number is not None}
-    shown |= {number for pair in summary.confusions for number in pair[:2]} | {row.label for row in summary.classes}
-    names = {number: _name_class(results.classes, number) for number in sorted(shown)}
+def _describe(results: Results) -> dict[str, object]:
+    """Return what the page says about all images."""
+    chosen = results.parameters
+    targets = {number for source in results.sources for number in source.record.connection.execute(_TARGETS)}
     return {
-        "summary": summary,
+        "summary": summarize(results.explained, results.failed),
         "failed": len(results.failed),
-        "named_failures": _NAMED_FAILURES,
-        "shown": len(selected),
-        "settings": [(name, _format_setting(results.parameters.get(name))) for name in _SETTINGS],
-        "names": names | {row.target: row.name for row in maps},
-        "layers": sort_layers(row.layer for row in maps),
-        "methods": {row.method: _name_method(row.method) for row in maps},
-        "image_columns": Card._fields,
-        "map_columns": MapPicture._fields,
+        "named_failures": NAMED_FAILURES,
+        "settings": [(name, _format_setting(chosen.get(name))) for name in _SETTINGS],
+        "names": {number: results.classes[number] for (number,) in targets if number in range(len(results.classes))},
+        "layers": sort_layers(chosen["layers"]),
+        "methods": {key: display_name(key) if key in METHODS else key for key in chosen["methods"]},
+        "columns": COLUMNS,
+        "map_columns": MAP_COLUMNS,
     }
-
-
-def _name_class(classes: Sequence[str], number: int) -> str:
-    return classes[number] if 0 <= number < len(classes) else f"class {number}"
-
-
-def _name_method(method: str) -> str:
-    return display_name(method) if method in METHODS else method
 
 
 def _render(**content: object) -> Iterator[bytes]:
@@ -175,9 +150,9 @@ def _render(**content: object) -> Iterator[bytes]:
 
 
 def _round(value: Any) -> Any:
-    """Round the numbers of the page's data to the digits that it shows, in nested lists."""
+    """Round the numbers of the page's data to six digits, in nested lists."""
     if isinstance(value, float):
-        return float(f"{value:.4g}")
+        return float(f"{value:.6g}")
     return [_round(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 

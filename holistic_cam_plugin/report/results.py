@@ -1,127 +1,76 @@
-"""What the records of one or more output folders say about each image."""
+"""What the records of one or more output folders say about their images."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holistic_cam_plugin.batch.record import read_record
+from holistic_cam_plugin.batch.record import Record, read_record
+from holistic_cam_plugin.batch.tables import write_tables
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
-__all__ = ["MapRow", "MapRows", "Result", "Results", "read_maps", "read_results"]
+__all__ = ["Results", "Source", "read_results"]
 
 # Folders with different values are not shown on one page.
-_SHARED = ("model", "weights", "layers", "methods", "sizes", "text", "crop", "preprocessing")
+_SHARED = ("model", "weights", "classes", "layers", "methods", "sizes", "preprocessing", "crop")
 
 
-class MapRow(NamedTuple):
-    """One map of an image, as in the record."""
+class Source(NamedTuple):
+    """An output folder, the folder of its images, and its record."""
 
-    method: str
-    layer: str
-    target: int
-    name: str  # of the target
-    score: float
-    probability: float
-    coverage: float
-    seconds: float
-
-
-class Result(NamedTuple):
-    """One image, as in the record."""
-
-    folder: Path  # the output folder
-    root: Path  # of the images
-    file: str
-    bytes: int | None
-    modified: int | None
-    state: str
-    reason: str
-    label: int | None
-    predicted: int | None
-    probability: float | None
-    label_probability: float | None
-    height: int | None
-    width: int | None
-    mask: str | None
-    boxes: str | None
-
-
-MapRows = dict[tuple[Path, str], list[MapRow]]  # by output folder and file
-
-_MAP_COLUMNS = "method, layer, target, class, score, probability, coverage, seconds"
-_IMAGE_COLUMNS = ", ".join(Result._fields[2:])
+    folder: Path
+    root: Path
+    record: Record
 
 
 class Results(NamedTuple):
-    """All images of the output folders, sorted by file, and what holds for all of them."""
+    """The images of all folders, sorted by file: the record's rows with the number of their `source`."""
 
+    sources: list[Source]
     parameters: dict[str, Any]
     preprocessing: Preprocessing
     classes: list[str]
-    explained: list[Result]
-    failed: list[Result]
+    explained: list[sqlite3.Row]
+    failed: list[sqlite3.Row]
 
 
-def read_results(folders: Sequence[Path]) -> Results:
-    """Read the records of output folders; their runs need not be finished.
+def read_results(folders: Sequence[Path], root: Path | None, held: ExitStack) -> Results:
+    """Read the records, which stay open, and write the folders' tables; the runs need not be finished.
 
     A file that several folders of the same images have in common is taken from the first that explains it.
 
     Raises:
         UsageError: A folder is not an output folder, or the folders were made with different settings.
     """
-    parameters: dict[str, Any] = {}
-    classes: list[str] = []
-    found: dict[tuple[str, str], Result] = {}
+    found: dict[tuple[Path, str], sqlite3.Row] = {}
+    sources: list[Source] = []
     for folder in folders:
-        own, names, images = _read_folder(folder)
-        if different := [key for key in _SHARED if parameters and own.get(key) != parameters.get(key)]:
+        record = held.enter_context(read_record(folder))
+        try:
+            own = record.parameters
+            images = record.connection.execute("SELECT images.*, ? AS source FROM images", (len(sources),)).fetchall()
+            preprocessing = Preprocessing.from_json(own["preprocessing"])
+            sources.append(Source(folder, root or Path(str(own["input"])), record))
+            shared = {key: own[key] for key in _SHARED}
+            if os.access(folder, os.W_OK):
+                write_tables(folder, record)
+        except (sqlite3.Error, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"the record of {folder} cannot be read: {error!r}") from error
+        first = sources[0].record.parameters
+        if different := [key for key, value in shared.items() if value != first[key]]:
             raise UsageError(
                 f"{folder} and {folders[0]} were made with different settings ({', '.join(different)}): make a report "
                 "of each"
             )
-        parameters, classes = parameters or own, classes or names
         for image in images:
-            known = found.get(key := (str(image.root), image.file))
-            if known is None or known.state == "failed":
+            known = found.get(key := (sources[-1].root, image["file"]))
+            if known is None or known["state"] == "failed":
                 found[key] = image
-    results = sorted(found.values(), key=lambda image: (image.file, str(image.root)))
-    return Results(
-        parameters,
-        Preprocessing.from_json(parameters["preprocessing"]),
-        classes,
-        [image for image in results if image.state == "explained"],
-        [image for image in results if image.state == "failed"],
-    )
-
-
-def read_maps(images: Iterable[Result]) -> MapRows:
-    """Read the rows of the images' maps."""
-    wanted: dict[Path, set[str]] = {}
-    for image in images:
-        wanted.setdefault(image.folder, set()).add(image.file)
-    rows: MapRows = {}
-    for folder, files in wanted.items():
-        with read_record(folder) as record:
-            for file, *values in record.connection.execute(
-                f"SELECT file, {_MAP_COLUMNS} FROM maps ORDER BY file, place"
-            ):
-                if file in files:
-                    rows.setdefault((folder, file), []).append(MapRow(*values))
-    return rows
-
-
-def _read_folder(folder: Path) -> tuple[dict[str, Any], list[str], list[Result]]:
-    try:
-        with read_record(folder) as record:
-            parameters, classes = record.parameters, record.classes
-            Preprocessing.from_json(parameters["preprocessing"])
-            root, _ = Path(str(parameters["input"])), parameters["crop"]
-            rows = record.connection.execute(f"SELECT {_IMAGE_COLUMNS} FROM images")
-            return parameters, classes, [Result(folder, root, *row) for row in rows]
-    except (sqlite3.Error, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"the record of {folder} cannot be read: {error!r}") from error
+    rows = sorted(found.values(), key=lambda image: (image["file"], image["source"]))
+    by_state = ([row for row in rows if row["state"] == state] for state in ("explained", "failed"))
+    return Results(sources, own, preprocessing, record.classes, *by_state)

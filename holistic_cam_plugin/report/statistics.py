@@ -4,30 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from holistic_cam_plugin.report.results import Result
-
-__all__ = ["ClassCount", "Confusion", "Summary", "summarize"]
+__all__ = ["Summary", "summarize"]
 
 # Pairs of classes in the summary.
 WORST_PAIRS = 10
-
-
-class Confusion(NamedTuple):
-    """Images of one class for which the model predicts another one."""
-
-    label: int
-    predicted: int
-    images: int
-
-
-class ClassCount(NamedTuple):
-    """Images of one class."""
-
-    label: int
-    images: int
-    right: int
 
 
 class Summary(NamedTuple):
@@ -36,43 +18,36 @@ class Summary(NamedTuple):
     Attributes:
         labelled: number of explained images whose label is known.
         right: number of these for which the label is predicted.
-        confusions: the most frequent wrong predictions, at most `WORST_PAIRS`.
-        classes: by accuracy, lowest first.
-        failures: the files of the failed images by reason, the most frequent reason first.
+        confusions: label, another prediction and number of images; at most `WORST_PAIRS`, the most frequent first.
+        classes: label, right ones and number of images; the lowest accuracy first.
+        failures: reason and files, the most frequent reason first.
     """
 
     explained: int
     labelled: int
     right: int
-    confusions: list[Confusion]
-    classes: list[ClassCount]
+    confusions: list[tuple[int, int, int]]
+    classes: list[tuple[int, int, int]]
     failures: list[tuple[str, list[str]]]
 
 
-def summarize(explained: Sequence[Result], failed: Iterable[Result]) -> Summary:
-    """Count images. Those without a label count for nothing but their number."""
-    pairs = Counter((image.label, image.predicted) for image in explained)
+def summarize(explained: Sequence[Any], failed: Iterable[Any]) -> Summary:
+    """Count rows of the record's table of images. Those without a label count for nothing but their number."""
+    pairs = Counter((row["label"], row["predicted"]) for row in explained if row["label"] is not None)
     images, right = Counter[int](), Counter[int]()
-    confused: list[Confusion] = []
     for (label, predicted), count in pairs.items():
-        if label is None or predicted is None:
-            continue
         images[label] += count
-        if predicted == label:
-            right[label] += count
-        else:
-            confused.append(Confusion(label, predicted, count))
-    reasons: dict[str, list[str]] = {}
-    for image in failed:
-        reasons.setdefault(image.reason, []).append(image.file)
+        right[label] += count * (label == predicted)
+    confusions = [(*pair, count) for pair, count in pairs.items() if pair[0] != pair[1]]
+    classes = [(label, right[label], count) for label, count in images.items()]
+    failures: dict[str, list[str]] = {}
+    for row in failed:
+        failures.setdefault(row["reason"], []).append(row["file"])
     return Summary(
         len(explained),
         images.total(),
         right.total(),
-        sorted(confused, key=lambda pair: (-pair.images, pair))[:WORST_PAIRS],
-        sorted(
-            (ClassCount(label, count, right[label]) for label, count in images.items()),
-            key=lambda row: (row.right / row.images, -row.images, row.label),
-        ),
-        sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0])),
+        sorted(confusions, key=lambda pair: (-pair[2], pair))[:WORST_PAIRS],
+        sorted(classes, key=lambda row: (row[1] / row[2], -row[2], row)),
+        sorted(failures.items(), key=lambda item: (-len(item[1]), item[0])),
     )

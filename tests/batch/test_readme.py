@@ -24,8 +24,9 @@ def test_every_command_is_understood():
     lines = [line for block in blocks("bash") for line in block.splitlines() if " batch " in line]
     assert len(lines) == 5
     for line in lines:
+        line = line.replace("$SLURM_ARRAY_TASK_ID", "3")
         command = ["batch", *shlex.split(line.partition(" batch ")[2], comments=True)]
-        assert str(build_parser().parse_args(command).output) == "maps"
+        assert str(build_parser().parse_args(command).output).startswith("maps")
 
 
 def test_the_offline_command_makes_the_files_and_the_example_reads_them(tmp_path, monkeypatch, capsys):
@@ -34,7 +35,7 @@ def test_the_offline_command_makes_the_files_and_the_example_reads_them(tmp_path
     [command] = [line for block in blocks("bash") for line in block.splitlines() if "digits" in line]
     assert main([*shlex.split(command)[1:], *QUICK, "--workers", "0"]) == 0
     assert main(["report", "maps"]) == 0
-    assert "report.html" in capsys.readouterr().out
+    assert "index.html" in capsys.readouterr().out
     for file in re.findall(r"^\| `(.*?)`", TEXT, flags=re.MULTILINE):
         for name in names:
             assert (tmp_path / "maps" / file.replace("NAME", name)).is_file(), file

@@ -11,26 +11,32 @@ from holistic_cam_plugin.errors import UsageError
 
 @pytest.mark.campaign
 @pytest.mark.usefixtures("browser")  # or the reason why there is none
-def test_a_round_is_measured_and_added_to_the_table(tmp_path, capsys):
-    main(["--images", "3", "--rounds", "1", "--output", str(tmp_path)])
+def test_a_round_is_measured_and_added_to_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report_opening, "EXPLAINED", 4)
+    main(["--images", "30", "--rounds", "1", "--output", str(tmp_path)])
     lines = (tmp_path / "report_opening.csv").read_text().splitlines()
     assert lines[0] == ",".join(COLUMNS)
     for line, kind in zip(lines[1:], (report_opening.BESIDE, report_opening.INSIDE), strict=True):
-        images, pictures, page_bytes, ready, seen, filtered, in_order, read = line.split(",")
-        assert (images, pictures) == ("3", kind)
+        images, pictures, page_bytes, *seconds, read = line.split(",")
+        assert (images, pictures) == ("30", kind)
         assert int(page_bytes) > 10_000
         # The maps in the window may be decoded before the page's last picture is loaded.
-        assert min(map(float, (ready, seen, filtered, in_order))) > 0
-        assert 4 <= int(read) <= 3 * 5 + 1  # with the legend
-    assert "| 3 | beside the page | 0.0 | " in capsys.readouterr().out
+        assert min(map(float, seconds)) > 0
+        assert 4 <= int(read) <= 24 * 5 + 1  # of the first page, with the legend
+    assert "| 30 | beside the page | 0.1 | " in capsys.readouterr().out
 
 
 def test_the_table_has_medians_and_ranges(tmp_path):
     path = tmp_path / "report_opening.csv"
-    rows = ["10,inside,2000000,1,2,0.1,0.3,40", "10,inside,2000000,3,4,0.2,0.3,44", "10,inside,2000000,2,3,0.2,0.3,48"]
+    rows = [
+        "10,inside,2000000,1,2,0.1,0.3,0.1,40",
+        "10,inside,2000000,3,4,0.2,0.3,0.1,44",
+        "10,inside,2000000,2,3,0.2,0.3,0.4,48",
+    ]
     path.write_text("\n".join([",".join(COLUMNS), *rows, ""]))
     assert make_table(path).splitlines()[2:] == [
-        "| 10 | inside | 2.0 | 2.00 [1.00, 3.00] | 3.00 [2.00, 4.00] | 0.20 [0.10, 0.20] | 0.30 [0.30, 0.30] | 44 |"
+        "| 10 | inside | 2.0 | 2.00 [1.00, 3.00] | 3.00 [2.00, 4.00] | 0.20 [0.10, 0.20] | 0.30 [0.30, 0.30] | "
+        "0.10 [0.10, 0.40] | 44 |"
     ]
 
 

@@ -62,14 +62,14 @@ def test_an_overlay_fades_and_gives_way_to_map_or_picture(page):
         assert slider.is_enabled() == (view == "overlay")
     one(page, "#next").click()
     assert seen() == pytest.approx(0.6)  # kept for the next map
-    assert one(page, "#below").get_property("naturalWidth") == 448
+    assert one(page, "#below").get_property("naturalWidth") == 64
     one(page, "#close").click()
     assert not one(page, "#viewer").is_displayed()
 
 
 def test_only_maps_that_are_shown_are_stepped_through(page):
-    choose(page, "layer", "layer2")
-    choose(page, "method", "Grad-CAM")
+    choose(page, "layer", "layer2 (6)")
+    choose(page, "method", "Grad-CAM (6)")
     several(page, ".map")[0].click()
     keys = ActionChains(page)
     keys.send_keys(*[Keys.ARROW_RIGHT] * 9).perform()
@@ -79,14 +79,23 @@ def test_only_maps_that_are_shown_are_stepped_through(page):
     WebDriverWait(page, PATIENCE).until(lambda _: page.execute_script(focused) == "z.png")
 
 
+def test_the_object_is_outlined(page):
+    several(page, ".map")[0].click()
+    assert one(page, "#stage .outline").rect == one(page, "#above").rect
+    assert "energy inside the object" in one(page, "#caption").text
+    one(page, "#close").click()
+    page.execute_script("arguments[0].click()", one(page, "[data-file='z.png'] .map"))
+    assert not several(page, "#stage .outline")
+
+
 def test_one_file_goes_alone(browser, reported, tmp_path):
     copy = shutil.copytree(reported, tmp_path / "out")
     assert main(["report", str(copy), "--self-contained"]) == 0
-    alone = shutil.move(copy / "report.html", tmp_path / "alone.html")
+    alone = shutil.move(copy / "report" / "index.html", tmp_path / "alone.html")
     shutil.rmtree(copy)
     open_page(browser, alone)
     seen = visible_maps(browser)
-    assert [image[1] for image in seen if image[0] == "map"] == [224] * 24
+    assert [image[1] for image in seen if image[0] == "map"] == [32] * 24
     one(browser, ".map").click()
-    assert one(browser, "#below").get_property("naturalWidth") == 448
+    assert one(browser, "#below").get_property("naturalWidth") == 64
     assert errors(browser) == []

@@ -7,7 +7,7 @@ const form = find("controls"), list = find("cards"), collator = new Intl.Collato
 // The data are rows: give their values names.
 const data = JSON.parse(find("data").textContent);
 const name = (columns, row) => Object.fromEntries(columns.map((column, index) => [column, row[index]]));
-const images = data.images.map((row) => name(data.image_columns, row));
+const images = data.images.map((row) => name(data.columns, row));
 for (const image of images) {
   image.maps = image.maps.map((row) => name(data.map_columns, row));
   image.outcome = image.label === null ? "" : image.label === image.predicted ? "right" : "wrong";
@@ -112,6 +112,7 @@ function showSummary() {
   const right = selected.filter((image) => image.outcome === "right"), labelled = selected.filter((image) => image.outcome);
   const share = labelled.length && !choice("outcome") ? `, ${percent(right.length / labelled.length)} right` : "";
   find("count").value = `${whole(selected.length)} of ${plural(images.length, "image")}, ${plural(maps.length, "map")}${share}`;
+  find("reset").hidden = !location.hash.includes("=") || location.hash === find("reset").hash;
   showCoverage(maps.map((map) => map.coverage));
   if (hasObjects) showObjects(right);
 }
@@ -173,13 +174,15 @@ function makeVerdict(image) {
 }
 
 function makeMap(image, map) {
-  const title = `${map.name}, ${map.layer}, ${data.methods[map.method]}`;
+  const title = `${data.names[map.target]}, ${map.layer}, ${data.methods[map.method]}`;
   if (!map.url) return gone(image, `The map of ${title} is missing or damaged`);
-  const known = [map.inside === null ? null : `${percent(map.inside)} inside`, map.precision === null ? null : `AP\u00a0${map.precision.toFixed(2)}`];
   const button = make("button", { type: "button", class: "map" }, picture(image, map.url, `Map of ${title}`), drawOutline(image));
+  const inside = map.inside === null ? [] : [`${percent(map.inside)} inside`, `${percent(map.inside)} of its energy inside the object`];
+  const precision = map.precision === null ? [] : [`AP ${map.precision.toFixed(2)}`, `average precision ${map.precision.toFixed(2)}`];
+  const join = (...texts) => texts.filter(Boolean).join(" · ");
   button.image = image;
-  button.caption = [`covers ${percent(map.coverage)} of the image`, known[0] && `${percent(map.inside)} of its energy inside the object`, known[1] && `average precision ${map.precision.toFixed(2)}`].filter(Boolean).join(" · ");
-  return make("figure", {}, button, make("figcaption", {}, [`covers ${percent(map.coverage)}`, ...known].filter(Boolean).join(" · ")));
+  button.caption = join(`covers ${percent(map.coverage)} of the image`, inside[1], precision[1]);
+  return make("figure", {}, button, make("figcaption", {}, make("span", {}, `covers ${percent(map.coverage)}`), make("span", {}, join(inside[0], precision[0]))));
 }
 
 function makeTarget(image, target) {
@@ -192,7 +195,7 @@ function makeTarget(image, target) {
   const rows = layers.map((layer) => make("tr", {}, make("th", { scope: "row" }, make("span", {}, layer)),
     ...methods.map(([method]) => make("td", {}, ...(cell(layer, method) ? [makeMap(image, cell(layer, method))] : [])))));
   return make("section", { class: "target" },
-    make("h3", {}, first.name, " ", make("strong", {}, percent(first.probability)), " ", make("small", {}, `score ${figures(first.score)}`)),
+    make("h3", {}, data.names[target], " ", make("strong", {}, percent(first.probability)), " ", make("small", {}, `score ${figures(first.score)}`)),
     make("div", { class: "maps" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))));
 }
 
@@ -293,7 +296,7 @@ form.addEventListener("change", choose);
 form.addEventListener("input", (event) => { if (event.target.matches("input")) choose(); });
 form.addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", () => {
-  if (!location.hash.includes("=")) return; // a link to a part of the page
+  if (location.hash && !location.hash.includes("=")) return; // a link to a part of the page
   readAddress();
   update();
   form.scrollIntoView({ block: "start" });
