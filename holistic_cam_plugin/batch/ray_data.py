@@ -10,7 +10,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,8 +32,7 @@ def explain_on_ray(
 ) -> Generator[Rows]:
     """Explain batches with one actor per GPU, or per core on a CPU; yield them in the order in which they are finished.
 
-    An actor takes the next batch when it is free, and Ray replaces dead actors. Pictures at which actors died
-    repeatedly get this as their `error`.
+    An actor takes the next batch when it is free, and Ray replaces dead actors.
 
     Args:
         explainer: Copied to each actor, which loads the model; its `root` must be visible to all of them.
@@ -47,16 +45,22 @@ def explain_on_ray(
     """
     if not (left := list(batches)):
         return
-    start = time.perf_counter()
-    with _connect(address) as ray:
+    ray, start = load_ray(), time.perf_counter()
+    try:
+        _connect(ray, address)
         for _ in range(2):  # the pictures of a batch that no actor survives are tried one by one
             for number, rows in _map(ray, explainer, left):
                 waits.setdefault("starting Ray", time.perf_counter() - start)
                 if rows:
                     left[number] = {}
                     yield rows
-            if not (left := [one for rows in left for one in _split(rows)]):
+            left = [dict(zip(rows, zip(row), strict=True)) for rows in left for row in zip(*rows.values(), strict=True)]
+            if not left:
                 return
+    except ray.exceptions.RayError as error:
+        raise OutputError(f"Ray failed: {describe_error(error)}") from error
+    finally:
+        ray.shutdown()
     for rows in left:
         reason = f"{ATTEMPTS} processes died while they explained it"
         yield {name: [None] for name in OUTPUTS} | dict(rows) | {"error": [reason]}
@@ -73,29 +77,16 @@ def load_ray() -> Any:
     return ray
 
 
-@contextmanager
-def _connect(address: str | None) -> Iterator[Any]:
-    """Connect to a cluster, or start one; yields the module `ray`."""
-    ray, handler = load_ray(), signal.getsignal(signal.SIGTERM)
+def _connect(ray: Any, address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        try:
-            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UsageError(f"cannot connect to Ray at {address!r}: {describe_error(error)}") from error
-        signal.signal(signal.SIGTERM, handler)  # Ray's own one exits at once
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        yield ray
-    except ray.exceptions.RayError as error:
-        raise OutputError(f"Ray failed: {describe_error(error)}") from error
-    finally:
-        ray.shutdown()
-
-
-def _split(rows: Rows) -> list[Rows]:
-    """Return a batch for each row."""
-    return [{name: [value] for name, value in zip(rows, row, strict=True)} for row in zip(*rows.values(), strict=True)]
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(f"cannot connect to Ray at {address!r}: {describe_error(error)}") from error
+    signal.signal(signal.SIGTERM, handler)  # Ray's own one exits at once
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def _count_actors(ray: Any, device: torch.device | str | None) -> tuple[int, int]:
@@ -117,13 +108,10 @@ def _map(ray: Any, explainer: BatchExplainer, batches: Sequence[Rows]) -> Iterat
     actors, gpus = _count_actors(ray, explainer.device)
     items = [{"number": number, "rows": pickle.dumps(rows)} for number, rows in enumerate(batches)]
     explained = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        _Actor,
-        fn_constructor_args=[explainer, ray.remote(num_cpus=0)(_Attempts).remote()],
-        batch_size=1,
+        _Actor, fn_constructor_args=[explainer, ray.remote(num_cpus=0)(_Attempts).remote()], batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(items)), max_tasks_in_flight_per_actor=1),
-        num_cpus=0 if gpus else 1,
-        num_gpus=gpus,
-    )
+        num_cpus=1 - gpus, num_gpus=gpus,
+    )  # fmt: skip
     failures = 0
     for row in explained.iter_rows():
         rows, messages, problem = pickle.loads(row["rows"])
@@ -136,7 +124,7 @@ def _map(ray: Any, explainer: BatchExplainer, batches: Sequence[Rows]) -> Iterat
 
 
 class _Attempts:
-    """Counts how often each batch was begun, in a process of its own: Ray itself would try for ever."""
+    """Counts in a process of its own how often each batch was begun: Ray itself would try for ever."""
 
     def __init__(self) -> None:
         self.counts: Counter[int] = Counter()
