@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from holistic_cam_plugin.models.geometry import PLACES, Placement
-from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise, place_layers, preserve_model
+from holistic_cam_plugin.models.preserve import preserve_model
+from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise, place_layers
 from holistic_cam_plugin.models.sizes import run_first_size
 from holistic_cam_plugin.passes.capture import check_target_layers
 from holistic_cam_plugin.passes.model_state import unwrap_model

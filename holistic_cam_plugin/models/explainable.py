@@ -17,8 +17,10 @@ from holistic_cam_plugin.models.image_text import EXAMPLE, TextLogits, bind_text
 from holistic_cam_plugin.models.layers import Layer, build_reshape_transform
 from holistic_cam_plugin.models.logits import Logits, return_logits
 from holistic_cam_plugin.models.maps import find_scaling_maps
-from holistic_cam_plugin.models.preprocessing import Preprocessing, find_preprocessing
-from holistic_cam_plugin.models.probe import preserve_model
+from holistic_cam_plugin.models.patches import PatchLogits, takes_patches
+from holistic_cam_plugin.models.preprocessing import Preprocessing
+from holistic_cam_plugin.models.preserve import preserve_model
+from holistic_cam_plugin.models.processors import find_preprocessing
 from holistic_cam_plugin.models.sizes import run_first_size
 from holistic_cam_plugin.models.stages import choose_target_layers
 from holistic_cam_plugin.models.tokens import Tokenizer
@@ -207,13 +209,16 @@ def examine(
     if text is None and is_image_text(model):
         raise TypeError(f"{type(model).__name__} compares images with texts: pass explainable(model, {EXAMPLE})")
     with preserve_model(model):
-        taken = model if text is None else bind_texts(model, text, processor, tokenizer)
+        if text is not None:
+            taken: nn.Module = bind_texts(model, text, processor, tokenizer)
+        else:
+            taken = PatchLogits(model) if takes_patches(model.forward) else model
         image, output = run_first_size(taken, size)
         own = (image.shape[2], image.shape[3])
         called = return_logits(taken, output, own)
         logits = output[called.name] if isinstance(called, Logits) and not isinstance(output, Tensor) else output
         maps, rejected, multiple_of = find_scaling_maps(called, image)
-        targets = choose_target_layers(called, maps, logits.shape[1], image)
+        targets = choose_target_layers(called, maps, logits.shape, image)
     if targets:
         _warn_of_rest(targets[-1])
     if called is not model:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from holistic_cam_plugin.errors import describe_error, out_of_memory
 from holistic_cam_plugin.models.logits import Logits
+from holistic_cam_plugin.models.patches import cut_patches, read_patches_side, takes_patches
 from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise
 from holistic_cam_plugin.models.tokens import Tokenizer, tokenize
 
@@ -163,25 +164,14 @@ def _encode_images(model: Any, images: Tensor, keywords: Mapping[str, Any]) -> T
 
 
 def _convert_images(model: Any, images: Tensor) -> dict[str, Tensor]:
-    """Convert images to the arguments of transformers' models: SigLIP 2 takes patches `(B, h w, p p C)`."""
-    if "spatial_shapes" not in _list_parameters(model.get_image_features):
-        return {"pixel_values": images}
-    side = model.config.vision_config.patch_size
-    if images.shape[2] % side or images.shape[3] % side:
-        raise ValueError(f"height and width must be multiples of {side}, got {tuple(images.shape[2:])}")
-    patches = images.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 4, 5, 1)
-    batch, height, width = patches.shape[:3]
-    return {
-        "pixel_values": patches.reshape(batch, height * width, -1),
-        "pixel_attention_mask": torch.ones(batch, height * width, dtype=torch.int64, device=images.device),
-        "spatial_shapes": torch.tensor([[height, width]] * batch, device=images.device),
-    }
+    """Convert images to the arguments of transformers' models."""
+    return cut_patches(model, images) if takes_patches(model.get_image_features) else {"pixel_values": images}
 
 
 def _read_image_size(model: Any) -> Any:
+    if side := read_patches_side(model):
+        return side
     vision: Any = getattr(getattr(model, "config", None), "vision_config", None) or getattr(model, "visual", None)
-    if patches := getattr(vision, "num_patches", None):  # SigLIP 2
-        return round(patches**0.5) * vision.patch_size
     return getattr(vision, "image_size", None) or getattr(vision, "input_resolution", None)
 
 

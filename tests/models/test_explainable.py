@@ -503,3 +503,72 @@ def test_maps_are_found_with_a_batch_of_two_where_memory_is_short():
     found = explainable(model, size=(64, 64))
     assert [layer.name for layer in found.maps] == [layer.name for layer in whole.maps]
     assert found.layer_names == whole.layer_names
+
+
+def test_a_wrapped_backbone_of_two_stages_keeps_both() -> None:
+    class Backbone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU())
+            self.second = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU())
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.second(self.first(images))
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.head = Backbone(), nn.Linear(12, CLASSES)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.backbone(images).mean((2, 3)))
+
+    assert explainable(build_model(Classifier), size=(64, 64)).layer_names == ["backbone.first", "backbone.second"]
+
+
+def test_the_finest_stage_of_a_u_net_is_its_features_not_its_scores() -> None:
+    class UNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU())
+            self.deep = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU())
+            self.up = nn.Sequential(nn.ConvTranspose2d(12, 8, 2, 2), nn.ReLU())
+            self.mix = nn.Sequential(nn.Conv2d(16, 8, 3, 1, 1), nn.ReLU())
+            self.scores = nn.Conv2d(8, CLASSES, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            skipped = self.down(images)
+            return self.scores(self.mix(torch.cat([skipped, self.up(self.deep(skipped))], 1)))
+
+    found = explainable(build_model(UNet), size=(32, 32))
+    assert found.output_shape == (CLASSES, 32, 32)
+    assert found.layer_names == ["mix", "deep"]
+
+
+def test_a_classifier_of_patches_takes_images() -> None:
+    vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+    text = {"hidden_size": 24, "num_attention_heads": 2, "bos_token_id": None, "eos_token_id": None}
+    config = transformers.Siglip2Config(
+        vision_config=vision | {"num_patches": 64, "patch_size": 8}, text_config=text, num_labels=CLASSES
+    )
+    model = build_model(lambda: transformers.Siglip2ForImageClassification(config))
+    found = explainable(model)
+    assert (found.size, found.multiple_of, found.output_shape) == ((64, 64), 8, (CLASSES,))
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    rows = [image[:, y : y + 8, x : x + 8].movedim(0, 2).flatten() for image in images
+            for y in range(0, 64, 8) for x in range(0, 96, 8)]  # fmt: skip
+    expected = model(
+        pixel_values=torch.stack(rows).view(2, 96, -1),
+        pixel_attention_mask=torch.ones(2, 96, dtype=torch.long),
+        spatial_shapes=torch.tensor([[8, 12]] * 2),
+    ).logits
+    assert torch.allclose(found.model(images), expected, atol=1e-6)
+    assert HolisticCAM(found.model, found.target_layers, sizes=[64, 96], **found.options)(images).shape == (2, 64, 96)
+
+
+def test_a_model_of_tokens_is_refused_with_what_it_takes() -> None:
+    model = build_model(
+        lambda: transformers.ImageGPTForImageClassification(transformers.ImageGPTConfig(n_embd=16, n_layer=2, n_head=2))
+    )
+    with pytest.raises(TypeError, match="takes input_ids, not images: wrap it in a module whose forward converts"):
+        explainable(model)

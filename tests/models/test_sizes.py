@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from holistic_cam_plugin import ClassHolisticCAM, explainable
-from holistic_cam_plugin.models.probe import find_size_multiple, make_noise, preserve_model, record_larger
-from holistic_cam_plugin.models.sizes import run_first_size
+from holistic_cam_plugin.models.preserve import preserve_model
+from holistic_cam_plugin.models.probe import make_noise
+from holistic_cam_plugin.models.sizes import find_size_multiple, record_larger, run_first_size
 
 
 def sizes_of(model: nn.Module, side: int) -> tuple[tuple[int, int] | None, int | None]:
