@@ -174,7 +174,7 @@ def find_unfinished(
         connection.execute("DELETE FROM images WHERE state = 'failed'")  # every failure is tried again
         regions = ((job.mask, job.boxes, job.name) for job in inputs.jobs)
         connection.executemany("UPDATE images SET mask = ?, boxes = ? WHERE file = ?", regions)
-    for file, group in groupby(progress(record.connection.execute(_EXPLAINED)), key=lambda row: str(row["file"])):
+    for file, group in progress(groupby(record.connection.execute(_EXPLAINED), key=lambda row: str(row["file"]))):
         rows, job = list(group), rest.get(file)
         if job is None or job.problem or not _is_current(inputs.root / file, job, rows):
             continue

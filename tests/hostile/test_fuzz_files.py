@@ -91,9 +91,7 @@ def test_changed_files(job, tmp_path, capsys, name):
             if name == "list.csv":
                 assert code != 2 or path.name in words[0], (tried, words)
                 path.write_bytes(before)
-            elif (
-                name == "record.sqlite"
-            ):  # a database has no checksums: what is read may be wrong, what is not is named
+            elif name == "record.sqlite":  # it has no checksums: what is read may be wrong
                 if code > 1:
                     assert path.name in words[0] or "holds maps made with other parameters" in words[0], (tried, words)
                 continue
