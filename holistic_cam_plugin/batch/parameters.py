@@ -11,12 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from holistic_cam_plugin.batch.record import RECORD, Record
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["hash_parameters", "hash_weights", "open_output", "read_package_versions"]
+__all__ = ["hash_parameters", "open_output", "read_package_versions"]
 
 # The packages that determine the maps: the method, the model's operations, and how a file becomes pixels.
 PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
@@ -35,15 +33,6 @@ def read_package_versions(model: str | None = None) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
-
-
-def hash_weights(model: nn.Module) -> str:
-    """Return the SHA-256 checksum in hexadecimal of the model's parameters and buffers with their names."""
-    total = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
 
 
 def hash_parameters(parameters: Mapping[str, object]) -> str:

@@ -11,14 +11,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from holistic_cam_plugin.batch.ahead import map_ahead
 from holistic_cam_plugin.batch.engine import BatchExplainer
 from holistic_cam_plugin.batch.inputs import Inputs, Job
-from holistic_cam_plugin.batch.loading import map_ahead, silence_decoders
 from holistic_cam_plugin.batch.outputs import is_intact, map_name, overlay_name
 from holistic_cam_plugin.batch.record import Record
 from holistic_cam_plugin.errors import convert_write_errors
 from holistic_cam_plugin.files import write_whole
 from holistic_cam_plugin.methods import Progress
+from holistic_cam_plugin.models.pictures import silence_decoders
 
 __all__ = ["ExplainRows", "Rows", "Tally", "explain_rows", "find_unfinished", "run"]
 

@@ -160,7 +160,7 @@ def test_one_long_picture_with_no_crop(run, tmp_path):
 
 
 def test_overlays_that_no_jpeg_holds(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("holistic_cam_plugin.batch.outputs.LARGEST_SIDE", 600)
+    monkeypatch.setattr("holistic_cam_plugin.display.sheets.LARGEST_SIDE", 600)
     make_picture(tmp_path / "in" / "picture.png", size=(40, 40))
     make_picture(tmp_path / "in" / "strip.png", size=(60, 40))
     assert run("--no-crop", "--overlays")[0] == 1

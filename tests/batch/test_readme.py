@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from holistic_cam_plugin.__main__ import build_parser, main
-from holistic_cam_plugin.batch import loading
+from holistic_cam_plugin.models import images
 from tests.batch.batch_tools import QUICK, make_pictures
 
 README = Path(__file__).parents[2] / "holistic_cam_plugin" / "batch" / "README.md"
@@ -49,4 +49,4 @@ def test_the_offline_command_makes_the_files_and_the_example_reads_them(tmp_path
 
 def test_the_formats_are_those_that_are_read():
     named = re.search(r"^(.*) files are read", TEXT, flags=re.MULTILINE).group(1)
-    assert tuple(re.split(", | and ", named)) == loading.FORMATS
+    assert tuple(re.split(", | and ", named)) == images.FORMATS
