@@ -1,9 +1,9 @@
-"""Images per second of `holistic-cam batch` for several numbers of ranks.
+"""Images per second of `holistic-cam batch` in one process, and on Ray with a process per core.
 
-The images are generated and have the size of photographs. Each round runs every number of ranks once, with one thread
-per rank. Times start with the first batch and end with the last map on disk; the start of the processes is not
-included. The control is the same number of independent processes, each with a share of the images, which shows what the
-machine can do. Running the same command again adds rounds.
+The images are generated and have the size of photographs. Times start with the first batch and end with the last map on
+disk; those on Ray without its start, which is a column of its own and lasts until the first maps arrive. The control is
+as many independent processes, each with a share of the images, which shows what the machine can do. Running the same
+command again adds rounds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks.harness.markdown import format_table
 from benchmarks.harness.runner import run_main
 from holistic_cam_plugin.errors import UsageError
 
@@ -31,22 +32,21 @@ __all__ = ["Measurement", "make_photos", "make_table", "measure", "measure_apart
 
 # ImageNet's median photograph.
 SIZE = (500, 375)
-COLUMNS = ("model", "layers", "images", "processes", "seconds", "waiting", "processor")
-APART = " apart"  # the control: suffix of the number of processes
+COLUMNS = ("model", "layers", "images", "processes", "seconds", "starting", "waiting")
+# Suffixes of the number of processes; "apart" is the control.
+ON_RAY, APART = " on Ray", " apart"
 
-_SUMMARY = re.compile(
-    r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s, .* (?P<cpu>[\d.]+) s of CPU time per image\n"
-    r"of the time: .*data (?P<waiting>[\d.]+)%"
-)
+_SUMMARY = re.compile(r"(?P<images>\d+) images explained in (?P<seconds>[\d.]+) s")
+_SHARE = {"starting": re.compile(r"starting Ray ([\d.]+)%"), "waiting": re.compile(r"waiting for data ([\d.]+)%")}
 
 
 class Measurement(NamedTuple):
     """Measurements of one run."""
 
     images: int
-    seconds: float
-    waiting: float  # percent of the time spent waiting for data, over all ranks
-    processor: float  # CPU seconds per image, hardly affected by other programs
+    seconds: float  # without Ray's start
+    starting: float  # seconds of Ray's start
+    waiting: float  # percent of the time spent waiting for data, without Ray
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,14 +61,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             options += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     with tempfile.TemporaryDirectory() as folder:
         for number in tqdm(range(arguments.rounds), desc="rounds", disable=None):
-            for ranks in arguments.ranks:
-                place = Path(folder) / f"{number}-{ranks}"
-                runs = {str(ranks): measure(place, arguments.images, ranks, options)}
-                if ranks > 1:
-                    runs[f"{ranks}{APART}"] = measure_apart(place, arguments.images, ranks, options)
-                for kind, run in runs.items():
-                    layers = " ".join(arguments.layers or ["last"])
-                    _append(path, [arguments.model, layers, run.images, kind, *run[1:]])
+            place, cores = Path(folder) / str(number), os.cpu_count() or 1
+            runs = {
+                "1": measure(place / "alone", arguments.images, options),
+                f"{cores}{ON_RAY}": measure(place / "ray", arguments.images, [*options, "--ray"]),
+                f"{cores}{APART}": measure_apart(place, arguments.images, cores, options),
+            }
+            for kind, run in runs.items():
+                layers = " ".join(arguments.layers or ["last"])
+                _append(path, [arguments.model, layers, run.images, kind, *run[1:]])
     print(make_table(path))
 
 
@@ -80,14 +81,13 @@ def make_photos(folder: Path, count: int) -> None:
         Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC).save(folder / f"{number:05}.jpg", quality=95)
 
 
-def measure(folder: Path, images: int, ranks: int, options: Sequence[str]) -> Measurement:
+def measure(folder: Path, images: int, options: Sequence[str]) -> Measurement:
     """Measure one run of the command line.
 
     Raises:
         UsageError: the run failed; with its message.
     """
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    return _finish(_start(folder / "together", images, launcher, options))
+    return _finish(_start(folder, images, options))
 
 
 def measure_apart(folder: Path, images: int, processes: int, options: Sequence[str]) -> Measurement:
@@ -97,13 +97,13 @@ def measure_apart(folder: Path, images: int, processes: int, options: Sequence[s
         UsageError: see `measure`.
     """
     shares = [images // processes + (number < images % processes) for number in range(processes)]
-    runs = [_start(folder / f"apart-{number}", share, [], options) for number, share in enumerate(shares)]
+    runs = [_start(folder / f"apart-{number}", share, options) for number, share in enumerate(shares)]
     results = [_finish(run) for run in runs]
     return Measurement(
         sum(result.images for result in results),
         max(result.seconds for result in results),
+        0.0,
         statistics.mean(result.waiting for result in results),
-        statistics.mean(result.processor for result in results),
     )
 
 
@@ -111,10 +111,8 @@ def make_table(path: Path) -> str:
     """Medians and ranges over the rounds, in Markdown."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    lines = [
-        "| model, layers | ranks | images/s, median [range] | times one rank | CPU s an image | waiting for data |"
-    ]
-    lines.append("|---|---|---|---|---|---|")
+    header = ["model, layers", "processes", "images/s, median [range]", "times one process"]
+    lines = []
     for kind in dict.fromkeys((row["model"], row["layers"], row["images"]) for row in rows):
         mine = [row for row in rows if (row["model"], row["layers"], row["images"]) == kind]
         alone = None
@@ -125,16 +123,18 @@ def make_table(path: Path) -> str:
             alone = median if processes == "1" else alone
             times = "" if alone is None else f"{median / alone:.2f}"
             rate = f"{median:.2f} [{min(rates):.2f}, {max(rates):.2f}]"
-            waited, used = (statistics.median(float(row[c]) for row in some) for c in ("waiting", "processor"))
-            lines.append(f"| {kind[0]}, {kind[1]} | {processes} | {rate} | {times} | {used:.3f} | {waited:.1f} % |")
-    return "\n".join(lines)
+            started, waited = (statistics.median(float(row[name]) for row in some) for name in COLUMNS[-2:])
+            on_ray = processes.endswith(ON_RAY)
+            end = [f"{started:.1f}", ""] if on_ray else ["", f"{waited:.1f} %"]
+            lines.append([f"{kind[0]}, {kind[1]}", processes, rate, times, *end])
+    return format_table([*header, "Ray's start, s", "waiting for data"], lines)
 
 
-def _start(folder: Path, images: int, launcher: Sequence[str], options: Sequence[str]) -> subprocess.Popen[str]:
+def _start(folder: Path, images: int, options: Sequence[str]) -> subprocess.Popen[str]:
     make_photos(folder / "photos", images)
     program = ["-m", "holistic_cam_plugin", "batch", str(folder / "photos"), "--output", str(folder / "maps")]
     return subprocess.Popen(
-        [sys.executable, *launcher, *program, "--threads", "1", *options],
+        [sys.executable, *program, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -147,8 +147,9 @@ def _finish(run: subprocess.Popen[str]) -> Measurement:
     summary = _SUMMARY.search(output)
     if run.returncode or summary is None:
         raise UsageError(f"the batch failed: {error}")
-    seconds, waiting, processor = (float(summary[name]) for name in ("seconds", "waiting", "cpu"))
-    return Measurement(int(summary["images"]), seconds, waiting, processor)
+    shares = {name: float(match[1]) if (match := of.search(output)) else 0.0 for name, of in _SHARE.items()}
+    starting = float(summary["seconds"]) * shares["starting"] / 100
+    return Measurement(int(summary["images"]), float(summary["seconds"]) - starting, starting, shares["waiting"])
 
 
 def _append(path: Path, values: Sequence[object]) -> None:
@@ -168,8 +169,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--layers", nargs="+", metavar="NAME", help="target layers (the model's last stage)")
     add("--sizes", type=int, nargs="+", metavar="PX", help="sizes of the pyramid (the paper's)")
     add("--images", type=int, default=40, metavar="N", help="images per run (40)")
-    add("--ranks", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of processes (1 2)")
-    add("--workers", type=int, default=1, metavar="N", help="reading threads per rank (1)")
+    add("--workers", type=int, default=1, metavar="N", help="reading threads per process (1)")
     add("--rounds", type=int, default=3, metavar="N", help="number of rounds (3)")
     add("--device", default="cpu", help="such as cpu or cuda (cpu)")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="folder of throughput.csv (output)")

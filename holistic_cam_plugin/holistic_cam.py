@@ -32,6 +32,7 @@ from holistic_cam_plugin.method.normalize import min_max_normalize
 from holistic_cam_plugin.method.pge import check_eps
 from holistic_cam_plugin.method.pyramid import check_interpolation, check_multiples, check_pyramid, pyramid_sizes
 from holistic_cam_plugin.method.weighting import find_weighting
+from holistic_cam_plugin.models.check_batch import check_batch
 from holistic_cam_plugin.models.check_geometry import check_layers
 from holistic_cam_plugin.models.mask_layer import find_mask_layer
 from holistic_cam_plugin.passes.capture import DEEPEST, Capture, check_mask_layer, check_target_layers
@@ -390,6 +391,8 @@ class HolisticCAM(BaseCAM):
             self._recording_mask_layer(images, chosen) as capture,
         ):
             check_layers(self.model, capture.layers, self.reshape_transform, images, STACK_LEVEL)
+            if len(images) > 1 or self.tiles:
+                check_batch(self.model, images, together=self.tiles or self.batch_size > 1)
             for some in self._batches(len(images)):
                 original, scales = self._run_pyramid(images[some], None if chosen is None else chosen[some])
                 outputs.append(original.outputs)

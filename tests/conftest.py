@@ -15,6 +15,7 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from holistic_cam_plugin.models.check_batch import trust_batch
 from holistic_cam_plugin.models.check_geometry import trust_layers
 
 # Fixtures that live beside this file.
@@ -93,6 +94,7 @@ def make_net() -> Callable[[str], nn.Module]:
             torch.manual_seed(3)
             net = NETS[name]().eval()
         trust_layers(list(net.modules()), None)
+        trust_batch(net)
         return net
 
     return make

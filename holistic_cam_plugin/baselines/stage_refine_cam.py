@@ -19,7 +19,7 @@ from pytorch_grad_cam import GradCAMPlusPlus, RefineCAM
 from torch import Tensor, nn
 
 from holistic_cam_plugin.models.maps import find_maps
-from holistic_cam_plugin.models.probe import preserve_model
+from holistic_cam_plugin.models.preserve import preserve_model
 from holistic_cam_plugin.models.stages import choose_target_layers
 from holistic_cam_plugin.passes.model_state import eval_mode
 from holistic_cam_plugin.passes.outputs import check_outputs
@@ -79,9 +79,9 @@ def find_refining_layers(model: nn.Module, layer: nn.Module, images: Tensor) -> 
     side = min(images.shape[-2:])
     square = images[:1, :, :side, :side]
     with preserve_model(model):
-        classes = check_outputs(model(square), 1).shape[1:2].numel()
+        outputs = check_outputs(model(square), 1)
         maps, _ = find_maps(model, square)
-        targets = choose_target_layers(model, maps, classes, square)
+        targets = choose_target_layers(model, maps, outputs.shape, square)
     run = [one.module for one in maps if one.calls == 1]
     later = run[run.index(layer) + 1 :] if layer in run else []
     return [layer, *(one.module for one in targets if one.module in later)]

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from holistic_cam_plugin.batch.failures import RobustExplainer
-from holistic_cam_plugin.batch.loading import Picture, load_picture, silence_decoders
 from holistic_cam_plugin.batch.rows import OUTPUTS, Item, find_targets, group_by_shape
 from holistic_cam_plugin.errors import OutputError, UsageError, describe_error
 from holistic_cam_plugin.explain import Request
@@ -27,6 +26,7 @@ from holistic_cam_plugin.models.classifier import (
     examine_built,
     load_classifier,
 )
+from holistic_cam_plugin.models.pictures import Picture, load_picture, silence_decoders
 
 __all__ = ["BatchExplainer"]
 

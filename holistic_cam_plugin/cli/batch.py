@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from holistic_cam_plugin.batch.engine import BatchExplainer
 from holistic_cam_plugin.batch.inputs import Inputs, check_input, find_inputs
-from holistic_cam_plugin.batch.parameters import hash_weights, open_output, read_package_versions
-from holistic_cam_plugin.batch.run import Tally, explain_rows, find_unfinished, run
+from holistic_cam_plugin.batch.parameters import open_output, read_package_versions
+from holistic_cam_plugin.batch.ray_data import explain_on_ray, load_ray
+from holistic_cam_plugin.batch.run import ExplainRows, Tally, explain_rows, find_unfinished, run
 from holistic_cam_plugin.batch.tables import write_tables
 from holistic_cam_plugin.cli.arguments import (
     Parser,
@@ -30,6 +31,7 @@ from holistic_cam_plugin.cli.printing import complain, say, tell_assumed
 from holistic_cam_plugin.errors import RESUME, Stopped, UsageError
 from holistic_cam_plugin.explain import Request
 from holistic_cam_plugin.models.classes import find_classes
+from holistic_cam_plugin.models.weights import hash_weights
 
 __all__ = ["add_batch_command"]
 
@@ -54,6 +56,7 @@ examples:
   holistic-cam batch photos --output maps
   holistic-cam batch val --imagefolder --model resnet18 --weights resnet18.pth --layers layer3 layer4 --output maps
   holistic-cam batch list.csv --root photos --overlays --device cuda --batch-size 16 --amp --output maps
+  holistic-cam batch photos --output maps --ray               (a process per GPU or core; pip install "...[ray]")
   holistic-cam batch photos --model digits --output maps      (the bundled model, offline)
 """
 
@@ -88,6 +91,11 @@ def add_batch_command(commands: Any) -> None:
         "--shard", type=_parse_shard, metavar="I/N",
         help="every N-th image, the I-th first, such as $SLURM_ARRAY_TASK_ID/8; each I needs an --output of its own",
     )  # fmt: skip
+    add(
+        "--ray", nargs="?", const="", metavar="ADDRESS",
+        help="explain on Ray, with an actor per GPU or core: on a cluster, such as auto or 10.0.0.1:6379, or on this "
+        "machine (default). All of them must see INPUT under the same path",
+    )  # fmt: skip
     parser.set_defaults(run=_run)
 
 
@@ -99,6 +107,8 @@ def _run(arguments: Namespace) -> int:
 
 
 def _run_job(arguments: Namespace) -> int:
+    if arguments.ray is not None:
+        load_ray()
     explainer = _create_explainer(arguments)
     check_input(arguments.input, arguments.imagefolder, arguments.root, arguments.output)
     classifier = explainer.request.classifier
@@ -116,7 +126,9 @@ def _run_job(arguments: Namespace) -> int:
         )  # fmt: skip
         done = len(inputs.jobs) - len(jobs)
         with bar(desc="images", total=len(inputs.jobs), initial=done) as progress:
-            explain = partial(explain_rows, workers=arguments.workers)
+            explain: ExplainRows = partial(explain_rows, workers=arguments.workers)
+            if arguments.ray is not None:
+                explain = partial(explain_on_ray, address=arguments.ray)
             tally = run(explainer, jobs, folder, record, batch_size, progress.update, explain)
         write_tables(folder, record)
     return _print_summary(folder, tally, done)
@@ -175,7 +187,7 @@ def _print_summary(folder: Path, tally: Tally, done: int) -> int:
     listed = f", listed in {folder / 'errors.csv'}" if tally.failed else ""
     summary = (
         f"{tally.explained} images explained in {tally.seconds:.1f} s, {tally.explained / seconds:.2f} images/s, "
-        f"{tally.processor / max(1, tally.explained):.3f} s of CPU time per image\n"
+        f"{tally.processor / max(1, tally.explained):.3f} s of CPU time per image in this process\n"
         f"of the time: {', '.join(f'{name} {share / seconds:.1%}' for name, share in waits.items())}\n"
         f"{done} were done already\n{tally.failed} failed{listed}\n{folder / 'manifest.csv'}"
     )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from holistic_cam_plugin.errors import UsageError, describe_error, near_matches
-from holistic_cam_plugin.models.preprocessing import load_processor
+from holistic_cam_plugin.models.processors import load_processor
 from holistic_cam_plugin.models.tokens import load_tokenizer
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
 

@@ -9,15 +9,10 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import describe_error, out_of_memory
 from holistic_cam_plugin.models.geometry import PLACES, patch_image
-from holistic_cam_plugin.models.layers import Grid, Layer, build_reshape_transform, read_layouts
-from holistic_cam_plugin.models.probe import (
-    SIZE_ERRORS,
-    find_size_multiple,
-    make_noise,
-    place_layers,
-    record_larger,
-    record_outputs,
-)
+from holistic_cam_plugin.models.layers import Grid, Layer, build_reshape_transform
+from holistic_cam_plugin.models.layouts import read_layouts
+from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise, place_layers, record_outputs
+from holistic_cam_plugin.models.sizes import find_size_multiple, record_larger
 
 __all__ = ["find_maps", "find_scaling_maps"]
 
@@ -93,7 +88,7 @@ def _leave_out_fixed(layers: Sequence[Layer], own: Grid, larger: Grid, outputs: 
     """
     shapes = {layer.name: layer.shape for layer in outputs}
     kept = [x for x in layers if x.name in shapes and _grows(x, shapes[x.name])]
-    if all(layer.grid == own for layer in kept):  # those before the model resizes
+    if len(kept) < len(layers) and all(layer.grid == own for layer in kept):  # those before the model resizes
         return [], {}
     left = [layer.name for layer in layers if layer not in kept]
     at = "x".join(map(str, larger))

@@ -1,4 +1,4 @@
-"""Run a model on noise to learn what its modules return, which of them a score depends on, and which sizes it accepts.
+"""Run a model on noise to learn what its modules return, and which of them a score depends on.
 
 Models may change when they run (buffers for another size, window sizes): call these functions inside `preserve_model`.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from copy import copy
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -16,94 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holistic_cam_plugin.errors import MODEL_ERRORS, describe_error, out_of_memory
+from holistic_cam_plugin.errors import MODEL_ERRORS, describe_error
 from holistic_cam_plugin.models.geometry import PLACES, Placement, measure_change, patch_image, place_maps
 from holistic_cam_plugin.models.layers import Layer, list_channel_axes
-from holistic_cam_plugin.passes.inference_tensors import normal_tensors
 from holistic_cam_plugin.passes.interrupts import uninterrupted
-from holistic_cam_plugin.passes.model_state import eval_mode, uncompiled
 from holistic_cam_plugin.passes.records import Reshaping, holds_tensors
 from holistic_cam_plugin.passes.refusals import checkpoint_errors
-from holistic_cam_plugin.passes.rnns import native_rnns
 
 __all__ = [
     "SIZE_ERRORS",
     "compute_gradients",
     "fill_zero_weights",
-    "find_size_multiple",
     "make_noise",
     "place_layers",
-    "preserve_model",
-    "record_larger",
     "record_outputs",
 ]
 
 # Models raise one of these for an image of a size that they do not accept.
 SIZE_ERRORS = MODEL_ERRORS
-# One larger size can be accepted by chance, where several paddings compensate for one another: two steps are tried, and
-# odd numbers of steps to about these many times the size.
-_STEPS, _FAR = (1, 2), (1.25, 1.4)
-# Small steps can be lost where pooling or patches round down, so much larger images are tried first. Twice the size is
-# a multiple of whatever the size is a multiple of.
-_LARGER = (1.5, 2)
-
-# The attributes of every module: flags, hooks, parameters, buffers, submodules.
-_MODULE = frozenset(vars(nn.Module()))
 
 Hook = Callable[[nn.Module, Any, Any], Any]
-
-
-def preserve_model(model: nn.Module) -> AbstractContextManager[None]:
-    """Switch to evaluation mode without gradients in the body; afterwards attributes and buffers are as before it.
-
-    A model may keep what it computes in a list or a cache of its own: not in inference mode, whose tensors could never
-    take part in a gradient.
-    """
-    return uninterrupted(_preserve_model(model))
-
-
-@contextmanager
-def _preserve_model(model: nn.Module) -> Iterator[None]:
-    with ExitStack() as stack:
-        for state in (eval_mode(model), uncompiled(), native_rnns(model), normal_tensors(model)):
-            stack.enter_context(state)
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
-        saved = [(module, _copy_attributes(module), _copy_buffers(module)) for module in modules]
-        try:
-            yield
-        finally:
-            for module, attributes, buffers in saved:
-                _restore_attributes(module, attributes)
-                module._buffers.clear()
-                for name, (buffer, values) in buffers.items():
-                    module._buffers[name] = buffer
-                    if buffer is not None and not torch.equal(buffer, values):  # changed in place
-                        buffer.copy_(values)
-
-
-def _copy_attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    """All attributes but those of `nn.Module` itself: the object, and a copy of it if it is a container."""
-    own = {name: value for name, value in vars(module).items() if name not in _MODULE}
-    return {name: (value, copy(value) if isinstance(value, (dict, list, set)) else None) for name, value in own.items()}
-
-
-def _restore_attributes(module: nn.Module, attributes: dict[str, tuple[Any, Any]]) -> None:
-    for name in [name for name in vars(module) if name not in _MODULE and name not in attributes]:
-        del module.__dict__[name]
-    for name, (value, content) in attributes.items():
-        module.__dict__[name] = value
-        if isinstance(value, list):
-            value[:] = content
-        elif isinstance(value, (dict, set)):
-            value.clear()
-            value.update(content)
-
-
-def _copy_buffers(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    return {name: (value, None if value is None else value.clone()) for name, value in module._buffers.items()}
 
 
 def make_noise(model: nn.Module, size: tuple[int, ...], channels: int) -> Tensor:
@@ -258,42 +189,3 @@ def _hook_modules(hooks: Iterable[tuple[nn.Module, Hook]], *, gradients: bool = 
     finally:
         for handle in handles:
             handle.remove()
-
-
-def record_larger(model: nn.Module, image: Tensor) -> tuple[tuple[int, int], list[Layer]] | None:
-    """Record what all modules return at a much larger size that the model accepts, if there is one.
-
-    Returns:
-        The size, which is a multiple of what the image's sides must be multiples of, and the modules.
-    """
-    height, width = image.shape[2:]
-    for factor in _LARGER:
-        size = round(height * factor), round(width * factor)
-        with suppress(*SIZE_ERRORS, MemoryError):  # refused, or too little memory
-            outputs, _ = record_outputs(model, make_noise(model, size, image.shape[1]))
-            return size, outputs
-    return None
-
-
-def find_size_multiple(model: nn.Module, image: Tensor) -> int | None:
-    """Find what the sides may grow by in pixels: 1 for any size, n for multiples of n, None if no other size runs.
-
-    The model accepts a much larger size: see `record_larger`.
-    """
-    height, width = image.shape[2:]
-    for step in range(1, min(height, width) // 2 + 1):
-        far = [round((factor - 1) * min(height, width) / step) | 1 for factor in _FAR]
-        sizes = [(height + times * step, width + times * step) for times in dict.fromkeys((*_STEPS, *far))]
-        if height % step == width % step == 0 and all(_accepts(model, image, size) for size in sizes):
-            return step
-    return None
-
-
-def _accepts(model: nn.Module, image: Tensor, size: tuple[int, int]) -> bool:
-    try:
-        model(make_noise(model, size, image.shape[1]))
-    except SIZE_ERRORS as error:
-        if out_of_memory(error):
-            raise
-        return False
-    return True

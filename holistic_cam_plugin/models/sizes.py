@@ -8,13 +8,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import describe_error, out_of_memory
-from holistic_cam_plugin.models.image_text import find_lacking_inputs
-from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise
+from holistic_cam_plugin.models.layers import Layer
+from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise, record_outputs
+from holistic_cam_plugin.passes.refusals import check_lacking_inputs
 
-__all__ = ["run_first_size"]
+__all__ = ["find_size_multiple", "record_larger", "run_first_size"]
 
 # Sides in pixels to try where the model has no size of its own.
 COMMON_SIDES = (224, 256, 299, 336, 384, 448, 512, 640, 128, 96, 64, 32, 28)
+# One larger size can be accepted by chance, where several paddings compensate for one another: two steps are tried, and
+# odd numbers of steps to about these many times the size.
+_STEPS, _FAR = (1, 2), (1.25, 1.4)
+# Small steps can be lost where pooling or patches round down, so much larger images are tried first. Twice the size is
+# a multiple of whatever the size is a multiple of; the smaller one is for models that take too much memory there.
+_LARGER = (2, 1.5)
 
 
 def run_first_size(model: nn.Module, size: tuple[int, ...] | None) -> tuple[Tensor, Any]:
@@ -43,12 +50,13 @@ def run_first_size(model: nn.Module, size: tuple[int, ...] | None) -> tuple[Tens
                     raise
                 reasons.append(error)
     reason = reasons[0]
-    if lacking := find_lacking_inputs(model, reason):
+    name = getattr(model, "main_input_name", "pixel_values")  # of transformers
+    if name != "pixel_values":
         raise TypeError(
-            f"the model does not run on images alone ({describe_error(reason)}), its forward takes "
-            f"{', '.join(lacking)}, too: wrap it in a module that adds them (a model with encode_image and encode_text "
-            "takes text=)"
+            f"{type(model).__name__} takes {name}, not images: wrap it in a module whose forward converts images to "
+            f"{name} and returns the logits"
         ) from reason
+    check_lacking_inputs(model, reason)
     if len(sizes[0]) == 2 and any(isinstance(module, nn.Conv3d) for module in model.modules()):
         raise ValueError(
             f"the model does not run on images (1, C, H, W) ({describe_error(reason)}), but has 3-D convolutions: for "
@@ -101,3 +109,45 @@ def _list_channels(model: nn.Module) -> Iterator[int]:
         yield from convolutions[:1]
     yield from (3, 1)
     yield from convolutions
+
+
+def record_larger(model: nn.Module, image: Tensor) -> tuple[tuple[int, int], list[Layer]] | None:
+    """Record what all modules return at a much larger size, if the model accepts it.
+
+    Returns:
+        The size, which is a multiple of what the image's sides must be multiples of, and the modules.
+    """
+    height, width = image.shape[2:]
+    for factor in _LARGER:
+        size = round(height * factor), round(width * factor)
+        try:
+            outputs, _ = record_outputs(model, make_noise(model, size, image.shape[1]))
+            return size, outputs
+        except (*SIZE_ERRORS, MemoryError) as error:
+            if not out_of_memory(error):
+                return None
+    return None
+
+
+def find_size_multiple(model: nn.Module, image: Tensor) -> int | None:
+    """Find what the sides may grow by in pixels: 1 for any size, n for multiples of n, None if no other size runs.
+
+    The model accepts a much larger size: see `record_larger`.
+    """
+    height, width = image.shape[2:]
+    for step in range(1, min(height, width) // 2 + 1):
+        far = [round((factor - 1) * min(height, width) / step) | 1 for factor in _FAR]
+        sizes = [(height + times * step, width + times * step) for times in dict.fromkeys((*_STEPS, *far))]
+        if height % step == width % step == 0 and all(_accepts(model, image, size) for size in sizes):
+            return step
+    return None
+
+
+def _accepts(model: nn.Module, image: Tensor, size: tuple[int, int]) -> bool:
+    try:
+        model(make_noise(model, size, image.shape[1]))
+    except SIZE_ERRORS as error:
+        if out_of_memory(error):
+            raise
+        return False
+    return True

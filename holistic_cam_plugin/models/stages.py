@@ -32,7 +32,9 @@ _FEW = 3
 _EVIDENCE = 1e-3
 
 
-def choose_target_layers(model: nn.Module, maps: Sequence[Layer], classes: int, image: Tensor) -> list[Layer]:
+def choose_target_layers(
+    model: nn.Module, maps: Sequence[Layer], output_shape: Sequence[int], image: Tensor
+) -> list[Layer]:
     """Choose one layer for each of the last stages, shallow to deep; of a model with one grid, one at each quarter.
 
     A stage is all the layers with maps of one size. Its result is the last layer that finishes, outside of any block.
@@ -42,11 +44,11 @@ def choose_target_layers(model: nn.Module, maps: Sequence[Layer], classes: int, 
     Args:
         model: in evaluation mode, inside `preserve_model`.
         maps: the layers whose maps follow the picture.
-        classes: number of channels of the model's output.
+        output_shape: of the model: `(1, classes)`, or `(1, classes, h, w)` of dense outputs.
         image: `(1, C, H, W)`.
     """
     layers = [layer for layer in maps if layer.calls == 1]  # only a module's first call can be explained
-    outer = _leave_out_scores(_leave_out_other_widths(leave_out_blocks(layers)), classes)
+    outer = _leave_out_scores(_leave_out_other_widths(leave_out_blocks(layers)), output_shape)
     stages = {layer.grid: layer for layer in outer}
     grids = sorted(stages, key=math.prod, reverse=True)
     coarse = [grid for grid in grids if _FINEST * grid[0] <= image.shape[2]]
@@ -86,12 +88,16 @@ def _leave_out_other_widths(outer: Sequence[Layer]) -> list[Layer]:
     return [layer for layer in outer if layer.layout != TOKENS or is_usual(layer)]
 
 
-def _leave_out_scores(outer: Sequence[Layer], classes: int) -> Sequence[Layer]:
-    """Leave out the deepest maps with a channel for each class, unless all of the deepest maps have one."""
-    deepest = min((layer.grid for layer in outer), key=math.prod, default=None)
-    scores = [x for x in outer if x.grid == deepest and x.layout == CHANNELS_FIRST and x.channels == classes]
+def _leave_out_scores(outer: Sequence[Layer], output_shape: Sequence[int]) -> list[Layer]:
+    """Leave out maps with a channel for each class that are the deepest or of the output's size.
+
+    Unless these are all of their size.
+    """
+    last = {min((layer.grid for layer in outer), key=math.prod, default=None), tuple(output_shape[2:])}
+    scores = [x for x in outer if x.grid in last and x.layout == CHANNELS_FIRST and x.channels == output_shape[1]]
     others = [layer for layer in outer if layer not in scores]
-    return others if any(layer.grid == deepest for layer in others) else outer
+    kept = {layer.grid for layer in others}
+    return [layer for layer in outer if layer not in scores or layer.grid not in kept]
 
 
 def _list_candidates(result: Layer, layers: Sequence[Layer], outer: Sequence[Layer]) -> list[Layer]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holistic_cam_plugin.models.preprocessing import load_stored
+from holistic_cam_plugin.models.processors import load_stored
 
 __all__ = ["Tokenizer", "load_tokenizer", "tokenize"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import out_of_memory
-from holistic_cam_plugin.models.probe import preserve_model
+from holistic_cam_plugin.models.preserve import preserve_model
 
 __all__ = ["Affine", "is_open_clip", "is_timm", "list_described", "measure_images"]
 

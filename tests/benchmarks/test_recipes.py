@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 import holistic_cam_plugin
-from holistic_cam_plugin.demo import load_demo_model
+from holistic_cam_plugin.demo import load_demo_model, make_scene
 
 PAGE = Path(__file__).parents[2] / "benchmarks" / "tutorials" / "RECIPES.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -107,3 +112,58 @@ def test_pil(executed, tmp_path, monkeypatch):
     saliency_map = np.asarray(names["saliency_map"])
     assert saliency_map.shape == (180, 280)
     assert 0 <= saliency_map.min() < saliency_map.max() <= 1
+
+
+def draw_digits(folder, count):
+    """Save scenes of digits; return their paths and the labels of their first digits."""
+    folder.mkdir()
+    paths, labels = [], []
+    for number in range(count):
+        scene = make_scene(np.random.default_rng(number), "test")
+        paths.append(folder / f"{number}.png")
+        Image.fromarray(np.uint8(255 * scene.image.transpose(1, 2, 0))).save(paths[-1])
+        labels.append(scene.labels[0])
+    return paths, labels
+
+
+def test_ray_data(executed, tmp_path, monkeypatch):
+    """In a process of its own, so that nothing of Ray stays behind."""
+    pytest.importorskip("ray.data", reason="the recipe needs ray[data]")
+    paths, _ = draw_digits(tmp_path / "photos", 3)
+    (tmp_path / "photos" / "bad.png").write_bytes(b"no picture")
+    (recipe,) = find_snippets(TEXT.split("\n## Ray Data\n")[1].split("\n## ")[0])
+    init = "ray.init('local', num_cpus=2, include_dashboard=False, log_to_driver=False)"
+    script = recipe.replace("import ray\n", f"import ray\n{init}\nphotos = {str(tmp_path / 'photos')!r}\n")
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(PAGE.parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", script]
+    run = subprocess.run(command, cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+    table = pd.read_parquet(tmp_path / "maps").set_index("path")
+    assert len(table) == 4
+    assert table["error"][str(tmp_path / "photos" / "bad.png")] == "not an image in a supported format"
+    explain = holistic_cam_plugin.BatchExplainer("digits", methods=["classholisticcam", "gradcam"], device="cpu")
+    expected = explain({"file": [str(path) for path in paths]})
+    for path, archive, predicted in zip(paths, expected["archive"], expected["predicted"], strict=True):
+        assert table["predicted"][str(path)] == predicted
+        with np.load(io.BytesIO(table["archive"][str(path)])) as found, np.load(io.BytesIO(archive)) as wanted:
+            np.testing.assert_allclose(found["maps"], wanted["maps"], atol=1e-3)  # float16
+
+
+def test_hugging_face_datasets(executed, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="the recipe needs datasets")
+    paths, labels = draw_digits(tmp_path / "photos", 3)
+    labels[0] = (labels[0] + 1) % 10
+    columns = {"image": [str(path) for path in paths], "label": labels}
+    dataset = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    names = executed("Hugging Face datasets", dataset=dataset)
+    explained = names["explained"]
+    assert explained["label"][:] == labels
+    assert explained["error"][:] == [""] * 3
+    expected = names["explain"]({"file": [str(path) for path in paths], "label": labels})
+    for archive, wanted in zip(explained["archive"], expected["archive"], strict=True):
+        with np.load(io.BytesIO(archive)) as found, np.load(io.BytesIO(wanted)) as known:
+            np.testing.assert_allclose(found["maps"], known["maps"], atol=1e-3)  # float16
+            np.testing.assert_array_equal(found["targets"], known["targets"])
+    assert names["saliency_map"].shape == (explained[0]["height"], explained[0]["width"])
+    assert names["wrong"].num_rows == sum(row["label"] != row["predicted"] for row in explained) >= 1

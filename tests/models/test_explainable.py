@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -503,3 +504,125 @@ def test_maps_are_found_with_a_batch_of_two_where_memory_is_short():
     found = explainable(model, size=(64, 64))
     assert [layer.name for layer in found.maps] == [layer.name for layer in whole.maps]
     assert found.layer_names == whole.layer_names
+
+
+def test_a_wrapped_backbone_of_two_stages_keeps_both() -> None:
+    class Backbone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU())
+            self.second = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU())
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.second(self.first(images))
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.head = Backbone(), nn.Linear(12, CLASSES)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.backbone(images).mean((2, 3)))
+
+    assert explainable(build_model(Classifier), size=(64, 64)).layer_names == ["backbone.first", "backbone.second"]
+
+
+def test_the_finest_stage_of_a_u_net_is_its_features_not_its_scores() -> None:
+    class UNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU())
+            self.deep = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU())
+            self.up = nn.Sequential(nn.ConvTranspose2d(12, 8, 2, 2), nn.ReLU())
+            self.mix = nn.Sequential(nn.Conv2d(16, 8, 3, 1, 1), nn.ReLU())
+            self.scores = nn.Conv2d(8, CLASSES, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            skipped = self.down(images)
+            return self.scores(self.mix(torch.cat([skipped, self.up(self.deep(skipped))], 1)))
+
+    found = explainable(build_model(UNet), size=(32, 32))
+    assert found.output_shape == (CLASSES, 32, 32)
+    assert found.layer_names == ["mix", "deep"]
+
+
+def test_a_classifier_of_patches_takes_images() -> None:
+    vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+    text = {"hidden_size": 24, "num_attention_heads": 2, "bos_token_id": None, "eos_token_id": None}
+    config = transformers.Siglip2Config(
+        vision_config=vision | {"num_patches": 64, "patch_size": 8}, text_config=text, num_labels=CLASSES
+    )
+    model = build_model(lambda: transformers.Siglip2ForImageClassification(config))
+    found = explainable(model)
+    assert (found.size, found.multiple_of, found.output_shape) == ((64, 64), 8, (CLASSES,))
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    rows = [image[:, y : y + 8, x : x + 8].movedim(0, 2).flatten() for image in images
+            for y in range(0, 64, 8) for x in range(0, 96, 8)]  # fmt: skip
+    expected = model(
+        pixel_values=torch.stack(rows).view(2, 96, -1),
+        pixel_attention_mask=torch.ones(2, 96, dtype=torch.long),
+        spatial_shapes=torch.tensor([[8, 12]] * 2),
+    ).logits
+    assert torch.allclose(found.model(images), expected, atol=1e-6)
+    assert HolisticCAM(found.model, found.target_layers, sizes=[64, 96], **found.options)(images).shape == (2, 64, 96)
+
+
+def test_a_model_of_tokens_is_refused_with_what_it_takes() -> None:
+    model = build_model(
+        lambda: transformers.ImageGPTForImageClassification(transformers.ImageGPTConfig(n_embd=16, n_layer=2, n_head=2))
+    )
+    with pytest.raises(TypeError, match="takes input_ids, not images: wrap it in a module whose forward converts"):
+        explainable(model)
+
+
+class OneScore(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.stem(images).relu().mean((2, 3)))[:, 0]
+
+
+def test_a_single_score_needs_an_axis_of_classes() -> None:
+    with pytest.raises(TypeError, match=r"returned one number \(1,\) for one image: wrap it"):
+        explainable(build_model(OneScore), size=(64, 64))
+
+
+def test_layers_that_run_twice_are_named_as_the_cause() -> None:
+    class Flipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, CLASSES)
+
+        def forward(self, images: Tensor) -> Tensor:
+            both = (self.stem(x).relu().mean((2, 3)) for x in (images, images.flip(-1)))
+            return self.head(sum(both))
+
+    with pytest.raises(ValueError, match="all of them run several times in a pass"):
+        explainable(build_model(Flipped), size=(64, 64))
+
+
+def test_lazy_layers_that_never_ran_are_named() -> None:
+    model = nn.Sequential(nn.LazyConv2d(8, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5))
+    for call in (lambda: explainable(model), lambda: HolisticCAM(model, [model[0]])):
+        with pytest.raises(ValueError, match="lazy layers that were never run: call it once"):
+            call()
+
+
+def test_what_a_model_keeps_is_as_before() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, CLASSES)
+            self.seen = torch.zeros(1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen += 1
+            noise = np.random.normal() + random.random()
+            return self.head(self.stem(images).relu().mean((2, 3))) + 1e-6 * noise
+
+    model = build_model(Counting)
+    before = float(model.seen), np.random.get_state()[1].tolist(), random.getstate()
+    explainable(model, size=(64, 64))
+    assert before == (float(model.seen), np.random.get_state()[1].tolist(), random.getstate())

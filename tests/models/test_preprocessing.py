@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights
 
 from holistic_cam_plugin import explainable
-from holistic_cam_plugin.models.preprocessing import find_preprocessing
+from holistic_cam_plugin.models.processors import find_preprocessing
 
 
 def picture(width: int = 90, height: int = 70) -> Image.Image:
