@@ -116,6 +116,7 @@ def _run_job(arguments: Namespace) -> int:
     folder, inputs = arguments.output.absolute(), _find_inputs(arguments, classifier.classes)
     explainer.root = inputs.root
     batch_size = arguments.batch_size or (1 if classifier.device.type == "cpu" else 8)
+    explainer.padded_size = batch_size
     parameters = _collect_parameters(arguments, explainer.request, inputs, batch_size)
     # Often on a terminal, once a minute in a log file.
     bar = partial(tqdm, unit="image", mininterval=0.1 if sys.stderr.isatty() else 60)

@@ -18,6 +18,7 @@ from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.models.classifier import load_classifier
 from holistic_cam_plugin.models.images import preprocess_image, read_image
+from holistic_cam_plugin.models.pictures import load_picture
 from tests.hostile.mutation import SECONDS, mutants
 from tests.models.files import MODEL, make_weights
 
