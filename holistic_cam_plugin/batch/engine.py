@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from holistic_cam_plugin.batch.failures import RobustExplainer
-from holistic_cam_plugin.batch.loading import Picture, load_picture, silence_decoders
 from holistic_cam_plugin.batch.rows import OUTPUTS, Item, find_targets, group_by_shape
 from holistic_cam_plugin.errors import OutputError, UsageError, describe_error
 from holistic_cam_plugin.explain import Request
@@ -27,6 +26,7 @@ from holistic_cam_plugin.models.classifier import (
     examine_built,
     load_classifier,
 )
+from holistic_cam_plugin.models.pictures import Picture, load_picture, silence_decoders
 
 __all__ = ["BatchExplainer"]
 
@@ -98,6 +98,9 @@ class BatchExplainer:
         self.labels = Path(labels) if isinstance(labels, str) else labels
         self.crop, self.dtype, self.overlays, self.device = crop, dtype, overlays, device
         self.root = Path() if root is None else Path(root)
+        self.padded_size = (
+            0  # of cropped batches: smaller ones are filled up, because maps of other sizes round otherwise
+        )
         self._check(methods, sizes)
         self.methods = choose_methods([find_method(name) for name in methods], sizes, amp)
         self._robust: RobustExplainer | None = None
@@ -197,10 +200,11 @@ class BatchExplainer:
         """
         results = [item.result for item in items]
         for group in group_by_shape(items):
-            pixels = np.stack([items[index].picture.pixels for index in group])  # type: ignore[misc]
+            padded = group + group[-1:] * (self.padded_size - len(group) if self.crop else 0)
+            pixels = np.stack([items[index].picture.pixels for index in padded])  # type: ignore[misc]
             with _LOCK:
-                found = self._load().explain(torch.from_numpy(pixels), [items[index].targets for index in group])
-            for index, result in zip(group, found, strict=True):
+                found = self._load().explain(torch.from_numpy(pixels), [items[index].targets for index in padded])
+            for index, result in zip(group, found, strict=False):
                 results[index] = result
         return [item._replace(result=result) for item, result in zip(items, results, strict=True)]
 

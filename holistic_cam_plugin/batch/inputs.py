@@ -12,7 +12,8 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -75,9 +76,7 @@ def find_inputs(
     """Find the images of a folder, including its subfolders, or those that a CSV lists.
 
     Args:
-        source: A folder, or a CSV with the column `file` and optionally `target` and `label`, class indices or names,
-            `mask`, a path, and `left`, `top`, `right`, `bottom`, in pixels. A file with several rows has several
-            targets or boxes.
+        source: A folder, or a CSV with the `COLUMNS`; a file with several rows has several targets or boxes.
         classes: The model's class names by index.
         folder_targets: Whether the folders directly below `source` are the labels (an ImageFolder).
         root: The folder that the CSV's paths are relative to. None: the folder of the CSV.
@@ -169,87 +168,73 @@ def _assign_folder_classes(jobs: Sequence[Job], classes: Sequence[str]) -> list[
 def _read_csv(path: Path, classes: Sequence[str], root: Path) -> Inputs:
     jobs: dict[str, Job] = {}
     indices: dict[str, int | None] = {"": None}  # of the classes seen so far
+    line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            reader.fieldnames = columns = _check_columns(path, reader.fieldnames or ())
+            reader.fieldnames = columns = _check_columns(reader.fieldnames or ())
             for row in reader:
-                name = _normalize_path(path, reader.line_num, row["file"] or "", root)
-                try:
-                    jobs[name] = _add_row(jobs.get(name, Job(name)), row, classes, indices)
-                except UsageError as error:
-                    raise UsageError(f"{path}, line {reader.line_num}: {error}") from error
+                line = reader.line_num
+                name = _normalize_path(row["file"] or "", root)
+                jobs[name] = _add_row(jobs.get(name, Job(name)), row, classes, indices)
+    except UsageError as error:
+        raise UsageError(f"{path}, line {line}: {error}") from error
     except (OSError, ValueError, csv.Error) as error:  # ValueError: a null byte in a path, a number of 5000 digits
         raise UsageError(f"cannot read {path} as a CSV: {error}") from error
     return Inputs(root, sorted(jobs.values()), tuple(column for column in columns if column not in COLUMNS))
 
 
-def _check_columns(path: Path, names: Sequence[str]) -> list[str]:
+def _check_columns(names: Sequence[str]) -> list[str]:
     """Return the names of the columns without spaces around them, known ones in lower case."""
-    given = ", ".join(names)[:200] or "none"
     columns = [name.strip().casefold() if name.strip().casefold() in COLUMNS else name.strip() for name in names]
-    for column in columns:
-        if column not in COLUMNS and (near := difflib.get_close_matches(column.casefold(), COLUMNS, 1, MISSPELT)):
-            raise UsageError(
-                f"{path} has a column {column!r}: name it {near[0]!r}, or something else if it is not that"
-            )
-    if "file" not in columns or any(columns.count(column) > 1 for column in COLUMNS):
-        raise UsageError(f"{path} must have one column 'file' and none of {', '.join(COLUMNS)} twice, got: {given}")
-    if 0 < len(set(BOX) & set(columns)) < len(BOX):
-        raise UsageError(f"{path} must have all of the columns {', '.join(BOX)} or none, got: {given}")
+    for column in set(columns) - set(COLUMNS):
+        if near := difflib.get_close_matches(column.casefold(), COLUMNS, 1, MISSPELT):
+            raise UsageError(f"the column {column!r} resembles {near[0]!r}: call it that, or something else")
+    missing = set(BOX) - set(columns)
+    if "file" not in columns or any(columns.count(column) > 1 for column in COLUMNS) or 0 < len(missing) < len(BOX):
+        raise UsageError(
+            f"there must be a column 'file', none of {', '.join(COLUMNS)} twice, and all of {', '.join(BOX)} or none, "
+            f"got: {', '.join(names)[:200] or 'none'}"
+        )
     return columns
 
 
 def _add_row(job: Job, row: Mapping[str, str | None], classes: Sequence[str], indices: dict[str, int | None]) -> Job:
     """Add what the row of a CSV says about an image to what earlier rows said."""
     cells = {column: (row.get(column) or "").strip() for column in COLUMNS}
-    for name in (cells["target"], cells["label"]):
-        if name not in indices:
-            indices[name] = find_classes([name], classes)[0]
-    target, label = indices[cells["target"]], indices[cells["label"]]
-    for column, before, now in (("label", job.label, label), ("mask", job.mask, cells["mask"] or None)):
-        if None not in (before, now) and before != now:
-            raise UsageError(f"{job.name} has another {column} in an earlier line")
-    boxes = json.loads(job.boxes or "[]") + _read_box(cells)
+    for name in {cells["target"], cells["label"]} - indices.keys():
+        (indices[name],) = find_classes([name], classes)
+    target, label, mask = indices[cells["target"]], indices[cells["label"]], cells["mask"] or None
+    if (None not in (job.label, label) and job.label != label) or (job.mask and mask and job.mask != mask):
+        raise UsageError(f"{job.name} has another label or mask in an earlier line")
+    boxes = json.loads(job.boxes or "[]") + _read_box([cells[side] for side in BOX])
     return job._replace(
         targets=job.targets if target is None or target in job.targets else (*job.targets, target),
         label=job.label if label is None else label,
-        mask=job.mask or cells["mask"] or None,
+        mask=job.mask or mask,
         boxes=json.dumps(boxes) if boxes else None,
     )
 
 
-def _read_box(cells: Mapping[str, str]) -> list[list[float]]:
-    """Return the row's box, or nothing if its cells are empty."""
-    given = [cells[side] for side in BOX]
-    if not any(given):
+def _read_box(cells: Sequence[str]) -> list[list[float]]:
+    """Return a list of the row's box, which is empty if its cells are."""
+    if not any(cells):
         return []
-    try:
-        left, top, right, bottom = box = [float(side) for side in given]
-    except ValueError:
-        box = []
-    if not (box and all(map(math.isfinite, box)) and left < right and top < bottom):
-        raise UsageError(f"a box needs left < right and top < bottom, in pixels, got {', '.join(given)}")
-    return [box]
+    with suppress(ValueError):
+        left, top, right, bottom = box = [float(cell) for cell in cells]
+        if -math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf:
+            return [box]
+    raise UsageError(f"a box needs left < right and top < bottom, in pixels, got {', '.join(cells)}")
 
 
-def _normalize_path(path: Path, line: int, file: str, root: Path) -> str:
+def _normalize_path(file: str, root: Path) -> str:
     """Return the file's normalised path relative to the root; raise UsageError if it is not below the root."""
-    name = next(filter(_is_below, _list_relative_paths(file, root)), None) if file else None
-    if name is None:
-        raise UsageError(f"{path}, line {line}: {file!r} is not a path below {root}; set --root to its folder")
-    return PurePosixPath(Path(name)).as_posix()
-
-
-def _list_relative_paths(file: str, root: Path) -> Iterator[str]:
-    """Yield the path relative to the root: as written, then with links resolved."""
-    if not os.path.isabs(file):
-        yield os.path.normpath(file)
-        return
-    yield os.path.relpath(file, root.absolute())
     folder, name = os.path.split(file)
-    yield os.path.relpath(os.path.join(os.path.realpath(folder), name), root.resolve())
-
-
-def _is_below(name: str) -> bool:
-    return name != "." and Path(name).parts[0] != ".."
+    found = [os.path.normpath(file)]
+    if os.path.isabs(file):  # as written, then with links resolved
+        resolved = os.path.join(os.path.realpath(folder), name)
+        found = [os.path.relpath(file, root.absolute()), os.path.relpath(resolved, root.resolve())]
+    for path in found:
+        if file and path != "." and Path(path).parts[0] != "..":
+            return Path(path).as_posix()
+    raise UsageError(f"{file!r} is not a path below {root}; set --root to its folder")

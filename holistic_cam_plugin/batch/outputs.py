@@ -1,4 +1,4 @@
-"""The files of an image: its maps, and their overlays on the image as the model saw it. a.jpg and a.png stay two."""
+"""The files of an image: its maps, and their overlays. a.jpg and a.png stay two images."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from pytorch_grad_cam.utils.image import show_cam_on_image
 
 from holistic_cam_plugin.explain import Explanation
 
-__all__ = ["encode_jpeg", "encode_maps", "encode_overlays", "is_intact", "map_name", "overlay_name"]
-
-QUALITY = 90
-LARGEST_SIDE = 65_500  # of a JPEG, in pixels
+__all__ = ["encode_maps", "is_intact", "map_name", "overlay_name"]
 
 
 def map_name(name: str) -> str:
@@ -40,34 +34,6 @@ def encode_maps(found: Explanation, dtype: str) -> bytes:
         targets=np.array(found.targets, np.int64),
         scores=np.array(found.scores[list(found.targets)], np.float32),
     )
-    return buffer.getvalue()
-
-
-def encode_overlays(pixels: NDArray[np.uint8], maps: NDArray[np.float32]) -> bytes:
-    """Draw the image, and each map over it as pytorch-grad-cam does; return a JPEG file.
-
-    Args:
-        pixels: `(H, W, 3)`, RGB.
-        maps: `(methods, layers, targets, H, W)` in [0, 1]: a row per layer and target, a column per method.
-
-    Raises:
-        ValueError: The sheet is larger than a JPEG can be.
-    """
-    methods, layers, targets, height, width = maps.shape
-    if max(sides := ((methods + 1) * width, layers * targets * height)) > LARGEST_SIDE:
-        raise ValueError(f"the overlays are {sides[0]} x {sides[1]} px, a JPEG has at most {LARGEST_SIDE}")
-    picture = pixels.astype(np.float32) / 255
-    rows = [
-        np.hstack([pixels, *(show_cam_on_image(picture, column[place], use_rgb=True) for column in maps)])
-        for place in np.ndindex(layers, targets)
-    ]
-    return encode_jpeg(Image.fromarray(np.vstack(rows)))
-
-
-def encode_jpeg(picture: Image.Image) -> bytes:
-    """Return the picture as a JPEG file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from holistic_cam_plugin.batch.record import RECORD, Record
 from holistic_cam_plugin.errors import UsageError
 
-__all__ = ["hash_parameters", "hash_weights", "open_output", "read_package_versions"]
+__all__ = ["hash_parameters", "open_output", "read_package_versions"]
 
 # The packages that determine the maps: the method, the model's operations, and how a file becomes pixels.
 PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
@@ -37,23 +35,15 @@ def read_package_versions(model: str | None = None) -> dict[str, str]:
     return versions
 
 
-def hash_weights(model: nn.Module) -> str:
-    """Return the SHA-256 checksum in hexadecimal of the model's parameters and buffers with their names."""
-    total = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
 def hash_parameters(parameters: Mapping[str, object]) -> str:
     """Return twelve hexadecimal digits that identify the parameters that determine the maps."""
     compared = {key: value for key, value in parameters.items() if key not in _FREE}
     return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def open_output(folder: Path, parameters: Mapping[str, Any], classes: Sequence[str]) -> Record:
-    """Open the record of an output folder for writing; the folder is created if needed.
+@contextmanager
+def open_output(folder: Path, parameters: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Record]:
+    """Open the record of an output folder for writing, until the body ends; the folder is created if needed.
 
     Raises:
         UsageError: The folder has other parameters or other files, another run is using it, or it is not writable.
@@ -65,15 +55,11 @@ def open_output(folder: Path, parameters: Mapping[str, Any], classes: Sequence[s
         raise UsageError(f"cannot use the output folder {folder}: {error}") from error
     if RECORD not in names and any(not name.startswith(".") for name in names):
         raise UsageError(f"{folder} contains files but no {RECORD}: choose an empty or new --output")
-    record = Record(folder / RECORD, write=True)
-    try:
+    with Record(folder / RECORD, write=True) as record:
         if known := record.parameters:
             _compare(folder, known, parameters)
         record.set_parameters(parameters, classes)
-    except BaseException:
-        record.close()
-        raise
-    return record
+        yield record
 
 
 def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -89,7 +75,7 @@ def _compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
             f"{folder} holds maps made with other parameters: {', '.join(changed)}. Restore them, or choose another "
             "--output"
         )
-    with suppress(OSError, ValueError):
+    with suppress(OSError, TypeError, ValueError):
         if not os.path.samefile(before["input"], now["input"]):
             raise UsageError(
                 f"{folder} holds the maps of {before['input']}, not of {now['input']}: choose another --output"

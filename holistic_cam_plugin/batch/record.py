@@ -71,7 +71,10 @@ class Record:
     @property
     def parameters(self) -> dict[str, Any]:
         """What determines the maps; empty in a new record."""
-        return {row["key"]: json.loads(row["value"]) for row in self.connection.execute("SELECT * FROM parameters")}
+        try:
+            return {row["key"]: json.loads(row["value"]) for row in self.connection.execute("SELECT * FROM parameters")}
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{self.path} cannot be read: {error}. Restore it, or choose another folder") from error
 
     @property
     def classes(self) -> list[str]:
@@ -129,8 +132,11 @@ class Record:
     def __enter__(self) -> Record:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):
+            with self._convert_errors():
+                raise error
 
 
 def read_record(folder: Path) -> Record:

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from holistic_cam_plugin.batch.loading import Picture
-from holistic_cam_plugin.batch.outputs import encode_maps, encode_overlays
+from holistic_cam_plugin.batch.outputs import encode_maps
 from holistic_cam_plugin.display import coverage
+from holistic_cam_plugin.display.sheets import encode_overlays
 from holistic_cam_plugin.explain import Explanation
 from holistic_cam_plugin.models.classes import find_classes
+from holistic_cam_plugin.models.pictures import Picture
 
 __all__ = ["OUTPUTS", "Item", "find_targets", "group_by_shape"]
 

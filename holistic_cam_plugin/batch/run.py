@@ -11,20 +11,22 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from holistic_cam_plugin.batch.ahead import map_ahead
 from holistic_cam_plugin.batch.engine import BatchExplainer
 from holistic_cam_plugin.batch.inputs import Inputs, Job
-from holistic_cam_plugin.batch.loading import map_ahead, silence_decoders
 from holistic_cam_plugin.batch.outputs import is_intact, map_name, overlay_name
 from holistic_cam_plugin.batch.record import Record
 from holistic_cam_plugin.errors import convert_write_errors
 from holistic_cam_plugin.files import write_whole
 from holistic_cam_plugin.methods import Progress
+from holistic_cam_plugin.models.pictures import silence_decoders
 
 __all__ = ["ExplainRows", "Rows", "Tally", "explain_rows", "find_unfinished", "run"]
 
 Rows = Mapping[str, Sequence[Any]]  # columns, as `BatchExplainer` takes and returns them
-# Turns batches into rows with maps, in any order, and adds seconds of waiting to a dict, as `explain_rows` does.
-ExplainRows = Callable[[BatchExplainer, Iterable[Rows], dict[str, float]], Generator[Rows]]
+# Turns batches into rows with maps, in any order, and adds seconds of waiting to a dict, as `explain_rows` does. The
+# thread that writes calls what can be called.
+ExplainRows = Callable[[BatchExplainer, Iterable[Rows], dict[str, float]], Generator[Rows | Callable[[], Rows]]]
 
 # Batches per reading thread: one being read and one waiting.
 BATCHES_AHEAD = 2
@@ -50,8 +52,8 @@ class Tally(NamedTuple):
 
 def explain_rows(
     explainer: BatchExplainer, batches: Iterable[Rows], waits: dict[str, float], workers: int = 1
-) -> Generator[Rows]:
-    """Explain batches in this process, while threads read the next ones and encode the last one.
+) -> Generator[Callable[[], Rows]]:
+    """Explain batches in this process while threads read the next ones; yield functions that encode the rows.
 
     Args:
         workers: Threads that read. 0: one, which reads nothing ahead.
@@ -60,9 +62,9 @@ def explain_rows(
     with (
         silence_decoders(),
         closing(map_ahead(explainer.read, batches, max(1, workers), BATCHES_AHEAD * workers, waited)) as read,
-        closing(map_ahead(explainer.encode, map(explainer.explain, read), 1, 1)) as encoded,
     ):
-        yield from encoded
+        for items in read:
+            yield partial(explainer.encode, explainer.explain(items))
 
 
 def run(
@@ -120,8 +122,9 @@ def _make_batches(jobs: Sequence[Job], size: int) -> Iterator[Rows]:
         }
 
 
-def _write(folder: Path, record: Record, rows: Rows) -> list[bool]:
+def _write(folder: Path, record: Record, result: Rows | Callable[[], Rows]) -> list[bool]:
     """Write a batch; return for each image whether it has maps now."""
+    rows = result() if callable(result) else result
     return [
         _write_image(folder, record, dict(zip(rows, values, strict=True)))
         for values in zip(*rows.values(), strict=True)
@@ -172,7 +175,7 @@ def find_unfinished(
         connection.execute("DELETE FROM images WHERE state = 'failed'")  # every failure is tried again
         regions = ((job.mask, job.boxes, job.name) for job in inputs.jobs)
         connection.executemany("UPDATE images SET mask = ?, boxes = ? WHERE file = ?", regions)
-    for file, group in groupby(progress(record.connection.execute(_EXPLAINED)), key=lambda row: str(row["file"])):
+    for file, group in progress(groupby(record.connection.execute(_EXPLAINED), key=lambda row: str(row["file"]))):
         rows, job = list(group), rest.get(file)
         if job is None or job.problem or not _is_current(inputs.root / file, job, rows):
             continue

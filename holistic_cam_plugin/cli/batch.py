@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from holistic_cam_plugin.batch.engine import BatchExplainer
 from holistic_cam_plugin.batch.inputs import Inputs, check_input, find_inputs
-from holistic_cam_plugin.batch.parameters import hash_weights, open_output, read_package_versions
+from holistic_cam_plugin.batch.parameters import open_output, read_package_versions
 from holistic_cam_plugin.batch.ray_data import explain_on_ray, load_ray
 from holistic_cam_plugin.batch.run import ExplainRows, Tally, explain_rows, find_unfinished, run
 from holistic_cam_plugin.batch.tables import write_tables
@@ -31,6 +31,7 @@ from holistic_cam_plugin.cli.printing import complain, say, tell_assumed
 from holistic_cam_plugin.errors import RESUME, Stopped, UsageError
 from holistic_cam_plugin.explain import Request
 from holistic_cam_plugin.models.classes import find_classes
+from holistic_cam_plugin.models.weights import hash_weights
 
 __all__ = ["add_batch_command"]
 
@@ -115,6 +116,7 @@ def _run_job(arguments: Namespace) -> int:
     folder, inputs = arguments.output.absolute(), _find_inputs(arguments, classifier.classes)
     explainer.root = inputs.root
     batch_size = arguments.batch_size or (1 if classifier.device.type == "cpu" else 8)
+    explainer.padded_size = batch_size
     parameters = _collect_parameters(arguments, explainer.request, inputs, batch_size)
     # Often on a terminal, once a minute in a log file.
     bar = partial(tqdm, unit="image", mininterval=0.1 if sys.stderr.isatty() else 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 import textwrap
@@ -17,7 +18,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from holistic_cam_plugin.errors import UsageError, check_file, describe_error
 
-__all__ = ["count_classes", "load_weights", "read_state_dict"]
+__all__ = ["count_classes", "hash_weights", "load_weights", "read_state_dict"]
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys of the state dict in the checkpoints of training scripts
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
@@ -96,3 +97,12 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path, name
         ) from error
     if infinite:
         raise UsageError(f"{path} has NaN or infinite values in {infinite[0]}")
+
+
+def hash_weights(model: nn.Module) -> str:
+    """Return the SHA-256 checksum in hexadecimal of the model's parameters and buffers with their names."""
+    total = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()

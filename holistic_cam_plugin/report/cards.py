@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from holistic_cam_plugin.batch.outputs import encode_jpeg, map_name
+from holistic_cam_plugin.batch.outputs import map_name
+from holistic_cam_plugin.display.sheets import encode_jpeg
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.metrics import average_precision, energy_pointing_game
 from holistic_cam_plugin.models.images import check_proportions

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from holistic_cam_plugin.batch.loading import map_ahead, silence_decoders
+from holistic_cam_plugin.batch.ahead import map_ahead
 from holistic_cam_plugin.batch.record import lock_folder
 from holistic_cam_plugin.display import format_percent
 from holistic_cam_plugin.errors import UsageError, convert_write_errors
 from holistic_cam_plugin.files import write_whole
 from holistic_cam_plugin.methods import METHODS, Progress, display_name
+from holistic_cam_plugin.models.pictures import silence_decoders
 from holistic_cam_plugin.report.cards import COLUMNS, MAP_COLUMNS, CardBuilder, sort_layers
 from holistic_cam_plugin.report.objects import find_mask
 from holistic_cam_plugin.report.pictures import encode_data_uri, encode_legend, store_pictures

@@ -12,8 +12,8 @@ from PIL import Image
 from torchvision.transforms import functional as TF
 
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.batch.loading import load_picture
 from holistic_cam_plugin.models.images import read_image
+from holistic_cam_plugin.models.pictures import load_picture
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 from tests.batch.batch_tools import QUICK, make_picture, rows
 

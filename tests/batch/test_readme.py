@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from holistic_cam_plugin.__main__ import build_parser, main
-from holistic_cam_plugin.batch import loading
+from holistic_cam_plugin.models import images
 from tests.batch.batch_tools import QUICK, make_pictures
 
 README = Path(__file__).parents[2] / "holistic_cam_plugin" / "batch" / "README.md"
@@ -22,7 +22,7 @@ def blocks(language):
 
 def test_every_command_is_understood():
     lines = [line for block in blocks("bash") for line in block.splitlines() if " batch " in line]
-    assert len(lines) == 5
+    assert len(lines) == 7
     for line in lines:
         line = line.replace("$SLURM_ARRAY_TASK_ID", "3")
         command = ["batch", *shlex.split(line.partition(" batch ")[2], comments=True)]
@@ -33,7 +33,7 @@ def test_the_offline_command_makes_the_files_and_the_example_reads_them(tmp_path
     monkeypatch.chdir(tmp_path)
     names = make_pictures(tmp_path / "photos", 2)
     [command] = [line for block in blocks("bash") for line in block.splitlines() if "digits" in line]
-    assert main([*shlex.split(command)[1:], *QUICK, "--workers", "0"]) == 0
+    assert main([*shlex.split(command, comments=True)[1:], *QUICK, "--workers", "0"]) == 0
     assert main(["report", "maps"]) == 0
     assert "index.html" in capsys.readouterr().out
     for file in re.findall(r"^\| `(.*?)`", TEXT, flags=re.MULTILINE):
@@ -49,4 +49,4 @@ def test_the_offline_command_makes_the_files_and_the_example_reads_them(tmp_path
 
 def test_the_formats_are_those_that_are_read():
     named = re.search(r"^(.*) files are read", TEXT, flags=re.MULTILINE).group(1)
-    assert tuple(re.split(", | and ", named)) == loading.FORMATS
+    assert tuple(re.split(", | and ", named)) == images.FORMATS

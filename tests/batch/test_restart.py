@@ -8,6 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from holistic_cam_plugin.batch import parameters
@@ -47,6 +48,20 @@ def test_a_run_of_another_batch_size_goes_on(run, tmp_path):
     (tmp_path / "output" / "maps" / "picture 2.jpg.npz").unlink()
     assert "1 images explained" in run("--batch-size", "2")[1]
     assert tree(tmp_path / "output") == whole
+
+
+@pytest.mark.parametrize("missing", [1, 3])
+def test_maps_that_are_made_again_are_those_of_the_first_run(run, tmp_path, missing):
+    """At the same batch size the rounding is the same, whichever images share a batch, and however many are left."""
+    options = ("--batch-size", "4", "--dtype", "float32")
+    run(*options)
+    paths = sorted((tmp_path / "output").rglob("*.npz"))
+    before = [np.load(path)["maps"] for path in paths]
+    for path in paths[::2][:missing]:
+        path.unlink()
+    assert f"{missing} images explained" in run(*options)[1]
+    for path, maps in zip(paths, before, strict=True):
+        assert np.abs(np.load(path)["maps"] - maps).max() <= 1e-6
 
 
 def test_verify_finds_what_is_damaged_inside(run, tmp_path):

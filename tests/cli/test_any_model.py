@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import csv
 from itertools import product
 
 import numpy as np
@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification, ViTImageProcessor
 from benchmarks import table1
 from holistic_cam_plugin import ClassHolisticCAM, explainable
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.batch.journal import read_rows
+from holistic_cam_plugin.batch.record import read_record
 from tests.models.test_build_libraries import ANIMALS, small_vit
 
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero")
@@ -111,7 +111,8 @@ def test_a_folder_of_images(here, photo, options, found):
     with np.load("maps/maps/photo.png.npz") as archive:
         np.testing.assert_allclose(archive["maps"][0, 0, 0], cam(images)[0], atol=1e-4)
     library = options[1].partition("/")[0].replace("hf", "transformers")
-    parameters = json.loads((here / "maps" / "parameters.json").read_text())
+    with read_record(here / "maps") as record:
+        parameters = record.parameters
     assert library in parameters["versions"]
     assert main(["batch", "in", "--output", "maps", *options, *methods, "--overlays"]) == 0
     assert main(["report", "maps"]) == 0
@@ -140,5 +141,5 @@ def test_an_experiment(here, photo, capsys):
         ["--model", "hf/./vit", "--images", ".", "--labels", "labels.csv", "--methods", "Holistic-CAM positive",
          "Grad-CAM", "--metrics", "ins", "del", "epg", "--device", "cpu"]
     )  # fmt: skip
-    found = {(row["layer"], row["method"]) for row in read_rows(here / "output" / "table1.csv")}
+    found = {(row["layer"], row["method"]) for row in csv.DictReader((here / "output" / "table1.csv").open())}
     assert found == set(product(of_transformers(here).layer_names, ["Holistic-CAM positive", "Grad-CAM"]))

@@ -8,9 +8,8 @@ from importlib.metadata import version
 import pytest
 
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.batch import RESUME
 from holistic_cam_plugin.demo import load_demo_image
-from holistic_cam_plugin.errors import OutputError, UsageError
+from holistic_cam_plugin.errors import RESUME, OutputError, UsageError
 from tests.batch.batch_tools import QUICK, make_pictures
 
 COMMANDS = {

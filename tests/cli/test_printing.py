@@ -70,7 +70,7 @@ def test_folders_whose_names_are_no_utf_8(folder, run, encoding):
     code, out, err = run("report", output, encoding=encoding)
     assert (code, err) == (0, b"")
     assert rb"out \udcff" in out
-    assert rb"out \udcff" in (output / "report.html").read_bytes()
+    assert rb"out \udcff" in (output / "report" / "index.html").read_bytes()
 
 
 @needs_full_device
@@ -84,8 +84,8 @@ def test_a_summary_for_which_there_is_no_room(folder, run):
     assert len(rows(output)) == 1
     code, _, err = run("report", output, out=FULL.open("w"))
     assert (code, err.count(b"\n")) == (3, 1)
-    assert b"report.html is written, but standard output cannot be written: No space left on device\n" in err
-    assert (output / "report.html").is_file()
+    assert b"index.html is written, but standard output cannot be written: No space left on device\n" in err
+    assert (output / "report" / "index.html").is_file()
 
 
 @pytest.mark.campaign

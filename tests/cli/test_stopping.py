@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-from holistic_cam_plugin.batch import RESUME
 from holistic_cam_plugin.cli.stopping import raise_signals
-from holistic_cam_plugin.errors import Stopped
+from holistic_cam_plugin.errors import RESUME, Stopped
 from tests.batch.batch_tools import QUICK, make_pictures
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -51,7 +50,7 @@ def test_impatient_ctrl_c_gets_one_line(tmp_path):
         [sys.executable, "-m", "holistic_cam_plugin", *command], stderr=subprocess.PIPE, text=True
     )
     try:
-        while not (tmp_path / "output" / "manifest-0.csv").exists():
+        while not (tmp_path / "output" / "maps").exists():
             assert process.poll() is None
             time.sleep(0.01)
         while process.poll() is None:

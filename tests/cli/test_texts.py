@@ -17,6 +17,7 @@ from transformers import AutoModel
 from holistic_cam_plugin import ClassHolisticCAM, explainable
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.app.snippet import Source, write_snippet
+from holistic_cam_plugin.batch.record import read_record
 from holistic_cam_plugin.methods import Method
 from tests.models.two_towers import TEXTS, make_siglip, save_folder
 
@@ -88,7 +89,8 @@ def test_a_batch_and_its_restart(here, photo, capsys):
     assert row["layer"] == name
     with np.load("maps/maps/photo.png.npz") as archive:
         np.testing.assert_allclose(archive["maps"][0, 0, 0], expected, atol=1e-4)
-    parameters = json.loads((here / "maps" / "parameters.json").read_text())
+    with read_record(here / "maps") as record:
+        parameters = record.parameters
     assert parameters["text"] == TEXTS
     assert "transformers" in parameters["versions"]
     capsys.readouterr()
@@ -99,7 +101,7 @@ def test_a_batch_and_its_restart(here, photo, capsys):
     assert "holds maps made with other parameters" in error
     assert "text (a green nine a red three" in error
     assert main(["report", "maps"]) == 0
-    assert row["class"] in (here / "maps" / "report.html").read_text(encoding="utf-8")
+    assert row["class"] in (here / "maps" / "report" / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

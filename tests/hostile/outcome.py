@@ -29,7 +29,7 @@ WELCOME = (
     "the mask of the class is zero everywhere",
 )
 
-_BAR = re.compile(r"(images|checking|pictures): +\d+%\|")
+_BAR = re.compile(r"(images|checking|pictures): +\d+(%\||image)")
 
 
 class Outcome(NamedTuple):

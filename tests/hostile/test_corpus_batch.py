@@ -94,7 +94,7 @@ def test_nothing_else_is_in_the_output(job):
     maps = {path.relative_to(output / "maps").as_posix().removesuffix(".npz") for path in output.rglob("*.npz")}
     assert maps == explained
     assert {path.name for path in output.iterdir()} <= {
-        ".lock", "maps", "overlays", "manifest.csv", "errors.csv", "parameters.json",
+        ".lock", "maps", "overlays", "manifest.csv", "manifest.parquet", "errors.csv", "record.sqlite",
     }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_the_corpus_has_a_report(job):
     output, _, _ = job
     outcome = run("report", output)
     assert_explained(outcome)
-    page = (output / "report.html").read_text(encoding="utf-8")
+    page = (output / "report" / "index.html").read_text(encoding="utf-8")
     assert "<b>&amp;.png" not in page
     assert "&lt;b&gt;&amp;amp;.png" in page
 
@@ -161,4 +161,4 @@ def test_an_output_folder_of_any_name(tmp_path, name):
     outcome = batch(tmp_path / "pictures", tmp_path / name)
     assert_explained(outcome)
     assert_explained(run("report", tmp_path / name))
-    assert (tmp_path / name / "report.html").is_file()
+    assert (tmp_path / name / "report" / "index.html").is_file()

@@ -15,11 +15,10 @@ import pytest
 from PIL import Image, features
 
 from holistic_cam_plugin.__main__ import main
-from holistic_cam_plugin.batch.inputs import Job
-from holistic_cam_plugin.batch.loading import JobImages
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.models.classifier import load_classifier
 from holistic_cam_plugin.models.images import preprocess_image, read_image
+from holistic_cam_plugin.models.pictures import load_picture
 from tests.hostile.mutation import SECONDS, mutants
 from tests.models.files import MODEL, make_weights
 
@@ -100,7 +99,7 @@ def outcome(path):
 
 def in_a_job(path):
     """Read as in a batch: the size, or the reason."""
-    loaded = JobImages(path.parent, [Job(path.name)], CLASSIFIER.preprocessing, crop=True)[0]
+    loaded = load_picture(path, CLASSIFIER.preprocessing, crop=True)
     assert (loaded.pixels is None) == bool(loaded.problem)
     assert "\n" not in loaded.problem
     return loaded.problem or loaded.pixels.shape

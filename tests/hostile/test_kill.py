@@ -1,40 +1,35 @@
-"""SIGKILL of the main process, a rank, the launcher: nothing lives on, the folder is free, the bytes are the same.
+"""SIGKILL, Ctrl-C and a full disk at random moments: nothing lives on, the folder is free, the maps are the same.
 
-HOSTILE_ROUNDS=20 kills each of them twenty times.
+HOSTILE_ROUNDS=1 disturbs a run once in each way.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import subprocess
-import sys
 import time
-import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from holistic_cam_plugin.batch.lock import lock_folder
+from holistic_cam_plugin.batch.record import RECORD, Record, read_record
 from holistic_cam_plugin.errors import UsageError
 from tests.batch.batch_tools import (
     QUICK,
     kill,
     list_children,
     list_living,
-    list_processes,
     make_pictures,
+    rows,
     run_command,
     start_command,
-    start_ranks,
-    tree,
 )
 from tests.processes import PATIENCE
 
-ROOT = Path(__file__).parents[2]
-ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "1"))
+ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "20"))
 COUNT = 12
 pytestmark = [
     pytest.mark.campaign,
@@ -51,39 +46,72 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(pictures, tmp_path_factory):
-    """What a run leaves that nobody disturbed, and its seconds."""
+    """The maps of a run that nobody disturbed, and its seconds."""
     output = tmp_path_factory.mktemp("undisturbed") / "output"
     start = time.monotonic()
     assert run_command(command(pictures, output)) == 0
-    assert len(tree(output)) == COUNT + 3
-    return tree(output), time.monotonic() - start
+    return read_maps(output), time.monotonic() - start
 
 
 def command(pictures, output):
-    return ("batch", pictures, "--output", output, *QUICK, "--workers", "2", "--batch-size", "2")
+    return ("batch", pictures, "--output", output, *QUICK, "--dtype", "float32", "--workers", "2", "--batch-size", "2")
 
 
-def rounds(folder):
-    """For every round a folder for the output and a source of chance."""
-    for number in range(ROUNDS):
-        yield folder / f"output-{number}", random.Random(number)
+def read_maps(output):
+    maps = {}
+    for path in output.rglob("*.npz"):
+        with np.load(path) as file:
+            maps[path.relative_to(output).as_posix()] = file["maps"]
+    return maps
+
+
+def check_complete(output, pictures, whole):
+    """Run the command again: the folder is complete, and each map is that of an undisturbed run."""
+    assert run_command(command(pictures, output)) == 0
+    maps = read_maps(output)
+    assert maps.keys() == whole.keys()
+    assert len(maps) == COUNT
+    for name, saliency_maps in maps.items():
+        assert np.abs(saliency_maps - whole[name]).max() <= 1e-6
+    assert sorted(row["map"] for row in rows(output)) == sorted(maps)
+    assert rows(output, "errors.csv") == []
+    with read_record(output) as record:
+        assert record.connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    assert {path.name for path in output.iterdir()} <= {
+        ".lock", RECORD, "maps", "manifest.csv", "manifest.parquet", "errors.csv",
+    }  # fmt: skip
 
 
 def is_free(folder):
     """Whether no run holds the folder's lock."""
     try:
-        with lock_folder(folder):
-            return True
+        Record(folder / RECORD, write=True).close()
+        return True
     except UsageError:
         return False
 
 
-def until(condition):
-    """Whether it becomes true."""
+def check_gone(process, output):
     deadline = time.monotonic() + PATIENCE
-    while not (true := condition()) and time.monotonic() < deadline:
+    while list_living(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return true
+    assert not list_living(process.pid)
+    assert not output.exists() or is_free(output)
+
+
+def disturb(pictures, output, chance, seconds, number):
+    """Send a signal at random moments until it arrives during a run; return the exit code."""
+    while True:
+        process = start_command(command(pictures, output))
+        time.sleep(chance.uniform(0, seconds))
+        if number == signal.SIGKILL:
+            kill(process)
+        else:
+            os.killpg(process.pid, number) if process.is_alive() else None
+        process.join(PATIENCE)
+        check_gone(process, output)
+        if process.exitcode != 0:
+            return process.exitcode
 
 
 def test_a_run_is_one_process(pictures, tmp_path):
@@ -96,142 +124,31 @@ def test_a_run_is_one_process(pictures, tmp_path):
     assert most == 1
 
 
-def test_sigkill_of_the_main_process(pictures, whole, tmp_path):
-    bytes_of_all, seconds = whole
-    for output, chance in rounds(tmp_path):
-        deaths = 0
-        while deaths == 0:
-            process = start_command(command(pictures, output))
-            time.sleep(chance.uniform(0, seconds))
-            deaths += kill(process)
-            assert until(lambda pid=process.pid: not list_living(pid))
-            assert not output.exists() or is_free(output)
-        assert run_command(command(pictures, output)) == 0
-        assert tree(output) == bytes_of_all
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_signal_at_a_random_moment(pictures, whole, tmp_path, number):
+    maps, seconds = whole
+    for turn in range(ROUNDS):
+        output, chance = tmp_path / str(turn), random.Random(turn)
+        code = disturb(pictures, output, chance, seconds, number)
+        assert code in ((-signal.SIGKILL,) if number == signal.SIGKILL else (130, -signal.SIGINT, 1))
+        check_complete(output, pictures, maps)
 
 
-def test_sigkill_of_a_rank_that_no_launcher_watches(pictures, whole, tmp_path):
-    bytes_of_all, seconds = whole
-    for output, chance in rounds(tmp_path):
-        world = chance.choice([2, 3])
-        victim, deaths, attempts = chance.randrange(world), 0, 0
-        while deaths == 0:
-            output = output.with_suffix(f".{(attempts := attempts + 1)}")
-            said = [output.with_name(f"{output.name}-{rank}.txt") for rank in range(world)]
-            ranks = start_ranks(command(pictures, output), world, said.__getitem__)
-            assert until((output / ".lock").exists)
-            time.sleep(chance.uniform(0, seconds))
-            deaths += kill(ranks[victim])
-            if deaths and victim == 0:
-                assert until(lambda every=ranks: not any(list_living(rank.pid) for rank in every))
-            for process in ranks:
-                process.join(PATIENCE)
-                assert not list_living(process.pid)
-        check_last_words(ranks, said, victim)
-        assert is_free(output)
-        assert run_command(command(pictures, output)) == 0
-        assert tree(output) == bytes_of_all
-
-
-def check_last_words(ranks, said, victim):
-    texts = [file.read_text() for file in said]
-    for rank, process in enumerate(ranks):
-        if rank == victim:
-            continue
-        words = [line for line in texts[rank].splitlines() if line.startswith("holistic-cam batch: ")]
-        assert "Traceback" not in texts[rank]
-        if process.exitcode == 0:  # its share was done
-            assert words == []
-        elif victim == 0:
-            assert process.exitcode in (2, 3), texts  # 2: there never was a first rank
-            assert len(words) == 1, texts
-            assert re.search("the first rank or the launcher has died|rank 0 died|cannot connect the ranks", words[0])
-        else:  # the first rank alone waits for the others
-            assert (rank, process.exitcode) == (0, 3), texts
-            reason = f"rank {victim} died or never started: finished maps are saved; run the same command again"
-            assert [line.partition(" to continue")[0] for line in words] == [
-                f"holistic-cam batch: stopped: {reason}"
-            ], texts
-
-
-class Torchrun:
-    """Two ranks under torchrun, found in /proc by a variable of their own."""
-
-    def __init__(self, arguments, *options):
-        self.mark = f"HOLISTIC_CAM_TEST={uuid.uuid4()}"
-        name, value = self.mark.split("=")
-        launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options)
-        self.process = subprocess.Popen(
-            [*launcher, "-m", "holistic_cam_plugin", *map(str, arguments)],
-            cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", name: value}, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for number in self.list_living():
-            os.kill(number, signal.SIGKILL)
-        self.process.wait(PATIENCE)
-
-    def list_living(self, variable=""):
-        """All of its processes, or those with this variable too."""
-        self.process.poll()  # lets a dead launcher go
-        return [number for number in list_processes() if {self.mark, variable} <= {*environment(number), ""}]
-
-    def described(self):
-        return [(number, Path(f"/proc/{number}/cmdline").read_text().split("\0")) for number in self.list_living()]
-
-    def ranks(self):
-        return self.list_living("WORLD_SIZE=2")
-
-    def waited(self, chance, output, seconds):
-        """Wait until the ranks exist or are at work, and then a little."""
-        first = chance.choice([self.ranks, lambda: list(output.rglob("*.npz"))])
-        assert until(lambda: first() or self.process.poll() is not None)
-        time.sleep(chance.uniform(0, seconds))
-
-
-def environment(number):
+def test_a_disk_that_fills_up(pictures, whole, tmp_path):
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    if subprocess.run(("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", mounted), capture_output=True).returncode:
+        pytest.skip("no permission to mount a small disk")
     try:
-        return Path(f"/proc/{number}/environ").read_text(errors="replace").split("\0")
-    except OSError:
-        return []
-
-
-def test_sigkill_of_a_rank_under_torchrun(pictures, whole, tmp_path):
-    bytes_of_all, seconds = whole
-    for output, chance in rounds(tmp_path):
-        with Torchrun(command(pictures, output)) as run:
-            run.waited(chance, output, seconds)
-            for number in run.ranks()[:1]:
-                os.kill(number, signal.SIGKILL)
-            assert until(lambda every=run: not every.list_living()), run.described()
-        assert not output.exists() or is_free(output)
-        assert run_command(command(pictures, output)) == 0
-        assert tree(output) == bytes_of_all
-
-
-def test_sigkill_of_torchrun(pictures, whole, tmp_path):
-    bytes_of_all, seconds = whole
-    for output, chance in rounds(tmp_path):
-        with Torchrun(command(pictures, output)) as run:
-            run.waited(chance, output, seconds)
-            run.process.kill()
-            assert until(lambda every=run: not every.list_living()), run.described()
-        assert not output.exists() or is_free(output)
-        assert run_command(command(pictures, output)) == 0
-        assert tree(output) == bytes_of_all
-
-
-def test_torchrun_starts_killed_ranks_again(pictures, whole, tmp_path):
-    bytes_of_all, seconds = whole
-    for output, chance in rounds(tmp_path):
-        with Torchrun(command(pictures, output), "--max-restarts", "2") as run:
-            run.waited(chance, output, seconds)
-            for number in run.ranks()[-1:]:
-                os.kill(number, signal.SIGKILL)
-            assert run.process.wait(PATIENCE) == 0
-            assert not run.list_living()
-        assert tree(output) == bytes_of_all
+        for turn in range(ROUNDS):
+            size, output = random.Random(turn).randrange(16, 2600), mounted / str(turn)
+            subprocess.run(("mount", "-o", f"remount,size={size}k", mounted), check=True)
+            process = start_command(command(pictures, output))
+            process.join(PATIENCE)
+            assert process.exitcode in (0, 2, 3), size
+            check_gone(process, mounted / "none")
+            subprocess.run(("mount", "-o", "remount,size=64m", mounted), check=True)
+            check_complete(output, pictures, whole[0])
+            subprocess.run(("find", mounted, "-mindepth", "1", "-delete"), check=True)
+    finally:
+        subprocess.run(("umount", mounted), check=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
 from tests.hostile.corpus import make_good
-from tests.hostile.outcome import assert_explained, assert_told, batch, run, run_bounded
+from tests.hostile.outcome import assert_explained, assert_told, batch, run
 from tests.models.files import MODEL, make_weights
 
 pytestmark = [
@@ -79,7 +79,7 @@ def test_more_workers_than_processors(tmp_path, workers):
     assert_explained(outcome)
 
 
-@pytest.mark.parametrize("name", ["manifest.csv", "manifest-0.csv", "errors.csv", "parameters.json"])
+@pytest.mark.parametrize("name", ["manifest.csv", "errors.csv", "record.sqlite", ".lock", ".part"])
 @pytest.mark.parametrize("command", ["batch", "report"])
 def test_a_pipe_where_a_table_should_be(tmp_path, name, command):
     make_pictures(tmp_path / "pictures", 1)
@@ -93,25 +93,6 @@ def test_a_pipe_where_a_table_should_be(tmp_path, name, command):
     assert_explained(outcome, (0, 2, 3))
     if outcome.code:
         assert_told(outcome, f"holistic-cam {command}", (2, 3))
-
-
-LAUNCHED = {
-    "a rank that is no number": {"RANK": "x"},
-    "a rank beyond the world": {"RANK": "5", "WORLD_SIZE": "2"},
-    "a negative rank": {"RANK": "-1"},
-    "an empty world": {"WORLD_SIZE": "0"},
-    "a port that is no number": {"MASTER_PORT": "x"},
-    "a port beyond all ports": {"MASTER_PORT": "99999999"},
-}
-
-
-@pytest.mark.parametrize("title", LAUNCHED)
-def test_variables_of_a_launcher_that_can_t_be_meant(tmp_path, title):
-    """Left over from another program, or mistyped: one line, and not two hours of waiting."""
-    make_pictures(tmp_path / "pictures", 1)
-    variables = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29519", **LAUNCHED[title]}
-    command = ["batch", tmp_path / "pictures", "--output", tmp_path / "output", *QUICK, "--workers", "0"]
-    assert_told(run_bounded(*command, environment=variables), PROGRAM)
 
 
 def test_a_picture_that_is_gone_is_not_both_explained_and_failed(tmp_path):

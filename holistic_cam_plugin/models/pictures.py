@@ -1,21 +1,15 @@
-"""Load pictures, from files or bytes to the pixels that the model sees, by threads: Pillow releases Python's lock.
-
-A run is one process that leaves nothing behind when it is killed. The price: a crash in a decoder's C code ends it.
-"""
+"""Pictures from files or bytes as the pixels that a model sees, or the reason why there are none."""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
-import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +19,10 @@ from holistic_cam_plugin.errors import describe_error
 from holistic_cam_plugin.models.images import FORMATS, LARGEST_RESIZED, convert_to_rgb
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
-__all__ = ["Picture", "load_picture", "map_ahead", "silence_decoders"]
+__all__ = ["Picture", "load_picture", "silence_decoders"]
 
 # Pixels of an uncropped image; the model needs many times its memory.
 LARGEST_WHOLE = 2**24
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Picture(NamedTuple):
@@ -72,31 +63,3 @@ def silence_decoders() -> Iterator[None]:
         warnings.filterwarnings("ignore", module="PIL")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
-
-
-def map_ahead(
-    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int, waited: Callable[[float], object] = bool
-) -> Generator[R]:
-    """Yield the function's results in order, computed by threads, at most `ahead` items before they are needed.
-
-    Args:
-        items: Are taken by the calling thread.
-        waited: Called with the seconds that the calling thread waited for a result.
-    """
-    pool, unfinished = ThreadPoolExecutor(threads), deque[Future[R]]()
-
-    def take() -> R:
-        start = time.perf_counter()
-        result = unfinished.popleft().result()
-        waited(time.perf_counter() - start)
-        return result
-
-    try:
-        for item in items:
-            unfinished.append(pool.submit(function, item))
-            if len(unfinished) > ahead:
-                yield take()
-        while unfinished:
-            yield take()
-    finally:
-        pool.shutdown()  # what is explained is still written

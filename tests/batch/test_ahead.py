@@ -7,7 +7,8 @@ import threading
 import pytest
 from PIL import Image
 
-from holistic_cam_plugin.batch.loading import load_picture, map_ahead, silence_decoders
+from holistic_cam_plugin.batch.ahead import map_ahead
+from holistic_cam_plugin.models.pictures import load_picture, silence_decoders
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 from tests.batch.batch_tools import make_picture
 
