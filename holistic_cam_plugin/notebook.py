@@ -86,6 +86,8 @@ def show(
     picture = _read_photo(photo)
     found = _examine(model, text)
     names = [layers] if isinstance(layers, str) else layers
+    if names is not None and not names:
+        raise ValueError("layers is empty: leave it out for one in the middle of the model")
     found = found.at(found.layer_names[-2:][:1] if names is None else names)
     if found.preprocessing.source == ASSUMED:
         warnings.warn(f"{TELL_ASSUMED}: pass show(explainable(model, processor), photo)", stacklevel=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 from typing import NamedTuple
 
 from matplotlib.font_manager import FontProperties, findfont
@@ -22,7 +23,7 @@ class Panel(NamedTuple):
     Attributes:
         picture: RGB.
         left: at the start of the line.
-        right: at the end of the line, faint.
+        right: at the end of the line, faint; at most half of it.
     """
 
     picture: Image.Image
@@ -31,34 +32,33 @@ class Panel(NamedTuple):
 
 
 def arrange_panels(rows: Sequence[Sequence[Panel]], note: str = "") -> Image.Image:
-    """Draw panels in rows; the pictures of a row have the same size.
+    """Draw panels in rows of equal length; a text that repeats the one above is left out.
 
     Args:
         note: a line below all rows.
     """
-    width = max(panel.picture.width for row in rows for panel in row)
-    font = _load_font(max(11, min(20, width // 24)))
+    widths = [max(panel.picture.width for panel in column) for column in zip(*rows, strict=True)]
+    font = _load_font(max(11, min(20, max(widths) // 24)))
     line, gap = round(1.9 * font.size), round(0.8 * font.size)
-    total = max(sum(panel.picture.width + gap for panel in row) for row in rows) - gap
-    height = sum(line + row[0].picture.height for row in rows) + (line if note else 0)
-    sheet = Image.new("RGB", (total, height), _PAPER)
+    starts = [0, *accumulate(width + gap for width in widths)]
+    heights = [max(panel.picture.height for panel in row) for row in rows]
+    sheet = Image.new("RGB", (starts[-1] - gap, sum(heights) + line * (len(rows) + bool(note))), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    y = 0
-    for row in rows:
-        x = 0
-        for panel in row:
-            _write(draw, panel, x, y + line // 2, font)
-            sheet.paste(panel.picture, (x, y + line))
-            x += panel.picture.width + gap
-        y += line + row[0].picture.height
+    y, above = line // 2, [""] * len(widths)
+    for row, height in zip(rows, heights, strict=True):
+        for panel, x, text in zip(row, starts, above, strict=False):
+            _write(draw, panel if panel.left != text else panel._replace(left=""), x, y, font)
+            sheet.paste(panel.picture, (x, y + line - line // 2))
+        y, above = y + line + height, [panel.left for panel in row]
     if note:
-        draw.text((0, y + line // 2), _shorten(note, font, total), _FAINT, font, anchor="lm")
+        draw.text((0, y), _shorten(note, font, sheet.width), _FAINT, font, anchor="lm")
     return sheet
 
 
 def _write(draw: ImageDraw.ImageDraw, panel: Panel, x: int, y: int, font: ImageFont.FreeTypeFont) -> None:
+    """Write a panel's line of text, centred at the height `y`; what does not fit is cut off."""
     width = panel.picture.width
-    right = _shorten(panel.right, font, width * (0.5 if panel.left else 1))
+    right = _shorten(panel.right, font, width / 2)
     left = _shorten(panel.left, font, width - font.getlength(right) - (font.size if right else 0))
     draw.text((x, y), left, _INK, font, anchor="lm")
     draw.text((x + width, y), right, _FAINT, font, anchor="rm")
