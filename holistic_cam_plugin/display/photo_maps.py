@@ -47,8 +47,8 @@ class PhotoMaps:
         >>> from PIL import Image
         >>> from holistic_cam_plugin import show
         >>> shown = show("digits", Image.new("RGB", (300, 200)), sizes=[224])
-        >>> shown.image.size, shown.maps.shape
-        ((616, 226), (1, 1, 200, 300))
+        >>> shown.maps.shape, shown.crop
+        ((1, 1, 200, 300), (50.0, 0.0, 250.0, 200.0))
     """
 
     photo: Image.Image
