@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -85,15 +86,13 @@ def show(
         raise TypeError(f"{chosen.name} takes no options, got {', '.join(options)}")
     picture = _read_photo(photo)
     found = _examine(model, text)
-    names = [layers] if isinstance(layers, str) else layers
-    if names is not None and not names:
-        raise ValueError("layers is empty: leave it out for one in the middle of the model")
-    found = found.at(found.layer_names[-2:][:1] if names is None else names)
+    found = found.at(_choose_layers(found, layers))
     if found.preprocessing.source == ASSUMED:
         warnings.warn(f"{TELL_ASSUMED}: pass show(explainable(model, processor), photo)", stacklevel=2)
     with _value_errors():
         check_proportions(picture.size, found.preprocessing)
-    images = found.preprocessing.to_tensor(picture)
+    like = next((p for p in found.model.parameters() if p.is_floating_point()), torch.zeros(0))
+    images = found.preprocessing.to_tensor(picture).to(like)
     classes = found.classes or [f"class {index}" for index in range(found.output_shape[0])]
     requested = None if target is None else _find_targets(target, classes)
     scores = _score(found.model, images)
@@ -143,7 +142,17 @@ def _examine(model: Any, text: Sequence[str] | None) -> Explainable:
     if len(found.output_shape) != 1:
         shape = ", ".join(map(str, (1, *found.output_shape)))
         raise ValueError(f"a classifier returns (1, classes) for one image, but this model ({shape}): call HolisticCAM")
+    if (channels := len(found.preprocessing.mean)) not in (1, 3):
+        raise ValueError(f"this model takes images with {channels} channels, but a photograph has one or three")
     return found
+
+
+def _choose_layers(found: Explainable, layers: str | Sequence[str] | None) -> Sequence[str]:
+    if layers is None:
+        return found.layer_names[-2:][:1]
+    if not layers:
+        raise ValueError("layers is empty: leave it out for one in the middle of the model")
+    return [layers] if isinstance(layers, str) else layers
 
 
 def _find_targets(target: Any, classes: Sequence[str]) -> list[int]:
@@ -167,9 +176,8 @@ def _find_targets(target: Any, classes: Sequence[str]) -> list[int]:
 
 def _score(model: nn.Module, images: Tensor) -> NDArray[np.float32]:
     """Compute the outputs for one image; ValueError if they are not finite."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), images)
     with preserve_model(model):
-        scores: NDArray[np.float32] = model(images.to(like))[0].float().cpu().numpy()
+        scores: NDArray[np.float32] = model(images)[0].float().cpu().numpy()
     if not np.isfinite(scores).all():
         raise ValueError("the model returns NaN or infinite scores: there is nothing to explain")
     return scores

@@ -139,6 +139,12 @@ def test_the_model_is_left_as_it_is(found, photo, method):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_model_in_bfloat16(found, photo):
+    model = load_demo_model().to(torch.bfloat16)
+    maps = show(explainable(model, found.preprocessing), photo, 9, **QUICK).crop_maps
+    assert np.abs(maps - show(found, photo, 9, **QUICK).crop_maps).mean() < 0.05
+
+
 def test_texts_are_the_classes_of_a_model_of_images_and_texts(photo):
     clip, processor = make_clip(), make_processor()
     with pytest.raises(TypeError, match="compares images with texts"):
@@ -205,6 +211,13 @@ def test_mistakes_are_told_in_one_line(found, photo, arguments, error):
 def test_models_of_dense_outputs_are_refused(photo):
     model = nn.Sequential(nn.Conv2d(3, 8, 5, 4, 2), nn.ReLU(), nn.Conv2d(8, 3, 3, 2, 1)).eval()
     with pytest.raises(ValueError, match=r"a classifier returns \(1, classes\) .* \(1, 3, 28, 28\): call HolisticCAM"):
+        show(model, photo)
+
+
+def test_models_of_other_channels_are_refused(photo):
+    model = load_demo_model()
+    model.conv1 = nn.Conv2d(4, 24, 5, 2, 2, bias=False)
+    with pytest.raises(ValueError, match="takes images with 4 channels, but a photograph has one or three"):
         show(model, photo)
 
 
