@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
@@ -58,10 +59,16 @@ def test_the_picture_holds_the_photograph_at_its_own_size(found, photo):
         pixels = np.asarray(picture.convert("RGB"))
     assert picture.format == "PNG"
     assert np.array_equal(pixels, np.asarray(shown.image))
-    top = next(y for y in range(40) if np.array_equal(pixels[y : y + 90, :150], np.asarray(photo)))
-    assert top < 30
-    assert 3 * 150 < picture.width < 3.3 * 150
+    places = [(y, x) for y in range(30) for x in range(30)]
+    assert any(np.array_equal(pixels[y : y + 90, x : x + 150], np.asarray(photo)) for y, x in places)
+    assert 3 * 150 < picture.width < 3.4 * 150
     assert 2 * 90 < picture.height < 2 * 90 + 4 * 30
+
+
+def test_a_notebook_displays_it_as_a_picture(found, photo):
+    shown = show(found, photo, **QUICK)
+    display, _ = DisplayFormatter().format(shown)
+    assert display == {"image/png": shown._repr_png_(), "text/plain": repr(shown)}
 
 
 @pytest.mark.parametrize("size", [(5000, 2500), (1200, 4800)], ids=str)

@@ -40,9 +40,9 @@ def arrange_panels(rows: Sequence[Sequence[Panel]], note: str = "") -> Image.Ima
     widths = [max(panel.picture.width for panel in column) for column in zip(*rows, strict=True)]
     font = _load_font(max(11, min(20, max(widths) // 24)))
     line, gap = round(1.9 * font.size), round(0.8 * font.size)
-    starts = [0, *accumulate(width + gap for width in widths)]
+    starts = [*accumulate((width + gap for width in widths), initial=gap)]
     heights = [max(panel.picture.height for panel in row) for row in rows]
-    sheet = Image.new("RGB", (starts[-1] - gap, sum(heights) + line * (len(rows) + bool(note))), _PAPER)
+    sheet = Image.new("RGB", (starts[-1], sum(heights) + line * len(rows) + (line if note else gap)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     y, above = line // 2, [""] * len(widths)
     for row, height in zip(rows, heights, strict=True):
@@ -51,7 +51,7 @@ def arrange_panels(rows: Sequence[Sequence[Panel]], note: str = "") -> Image.Ima
             sheet.paste(panel.picture, (x, y + line - line // 2))
         y, above = y + line + height, [panel.left for panel in row]
     if note:
-        draw.text((0, y), _shorten(note, font, sheet.width), _FAINT, font, anchor="lm")
+        draw.text((gap, y), _shorten(note, font, sheet.width - 2 * gap), _FAINT, font, anchor="lm")
     return sheet
 
 

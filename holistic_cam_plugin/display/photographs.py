@@ -14,7 +14,7 @@ __all__ = ["UNSEEN", "Box", "bound_size", "is_whole", "overlay_photograph", "pla
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the photograph
 
-UNSEEN = "Faded: cropped away before the model sees the photograph."
+UNSEEN = "Faded: not seen by the model."
 _FADE = 0.3  # of the contrast of the photograph that is left outside the crop
 
 
