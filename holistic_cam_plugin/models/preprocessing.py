@@ -79,6 +79,23 @@ class Preprocessing(NamedTuple):
             picture = TF.resize(picture, sides, InterpolationMode(self.interpolation), antialias=True)
         return TF.center_crop(picture, list(self.size)) if crop else picture
 
+    def find_crop(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Find the part of a picture of this size that the model sees.
+
+        Returns:
+            Left, top, right and bottom in the picture's pixels. Beyond its edges if the crop is larger than the resized
+            picture, which `resize_and_crop` then pads.
+        """
+        columns, rows = width, height
+        if isinstance(self.resize, int):
+            short = self.resize
+            columns, rows = (short, short * height // width) if width <= height else (short * width // height, short)
+        elif self.resize is not None:
+            rows, columns = self.resize
+        top, bottom = _find_centre(rows, self.size[0])
+        left, right = _find_centre(columns, self.size[1])
+        return left * width / columns, top * height / rows, right * width / columns, bottom * height / rows
+
     def enlarge(self, times: int) -> Preprocessing:
         """Return the preprocessing to the same crop in `times` as many pixels per side, if it resizes at all."""
         if self.resize is None:
@@ -135,3 +152,9 @@ class Preprocessing(NamedTuple):
     def _get_statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(values, device=like.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return mean, std
+
+
+def _find_centre(side: int, crop: int) -> tuple[int, int]:
+    """Where torchvision's `center_crop` starts and ends on one axis."""
+    start = round((side - crop) / 2) if crop <= side else -((crop - side) // 2)
+    return start, start + crop

@@ -49,8 +49,8 @@ def refusal(result):
     return err
 
 
-def test_without_arguments_the_demo_runs_offline(run, tmp_path):
-    code, out, err = run()
+def test_the_digits_run_offline_by_all_methods(run, tmp_path):
+    code, out, err = run("--model", "digits")
     assert (code, err) == (0, "")
     figure = tmp_path / "out" / "demo_holistic_cam.png"
     assert str(figure) in out

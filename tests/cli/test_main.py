@@ -116,12 +116,12 @@ def test_output_is_a_folder(here, capsys, command, name):
 def test_folders_with_a_dot(here, name):
     if name == "fig.pdf":
         (here / name).mkdir()
-    assert main(["--method", "gradcam", "--layers", "layer4", "--output", name]) == 0
+    assert main(["--model", "digits", "--method", "gradcam", "--output", name]) == 0
     assert (here / name / "demo_holistic_cam.png").is_file()
 
 
 def test_the_default_command_has_a_name(here):
-    assert main(["explain", "--method", "gradcam", "--layers", "layer4"]) == 0
+    assert main(["explain", "--model", "digits", "--method", "gradcam"]) == 0
     assert (here / "output" / "demo_holistic_cam.png").is_file()
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights
 
 from holistic_cam_plugin import explainable
+from holistic_cam_plugin.models.preprocessing import Preprocessing
 from holistic_cam_plugin.models.processors import find_preprocessing
 
 
@@ -97,3 +98,38 @@ def test_what_nobody_tells_is_assumed(channels, mean):
 def test_other_processors_are_refused():
     with pytest.raises(TypeError, match=r"processor must be an image processor of transformers .* got a function"):
         find_preprocessing(nn.Identity(), picture, (32, 32), 3)
+
+
+# Of pictures: width and height; of preprocessings: the crop, and what is resized before it.
+SIZES = [(451, 300), (300, 451), (512, 512), (97, 640), (33, 20)]
+CROPS = {
+    "crop": ((224, 224), 256),
+    "wide crop": ((60, 101), 110),
+    "squash": ((64, 96), (64, 96)),
+    "squash and crop": ((60, 60), (71, 90)),
+    "no resize": ((51, 50), None),
+    "padding": ((120, 121), 100),
+}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("kind", CROPS)
+def test_the_crop_is_where_torchvision_takes_it_from(kind, size):
+    crop, resize = CROPS[kind]
+    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, crop, resize, "bilinear", "timm")
+    width, height = size
+    # Each pixel holds the position of its own centre, which linear interpolation nearly preserves.
+    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    moved = preprocessing.resize_and_crop(torch.stack([columns, rows, torch.ones(height, width)]).double())
+    left, top, right, bottom = preprocessing.find_crop(width, height)
+    expected_columns = left + (torch.arange(crop[1]) + 0.5) * (right - left) / crop[1]
+    expected_rows = top + (torch.arange(crop[0]) + 0.5) * (bottom - top) / crop[0]
+    # At the picture's edges the window of the interpolation is cut off.
+    pixel = max(1, (right - left) / crop[1], (bottom - top) / crop[0])
+    margin = 2 * pixel
+    inside = (expected_columns > margin) & (expected_columns < width - margin)
+    inside = inside & ((expected_rows > margin) & (expected_rows < height - margin))[:, None]
+    assert inside.any()
+    assert (moved[2][inside] > 0.999).all()  # padding is zero
+    for found, expected in ((moved[0], expected_columns.expand(crop)), (moved[1], expected_rows[:, None].expand(crop))):
+        torch.testing.assert_close(found[inside], expected[inside].double(), atol=0.1 * pixel, rtol=0)
