@@ -39,12 +39,13 @@ _BATCH = (
     "--model", "digits", "--sizes", "64", "--layers", "layer2", "layer4", "--methods", "gradcam", "classholisticcam",
 )  # fmt: skip
 
-# Checked in every frame, from the start of the navigation.
+# Checked in every frame, from the start of the navigation; the summary may be taller than the window.
 _SEEN = """
 const done = arguments[0];
 const inside = ({ top, bottom }) => bottom > 0 && top < innerHeight;
 function look() {
   const cards = [...document.querySelectorAll(".card")].slice(0, 20);
+  document.getElementById("cards")?.scrollIntoView();
   const maps = cards.flatMap((card) => [...card.querySelectorAll(".map img")]);
   const shown = maps.filter((map) => inside(map.getBoundingClientRect()));
   if (shown.length && shown.every((map) => map.complete && map.naturalWidth)) done(performance.now() / 1000);

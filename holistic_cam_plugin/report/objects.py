@@ -112,7 +112,7 @@ def read_boxes(text: str, picture: Upright, preprocessing: Preprocessing, crop: 
 
 
 def draw_outline(mask: NDArray[np.bool_]) -> str:
-    """Return the outline of a mask as the path of an SVG: through the centres of the pixels at its edge.
+    """Return the outline of a mask as the path of an SVG, to a pixel: through the centres of the pixels at its edge.
 
     Example:
         >>> mask = np.zeros((5, 5), bool)
@@ -120,5 +120,6 @@ def draw_outline(mask: NDArray[np.bool_]) -> str:
         >>> draw_outline(mask)
         'M1 1L1 3L3 3L3 1Z'
     """
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_TC89_KCOS)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    contours = [cv2.approxPolyDP(contour, 1, closed=True) for contour in contours]
     return "".join(f"M{'L'.join(f'{x} {y}' for x, y in contour[:, 0])}Z" for contour in contours)

@@ -29,7 +29,6 @@ function mean(values) {
 // The filters and the order are in the address after "#": links set them, and the browser's history keeps them.
 
 const control = (name) => form.elements[name];
-const choice = (name) => control(name)?.value ?? "";
 
 // Offer values with their numbers of images; a control with nothing to choose is removed.
 function offer(name, labels, counts) {
@@ -82,7 +81,9 @@ function writeAddress() {
 
 let selected = [], page = 1; // the images that pass the filters, in order; the page of them that is shown
 
-const passes = (name, value) => !choice(name) || choice(name) === String(value);
+let chosen = {}; // the values of the form
+
+const passes = (name, value) => !chosen[name] || chosen[name] === String(value);
 const isShown = (map) => passes("layer", map.layer) && passes("method", map.method) && passes("target", map.target);
 
 function measure(image) {
@@ -93,13 +94,14 @@ function measure(image) {
 }
 
 function select() {
-  const text = choice("file").toLowerCase(), below = choice("below");
+  chosen = Object.fromEntries(new FormData(form));
+  const text = chosen.file.toLowerCase(), below = chosen.below || Infinity;
   images.forEach(measure);
   selected = images.filter((image) =>
     image.shown.length && image.file.toLowerCase().includes(text) && passes("outcome", image.outcome)
     && passes("label", image.label) && passes("predicted", image.predicted)
-    && (below === "" || (image.inside !== null && 100 * image.inside < below)));
-  const [, minus, column] = (choice("order") || "file").match(/(-?)(.*)/), sign = minus ? -1 : 1;
+    && (below === Infinity || (image.inside !== null && 100 * image.inside < below)));
+  const [, minus, column] = (chosen.order || "file").match(/(-?)(.*)/), sign = minus ? -1 : 1;
   const compare = column === "file" ? collator.compare : (a, b) => a - b;
   // What is not known comes last in both directions.
   selected.sort(({ [column]: a }, { [column]: b }) => (a === null) - (b === null) || sign * compare(a, b));
@@ -110,7 +112,7 @@ function select() {
 function showSummary() {
   const maps = selected.flatMap((image) => image.shown);
   const right = selected.filter((image) => image.outcome === "right"), labelled = selected.filter((image) => image.outcome);
-  const share = labelled.length && !choice("outcome") ? `, ${percent(right.length / labelled.length)} right` : "";
+  const share = labelled.length && !chosen.outcome ? `, ${percent(right.length / labelled.length)} right` : "";
   find("count").value = `${whole(selected.length)} of ${plural(images.length, "image")}, ${plural(maps.length, "map")}${share}`;
   find("reset").hidden = !location.hash.includes("=") || location.hash === find("reset").hash;
   showCoverage(maps.map((map) => map.coverage));
