@@ -82,8 +82,10 @@ def _connect(ray: Any, address: str | None) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, ValueError) as error:
         raise UsageError(f"cannot connect to Ray at {address!r}: {describe_error(error)}") from error
+    except Exception as error:  # also when the machine is so busy that Ray gives up
+        raise OutputError(f"Ray did not start: {describe_error(error)}") from error
     signal.signal(signal.SIGTERM, handler)  # Ray's own one exits at once
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False

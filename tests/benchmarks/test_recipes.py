@@ -119,7 +119,7 @@ def draw_digits(folder, count):
     folder.mkdir()
     paths, labels = [], []
     for number in range(count):
-        scene = make_scene(np.random.default_rng(number), "test")
+        scene = make_scene(number, "held-out")
         paths.append(folder / f"{number}.png")
         Image.fromarray(np.uint8(255 * scene.image.transpose(1, 2, 0))).save(paths[-1])
         labels.append(scene.labels[0])
