@@ -102,9 +102,10 @@ class Handlers(PictureHandlers):
         colours = Colours(scale, colormap, opacity)
         result = None
         try:
+            seen = self._check_seen(seen, texts)
             columns = select_methods(methods, weightings, pyramid, num_scales, sizes, fsd, self._source.amp)
             check_choice(targets, layers, columns)
-            for result in self._compute(self._check_seen(seen, texts), targets, layers, columns, run, progress):
+            for result in self._compute(seen, targets, layers, columns, run, progress):
                 yield Shown(result, render_table(result, run.colours or colours))
             number = len(columns) * len(targets) * len(layers)
             status = f"{number} maps in {time.perf_counter() - start:.1f} s"

@@ -114,7 +114,7 @@ def render_table(result: Result, colours: Colours) -> str:
 def render_pair(result: Result, left: int, right: int, colours: Colours) -> str:
     """Two maps, or the picture and a map, over one another as HTML: a slider moves the border between them."""
     names = name_maps(result)
-    shown = [(_encode(np.asarray(_draw_large(result, index, colours)), "PNG"), names[index]) for index in (left, right)]
+    shown = [(_encode(_draw_large(result, index, colours)), names[index]) for index in (left, right)]
     return _PAIR.render(maps=shown)
 
 
@@ -137,7 +137,7 @@ def locate_map(explanation: Explanation, index: int) -> tuple[int, int, int]:
     return int(method), int(layer), int(target)
 
 
-def _draw_large(result: Result, index: int, colours: Colours) -> Image.Image:
+def _draw_large(result: Result, index: int, colours: Colours) -> Pixels:
     if index == 0:
         pixels = _to_pixels(result.picture)
     else:
@@ -145,15 +145,16 @@ def _draw_large(result: Result, index: int, colours: Colours) -> Image.Image:
         pixels = overlay_map(result.picture, result.explanation.maps[method][layer, target], *colours)
     image = Image.fromarray(pixels)
     factor = max(1, _LARGE / max(image.size))
-    return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
+    size = round(image.width * factor), round(image.height * factor)
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
 
 
 def _to_pixels(picture: NDArray[np.float32]) -> Pixels:
     return (255 * picture).astype(np.uint8)
 
 
-def _encode(pixels: Pixels, kind: str = "JPEG") -> Markup:
+def _encode(pixels: Pixels) -> Markup:
     """The picture as a data URL."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **({"quality": _QUALITY, "subsampling": 0} if kind == "JPEG" else {}))
-    return Markup(f"data:image/{kind.lower()};base64,") + base64.b64encode(buffer.getvalue()).decode()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return Markup("data:image/jpeg;base64,") + base64.b64encode(buffer.getvalue()).decode()

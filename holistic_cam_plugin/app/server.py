@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -15,7 +16,7 @@ from holistic_cam_plugin.app.guard import LARGEST_UPLOAD, Guard
 from holistic_cam_plugin.app.handlers import Handlers
 from holistic_cam_plugin.app.page import build_page
 from holistic_cam_plugin.app.snippet import Source
-from holistic_cam_plugin.app.theme import CSS, make_theme
+from holistic_cam_plugin.app.theme import CSS, SCRIPT, make_theme
 from holistic_cam_plugin.errors import UsageError, describe_error
 
 __all__ = ["LOCAL", "serve"]
@@ -50,12 +51,13 @@ def serve(source: Source, host: str, port: int | None, folder: Path, started: Ca
 
 def _launch(blocks: Page, host: str, port: int | None, folder: Path) -> None:
     guard = Middleware(Guard, host=host, folder=str(folder), check=blocks.check_call)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # the answer says what is malformed
     try:
         blocks.launch(
             server_name=host, server_port=port, prevent_thread_lock=True, share=False, quiet=True, inbrowser=False,
             show_error=False, footer_links=[], run_history=False, max_file_size=LARGEST_UPLOAD, allowed_paths=[],
             ssr_mode=False, mcp_server=False, pwa=False, enable_monitoring=False, css_paths=[CSS],
-            theme=make_theme(), app_kwargs={"middleware": [guard]},
+            js=SCRIPT.read_text(), theme=make_theme(), app_kwargs={"middleware": [guard]},
         )  # fmt: skip
     except OSError as error:
         raise UsageError(_describe_failure(host, port, error)) from error

@@ -7,9 +7,10 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils import colors
 
-__all__ = ["CSS", "make_theme"]
+__all__ = ["CSS", "SCRIPT", "make_theme"]
 
 CSS = Path(__file__).with_name("page.css")
+SCRIPT = Path(__file__).with_name("page.js")
 
 
 def make_theme() -> gr.themes.Base:
