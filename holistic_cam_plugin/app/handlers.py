@@ -78,7 +78,7 @@ class Handlers(PictureHandlers):
     def explain(
         self,
         seen: Seen | None,
-        texts: str,
+        texts: str | None,
         targets: Sequence[int],
         layers: Sequence[str],
         methods: Sequence[str],

@@ -64,7 +64,7 @@ class PictureHandlers:
         self.examples = load_examples(source.model)
         self._model = threading.Lock()  # the last pass for a closed tab may still run
 
-    def look(self, path: str | None, texts: str) -> tuple[Any, ...]:
+    def look(self, path: str | None, texts: str | None) -> tuple[Any, ...]:
         """Handle an upload; returns the state, the picture, the best classes, the best one as the choice, and no maps.
 
         After a picture that cannot be read, or none, there is no picture.
@@ -77,17 +77,17 @@ class PictureHandlers:
             return _see_nothing(complain(error))
         return self._see(image, texts)
 
-    def look_at_example(self, texts: str, choice: gr.SelectData) -> tuple[Any, ...]:
+    def look_at_example(self, texts: str | None, choice: gr.SelectData) -> tuple[Any, ...]:
         """Handle a click on an example, as `look`."""
         if choice.index not in range(len(self.examples)):
             return _see_nothing(complain(UsageError("there is no such example")))
         return self._see(preprocess_image(self.examples[choice.index], self.classifier), texts)
 
-    def first_example(self, texts: str) -> tuple[Any, ...]:
+    def first_example(self, texts: str | None) -> tuple[Any, ...]:
         """Show the first example, as `look`."""
         return self._see(preprocess_image(self.examples[0], self.classifier), texts)
 
-    def change_texts(self, seen: Seen | None, texts: str) -> tuple[Any, ...]:
+    def change_texts(self, seen: Seen | None, texts: str | None) -> tuple[Any, ...]:
         """Compare the picture with other texts, as `look`; wrong ones are told when they are needed, too."""
         if seen is None or _split_lines(texts) == seen.classes:
             return (gr.skip(),) * (4 + len(NO_MAPS))
@@ -97,7 +97,7 @@ class PictureHandlers:
             return *[gr.skip()] * 4, *Shown(status=complain(error))
         return self._see(seen.prediction.images, texts)
 
-    def _see(self, images: Tensor, texts: str) -> tuple[Any, ...]:
+    def _see(self, images: Tensor, texts: str | None) -> tuple[Any, ...]:
         try:
             with self._model:
                 classifier = self._find_classifier(texts)
@@ -119,7 +119,7 @@ class PictureHandlers:
             *NO_MAPS,
         )
 
-    def _find_classifier(self, texts: str) -> Classifier:
+    def _find_classifier(self, texts: str | None) -> Classifier:
         """The classifier with the tab's texts."""
         if self.texts is None or (lines := _split_lines(texts)) == self.classifier.classes:
             return self.classifier
@@ -132,7 +132,7 @@ class PictureHandlers:
         target = seen.classes.index(choice.value)
         return [*targets, *[target] * (target not in targets)]
 
-    def _check_seen(self, seen: Seen | None, texts: str) -> Seen:
+    def _check_seen(self, seen: Seen | None, texts: str | None) -> Seen:
         if seen is None:
             raise UsageError("choose a picture first")
         if self.texts is not None and _split_lines(texts) != seen.classes:
@@ -145,5 +145,5 @@ def _see_nothing(status: str = "") -> tuple[Any, ...]:
     return None, "", None, [], *NO_MAPS._replace(status=status)
 
 
-def _split_lines(texts: str) -> list[str]:
-    return [line.strip() for line in texts.splitlines() if line.strip()]
+def _split_lines(texts: str | None) -> list[str]:
+    return [line.strip() for line in (texts or "").splitlines() if line.strip()]

@@ -49,20 +49,23 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError('the explorer needs Gradio: pip install "holistic-cam-plugin[app]"')
     if arguments.model is None and (arguments.weights or arguments.labels or arguments.text):
         raise UsageError("--weights, --labels and --text belong to a model: name it with --model")
-    if not is_local(arguments.host):
-        complain(
-            f"holistic-cam app: warning: --host {arguments.host} lets other machines use the page, without a password"
-        )
     with make_temporary_folder() as folder:
         # Read when Gradio is imported.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
         from holistic_cam_plugin.app.server import serve
         from holistic_cam_plugin.app.snippet import Source
 
+        def tell(url: str) -> None:
+            if not is_local(arguments.host):
+                complain(
+                    f"holistic-cam app: warning: --host {arguments.host} lets other machines in, without a password"
+                )
+            say(f"{url} (Ctrl-C ends it)")
+
         model = arguments.model or DIGITS
         source = Source(model, arguments.weights, arguments.labels, arguments.device, arguments.amp, arguments.text)
         try:
-            serve(source, arguments.host, arguments.port, folder, lambda url: say(f"{url} (Ctrl-C ends it)"))
+            serve(source, arguments.host, arguments.port, folder, tell)
         except Stopped as stop:  # the usual end needs no message
             return 128 + (stop.number or 0)
     return 0
