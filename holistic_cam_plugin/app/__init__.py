@@ -3,6 +3,6 @@
     choices, examples, pictures, rendering, downloads, snippet -> shown -> looking, handlers -> page -> server
     addresses, folder, guard, calls, theme -> server
 
-Only `shown`, `looking`, `handlers`, `page`, `calls`, `theme` and `server` import Gradio; only `holistic-cam app` imports
-them.
+Gradio is imported by `shown`, `looking`, `handlers`, `page`, `calls`, `theme` and `server`, which only `holistic-cam app`
+imports.
 """
