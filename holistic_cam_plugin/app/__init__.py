@@ -3,6 +3,6 @@
     choices, examples, pictures, rendering, downloads, snippet -> shown -> looking, handlers -> page -> server
     addresses, folder, guard, calls, theme -> server
 
-Gradio is imported by `shown`, `looking`, `handlers`, `page`, `calls`, `theme` and `server`, which only `holistic-cam app`
-imports.
+Gradio is imported by `shown`, `looking`, `handlers`, `page`, `calls`, `theme` and `server`; only `holistic-cam app`
+imports these.
 """

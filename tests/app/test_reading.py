@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.app.pages import Page
@@ -77,7 +79,16 @@ def contrast(text):
 
 
 def too_faint(page):
-    """What is hard to read, with its contrast."""
+    """What is hard to read once nothing is loading or fading in, with its contrast."""
+    page.until(lambda: not page.all(".pending:not(.maps *)"))
+    before, now = None, _find_faint(page)
+    while now and now != before:
+        time.sleep(1)
+        before, now = now, _find_faint(page)
+    return now
+
+
+def _find_faint(page):
     texts = page.browser.execute_script(_TEXTS)
     assert len(texts) > 20
     assert [text for text in texts if "gradient" in text] == []
@@ -109,6 +120,7 @@ def show_all(page):
     page.explain()
     page.until(lambda: "Error: " in page.status() and page.all(".toast-body"))
     yield "an error"
+    page.until(lambda: not page.all(".toast-body"))
     next(one for one in page.all("#pyramid label") if one.text.startswith("fast")).click()
     page.explained(maps=12)
     yield "maps"
