@@ -153,7 +153,7 @@ def find_num_classes(model: nn.Module) -> int | None:
 def is_yolo_output(output: Any, model: nn.Module) -> bool:
     """Whether this output for one image is the tensor that `YOLODetections` takes, or a structure that starts with it.
 
-    The model tells its number of classes, or there are probabilities behind the boxes of many predictions.
+    The model tells its number of classes, or there are probabilities behind the boxes, in pixels, of many predictions.
     """
     while isinstance(output, (tuple, list)) and output:
         output = output[0]
@@ -163,7 +163,7 @@ def is_yolo_output(output: Any, model: nn.Module) -> bool:
     if classes is not None:
         return _holds_classes(output, 4 + classes) or bool(_describe_other_form(output, classes))
     boxes, others = output[:, :4], output[:, 4:]
-    many = output.shape[2] >= 2 * output.shape[1] or (output.shape[2] > output.shape[1] and boxes.amax() > 1)
+    many = output.shape[2] > output.shape[1] and boxes.amax() > 1
     return bool(many and others.amin() >= 0 and others.amax() <= 1)
 
 

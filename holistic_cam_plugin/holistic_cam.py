@@ -392,7 +392,7 @@ class HolisticCAM(BaseCAM):
         ):
             check_layers(self.model, capture.layers, self.reshape_transform, images, STACK_LEVEL)
             if len(images) > 1 or self.tiles:
-                check_batch(self.model, images)
+                check_batch(self.model, images, together=self.tiles or self.batch_size > 1)
             for some in self._batches(len(images)):
                 original, scales = self._run_pyramid(images[some], None if chosen is None else chosen[some])
                 outputs.append(original.outputs)

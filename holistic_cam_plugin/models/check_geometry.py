@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,11 @@ _FEW_PLACES = PLACES[:2]
 # Other sizes to try, as parts of height and width.
 _OTHERS = ((1.0, 1.25), (1.5, 1.5), (2.0, 2.0))
 
-# Layers that were checked, without a reshape transform or with some.
-_plain: WeakSet[nn.Module] = WeakSet()
-_reshaped: WeakKeyDictionary[nn.Module, WeakSet[Any]] = WeakKeyDictionary()
+# For each layer and reshape transform, the images that they were checked for: a size, proportions, or `_ANY`. A model
+# may pad or crop images of other proportions.
+_checked: WeakKeyDictionary[nn.Module, WeakKeyDictionary[Any, set[tuple[Any, ...]]]] = WeakKeyDictionary()
+_ANY = ("any",)
+_PROPORTIONS = 3  # steps by which they are told apart, for each factor of two
 
 
 class Geometry(NamedTuple):
@@ -113,20 +116,37 @@ def _scale(size: tuple[int, ...], *factors: float) -> tuple[int, ...]:
     return (*size[:-2], *(round(side * factor) for side, factor in zip(size[-2:], factors, strict=True)))
 
 
-def trust_layers(layers: Sequence[nn.Module], reshape_transform: Transform | None) -> None:
-    """Remember that these layers were checked with this reshape transform."""
+def trust_layers(
+    layers: Sequence[nn.Module], reshape_transform: Transform | None, size: tuple[int, ...] | None = None
+) -> None:
+    """Remember that these layers were checked with this reshape transform.
+
+    Args:
+        size: of the images that they were checked with; they are trusted for others of these proportions. None: for all
+            images.
+    """
     for layer in layers:
-        if reshape_transform is None:
-            _plain.add(layer)
-        else:
-            with suppress(TypeError):  # some callables cannot be remembered, and are checked at each call
-                _reshaped.setdefault(layer, WeakSet()).add(reshape_transform)
+        _remember(layer, reshape_transform, _ANY if size is None else _describe_proportions(size))
+
+
+def _remember(layer: nn.Module, reshape_transform: Transform | None, images: tuple[Any, ...]) -> None:
+    with suppress(TypeError):  # some callables cannot be remembered, and are checked at each call
+        _checked.setdefault(layer, WeakKeyDictionary()).setdefault(reshape_transform or _keep, set()).add(images)
+
+
+def _keep(maps: Tensor) -> Tensor:
+    """The reshape transform of layers that need none."""
+    return maps
+
+
+def _describe_proportions(size: tuple[int, ...]) -> tuple[Any, ...]:
+    return ("proportions", *(round(_PROPORTIONS * math.log2(side / size[-1])) for side in size[:-1]))
 
 
 def check_layers(
     model: nn.Module, layers: Sequence[nn.Module], reshape_transform: Transform | None, images: Tensor, stacklevel: int
 ) -> None:
-    """Check layers that were not checked before, on the first image, in one pass of three images.
+    """Check layers that were not checked for such images before, on the first one, in one pass of three images.
 
     Args:
         images: `(B, C, H, W)` or `(B, C, D, H, W)`, on the model's device.
@@ -135,19 +155,20 @@ def check_layers(
     Raises:
         ValueError: a layer returns its channels last.
     """
-    new = [layer for layer in layers if not _is_trusted(layer, reshape_transform)]
+    size = tuple(images.shape[2:])
+    new = [layer for layer in layers if not _is_trusted(layer, reshape_transform, size)]
     if not new:
         return
     first = images[:1]
     with preserve_model(model):
         try:
             placed = place_layers(model, dict.fromkeys(new, reshape_transform), first, _FEW_PLACES)
-            moved = partial(_move_channels, Reshaping(reshape_transform), tuple(images.shape[2:]))
+            moved = partial(_move_channels, Reshaping(reshape_transform), size)
             shifted = dict.fromkeys(_list_shifted(placed), moved)
             last = place_layers(model, shifted, first, _FEW_PLACES) if shifted else {}
         except (*SIZE_ERRORS, MemoryError):
             # What is wrong with the model or the layer shows in the passes that follow; or it takes single images.
-            trust_layers(new, reshape_transform)
+            trust_layers(new, reshape_transform, size)
             return
     names = {module: name for name, module in model.named_modules()}
     for layer in _list_shifted(placed):
@@ -161,16 +182,16 @@ def check_layers(
             "reshape_transform for its order of positions (check_geometry tells whether one is right)",
             stacklevel=stacklevel + 2,
         )
-    trust_layers([layer for layer in new if layer in placed], reshape_transform)
+    for layer, found in placed.items():
+        clear = not (isinstance(found, Placement) and found.is_unclear)
+        _remember(layer, reshape_transform, _describe_proportions(size) if clear else ("size", *size))
 
 
-def _is_trusted(layer: nn.Module, reshape_transform: Transform | None) -> bool:
-    if reshape_transform is None:
-        return layer in _plain
-    try:
-        return reshape_transform in _reshaped.get(layer, ())
-    except TypeError:  # not hashable
-        return False
+def _is_trusted(layer: nn.Module, reshape_transform: Transform | None, size: tuple[int, ...]) -> bool:
+    images: set[tuple[Any, ...]] = set()
+    with suppress(TypeError):  # not hashable
+        images = _checked.get(layer, WeakKeyDictionary()).get(reshape_transform or _keep, images)
+    return not images.isdisjoint((_ANY, _describe_proportions(size), ("size", *size)))
 
 
 def _list_shifted(placed: dict[nn.Module, Placement | str]) -> list[nn.Module]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from holistic_cam_plugin.errors import near_matches
 from holistic_cam_plugin.models.check_geometry import trust_layers
 from holistic_cam_plugin.models.classes import read_classes
-from holistic_cam_plugin.models.image_text import EXAMPLE, TextLogits, bind_texts, is_image_text
+from holistic_cam_plugin.models.image_text import EXAMPLE, TextLogits, bind_texts, find_image_text, is_image_text
 from holistic_cam_plugin.models.layers import Layer, build_reshape_transform
 from holistic_cam_plugin.models.logits import Logits, return_logits
 from holistic_cam_plugin.models.maps import find_scaling_maps
@@ -25,7 +25,7 @@ from holistic_cam_plugin.models.sizes import run_first_size
 from holistic_cam_plugin.models.stages import choose_target_layers
 from holistic_cam_plugin.models.tokens import Tokenizer
 from holistic_cam_plugin.passes.model_state import unwrap_model
-from holistic_cam_plugin.passes.refusals import check_model, check_weights
+from holistic_cam_plugin.passes.refusals import check_model, check_weights, describe_gap
 
 __all__ = ["Explainable", "examine", "explainable"]
 
@@ -75,7 +75,7 @@ class Explainable:
 
     def __post_init__(self) -> None:
         layers = [*self.target_layers, *([self.deepest.module] if self.deepest else [])]
-        trust_layers(layers, self.reshape_transform)
+        trust_layers(layers, self.reshape_transform, self.size)
 
     def __repr__(self) -> str:
         model = self.model.model if isinstance(self.model, Logits) else self.model
@@ -153,7 +153,7 @@ def explainable(
 ) -> Explainable:
     """Find out what `HolisticCAM` needs of a classifier of torchvision, timm, transformers, or of your own.
 
-    The model runs on noise, with the pixels of 12 to 18 images. This shows the modules whose maps change where patches
+    The model runs on noise, with the pixels of 12 to 20 images. This shows the modules whose maps change where patches
     of the image do, those among them that explain the best score, and the sizes that the model accepts. It is left
     unchanged. Wrappers such as `AveragedModel` are looked through for preprocessing and class names.
 
@@ -188,8 +188,7 @@ def explainable(
     found = examine(model, processor, size=size, text=text, tokenizer=tokenizer)
     if not found.target_layers:
         raise ValueError(
-            f"no layer of this {type(model).__name__} returns maps that explain its best score (are its weights "
-            "loaded?): choose a layer yourself, and call HolisticCAM(model, [layer])"
+            f"no layer of this {type(model).__name__} returns maps that explain its best score{_describe_cause(found)}"
         )
     return found
 
@@ -213,7 +212,15 @@ def examine(
             taken: nn.Module = bind_texts(model, text, processor, tokenizer)
         else:
             taken = PatchLogits(model) if takes_patches(model.forward) else model
-        image, output = run_first_size(taken, size)
+        try:
+            image, output = run_first_size(taken, size)
+        except (TypeError, ValueError) as error:
+            if text is None and (inner := find_image_text(model)):
+                raise TypeError(
+                    f"{type(model).__name__} does not run on images alone, and its module {inner!r} compares images "
+                    f"with texts: pass that one, with {EXAMPLE}"
+                ) from error
+            raise
         own = (image.shape[2], image.shape[3])
         called = return_logits(taken, output, own)
         logits = output[called.name] if isinstance(called, Logits) and not isinstance(output, Tensor) else output
@@ -237,6 +244,18 @@ def examine(
         maps,
         rejected,
         max(targets, key=maps.index, default=None),
+    )
+
+
+def _describe_cause(found: Explainable) -> str:
+    """Why no layer explains the score, and what to do."""
+    if gap := describe_gap(found.model):
+        return gap
+    if found.maps and not found.maps_called_once:
+        return ": all of them run several times in a pass. Wrap the model so that each runs once"
+    return (
+        " (are its weights loaded? does its forward use torch.no_grad() or detach()?): choose a layer yourself, and "
+        "call HolisticCAM(model, [layer])"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from holistic_cam_plugin.models.patches import cut_patches, read_patches_side, t
 from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise
 from holistic_cam_plugin.models.tokens import Tokenizer, tokenize
 
-__all__ = ["EXAMPLE", "TextLogits", "bind_texts", "check_texts", "find_lacking_inputs", "is_image_text"]
+__all__ = ["EXAMPLE", "TextLogits", "bind_texts", "check_texts", "find_image_text", "is_image_text"]
 
 EXAMPLE = 'text=["a dog", "a cat"]'
 
@@ -67,6 +66,11 @@ def is_image_text(model: nn.Module) -> bool:
     return any(_has_methods(model, names) for names in (_TRANSFORMERS, _OPEN_CLIP))
 
 
+def find_image_text(model: nn.Module) -> str:
+    """The name of the outermost module that has an encoder of images and one of texts; empty if there is none."""
+    return next((name for name, module in model.named_modules() if is_image_text(module)), "")
+
+
 def check_texts(text: Any) -> list[str]:
     """Return the texts as a list.
 
@@ -74,8 +78,9 @@ def check_texts(text: Any) -> list[str]:
         TypeError: this is not a list of strings.
         ValueError: there is no text, or one is empty or occurs twice.
     """
-    texts = [] if isinstance(text, str) or not isinstance(text, Sequence) else list(text)
-    if not all(isinstance(one, str) for one in texts) or (not texts and text not in ([], ())):
+    listed = isinstance(text, Sequence) and not isinstance(text, str)
+    texts = list(text) if listed else []
+    if not listed or not all(isinstance(one, str) for one in texts):
         raise TypeError(f"text must be a list of strings, such as {EXAMPLE}, got {text!r:.100}")
     if not texts:
         raise ValueError(f"text is empty: give at least one, such as {EXAMPLE}")
@@ -106,6 +111,8 @@ def bind_texts(
     texts = check_texts(text)
     name = type(model).__name__
     if not is_image_text(model):
+        if inner := find_image_text(model):
+            raise TypeError(f"{name} wraps a model of images and texts: pass that one, its module {inner!r}")
         raise TypeError(f"{name} does not compare images with texts, as CLIP does: leave out text=")
     if not isinstance(getattr(model, "logit_scale", None), Tensor):
         raise TypeError(f"{name} has no logit_scale: wrap it in a module that returns the logits of images")
@@ -134,18 +141,34 @@ def _run_transformers(model: Any, texts: Sequence[str], tokens: Mapping[str, Ten
     known = _list_parameters(model.get_text_features)
     output = model(**_convert_images(model, noise), **{key: ids for key, ids in tokens.items() if key in known})
     wrapped = TextLogits(model, texts, _copy(F.normalize(output.text_embeds, dim=-1)), keywords)
-    own, ours = output.logits_per_image.float(), wrapped(noise).float()
+    _compare_logits(model, output.logits_per_image, wrapped(noise))
+    return wrapped
+
+
+def _run_open_clip(model: Any, texts: Sequence[str], tokens: Mapping[str, Tensor]) -> TextLogits:
+    """Encode the texts, and compare what the model itself returns for noise with the wrapper, as far as it is known."""
+    ids = tokens["input_ids"]
+    wrapped = TextLogits(model, texts, _copy(F.normalize(model.encode_text(ids), dim=-1)), {})
+    side = _read_image_size(model) or _COMMON_SIDE
+    noise = make_noise(model, (side, side) if isinstance(side, int) else (side[0], side[1]), channels=3)
+    try:
+        output = model(noise, ids)
+    except SIZE_ERRORS:  # it has no such forward
+        return wrapped
+    returned = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else (output,)
+    logits = next((part for part in returned if isinstance(part, Tensor) and part.shape == (1, len(texts))), None)
+    if logits is not None:
+        _compare_logits(model, logits, wrapped(noise))
+    return wrapped
+
+
+def _compare_logits(model: nn.Module, own: Tensor, ours: Tensor) -> None:
+    own, ours = own.float(), ours.float()
     if own.shape != ours.shape or not torch.allclose(ours, own, rtol=0, atol=_ROUNDING * float(own.abs().max())):
         raise _OtherLogitsError(
             f"the logits of {type(model).__name__} are not exp(logit_scale) times the cosine plus logit_bias: wrap it "
             "in a module that returns the logits of images"
         )
-    return wrapped
-
-
-def _run_open_clip(model: Any, texts: Sequence[str], tokens: Mapping[str, Tensor]) -> TextLogits:
-    features = model.encode_text(tokens["input_ids"])
-    return TextLogits(model, texts, _copy(F.normalize(features, dim=-1)), {})
 
 
 def _copy(features: Tensor) -> Tensor:
@@ -173,15 +196,6 @@ def _read_image_size(model: Any) -> Any:
         return side
     vision: Any = getattr(getattr(model, "config", None), "vision_config", None) or getattr(model, "visual", None)
     return getattr(vision, "image_size", None) or getattr(vision, "input_resolution", None)
-
-
-def find_lacking_inputs(model: nn.Module, error: Exception) -> list[str]:
-    """Find the inputs of the model's `forward` beside the images, if the error says that one of them is lacking."""
-    if not re.search(r"'NoneType'|missing \d+ required", str(error)):
-        return []
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    inputs = [*_list_parameters(model.forward).values()][1:]
-    return [one.name for one in inputs if one.kind in kinds and one.default in (inspect.Parameter.empty, None)]
 
 
 def _has_methods(model: nn.Module, names: Sequence[str]) -> bool:

@@ -79,6 +79,11 @@ def return_logits(model: nn.Module, output: Any, size: tuple[int, int]) -> nn.Mo
             f"forward returns the tensor to explain, such as self.model(images)[{next(iter(parts), 'logits')!r}]"
         )
     check_outputs(output, 1)
+    if output.ndim == 1:
+        raise TypeError(
+            "the model returned one number (1,) for one image: wrap it in a module that returns (B, 1), such as "
+            "self.model(images)[:, None]"
+        )
     if output.ndim == 3 and not dense:
         raise TypeError(
             f"the model returned {tuple(output.shape)} for one image, neither logits (1, classes) nor maps of scores: "

@@ -88,7 +88,7 @@ def _leave_out_fixed(layers: Sequence[Layer], own: Grid, larger: Grid, outputs: 
     """
     shapes = {layer.name: layer.shape for layer in outputs}
     kept = [x for x in layers if x.name in shapes and _grows(x, shapes[x.name])]
-    if all(layer.grid == own for layer in kept):  # those before the model resizes
+    if len(kept) < len(layers) and all(layer.grid == own for layer in kept):  # those before the model resizes
         return [], {}
     left = [layer.name for layer in layers if layer not in kept]
     at = "x".join(map(str, larger))

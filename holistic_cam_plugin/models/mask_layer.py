@@ -73,7 +73,7 @@ def find_mask_layer(
         if gradients.shape[1] == classes and _are_scores(gradients):
             continue
         if is_relevant((activations * gradients).cpu().double().movedim(1, -1)):
-            trust_layers([module], reshape_transform)
+            trust_layers([module], reshape_transform, tuple(images.shape[2:]))
             return module
     return None
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from holistic_cam_plugin.passes.inference_tensors import normal_tensors
 from holistic_cam_plugin.passes.interrupts import uninterrupted
@@ -38,6 +40,8 @@ def _preserve_model(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
         modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
         saved = [(module, _copy_attributes(module), _copy_buffers(module)) for module in modules]
         try:
@@ -48,14 +52,20 @@ def _preserve_model(model: nn.Module) -> Iterator[None]:
                 module._buffers.clear()
                 for name, (buffer, values) in buffers.items():
                     module._buffers[name] = buffer
-                    if buffer is not None and not torch.equal(buffer, values):  # changed in place
-                        buffer.copy_(values)
+                    if buffer is not None:
+                        _restore_values(buffer, values)
 
 
 def _copy_attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    """All attributes but those of `nn.Module` itself: the object, and a copy of it if it is a container."""
+    """All attributes but those of `nn.Module` itself: the object, and a copy of it if it may change in place."""
     own = {name: value for name, value in vars(module).items() if name not in _MODULE}
-    return {name: (value, copy(value) if isinstance(value, (dict, list, set)) else None) for name, value in own.items()}
+    return {name: (value, _copy(value)) for name, value in own.items()}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return copy(value) if isinstance(value, (dict, list, set)) else None
 
 
 def _restore_attributes(module: nn.Module, attributes: dict[str, tuple[Any, Any]]) -> None:
@@ -63,11 +73,18 @@ def _restore_attributes(module: nn.Module, attributes: dict[str, tuple[Any, Any]
         del module.__dict__[name]
     for name, (value, content) in attributes.items():
         module.__dict__[name] = value
-        if isinstance(value, list):
+        if isinstance(value, Tensor):
+            _restore_values(value, content)
+        elif isinstance(value, list):
             value[:] = content
         elif isinstance(value, (dict, set)):
             value.clear()
             value.update(content)
+
+
+def _restore_values(tensor: Tensor, values: Tensor) -> None:
+    if not torch.equal(tensor, values):  # changed in place
+        tensor.copy_(values)
 
 
 def _copy_buffers(module: nn.Module) -> dict[str, tuple[Any, Any]]:

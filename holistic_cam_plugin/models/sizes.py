@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
 
 from holistic_cam_plugin.errors import describe_error, out_of_memory
-from holistic_cam_plugin.models.image_text import find_lacking_inputs
 from holistic_cam_plugin.models.layers import Layer
 from holistic_cam_plugin.models.probe import SIZE_ERRORS, make_noise, record_outputs
+from holistic_cam_plugin.passes.refusals import check_lacking_inputs
 
 __all__ = ["find_size_multiple", "record_larger", "run_first_size"]
 
@@ -21,8 +20,8 @@ COMMON_SIDES = (224, 256, 299, 336, 384, 448, 512, 640, 128, 96, 64, 32, 28)
 # odd numbers of steps to about these many times the size.
 _STEPS, _FAR = (1, 2), (1.25, 1.4)
 # Small steps can be lost where pooling or patches round down, so much larger images are tried first. Twice the size is
-# a multiple of whatever the size is a multiple of.
-_LARGER = (1.5, 2)
+# a multiple of whatever the size is a multiple of; the smaller one is for models that take too much memory there.
+_LARGER = (2, 1.5)
 
 
 def run_first_size(model: nn.Module, size: tuple[int, ...] | None) -> tuple[Tensor, Any]:
@@ -57,12 +56,7 @@ def run_first_size(model: nn.Module, size: tuple[int, ...] | None) -> tuple[Tens
             f"{type(model).__name__} takes {name}, not images: wrap it in a module whose forward converts images to "
             f"{name} and returns the logits"
         ) from reason
-    if lacking := find_lacking_inputs(model, reason):
-        raise TypeError(
-            f"the model does not run on images alone ({describe_error(reason)}), its forward takes "
-            f"{', '.join(lacking)}, too: wrap it in a module that adds them (a model with encode_image and encode_text "
-            "takes text=)"
-        ) from reason
+    check_lacking_inputs(model, reason)
     if len(sizes[0]) == 2 and any(isinstance(module, nn.Conv3d) for module in model.modules()):
         raise ValueError(
             f"the model does not run on images (1, C, H, W) ({describe_error(reason)}), but has 3-D convolutions: for "
@@ -118,7 +112,7 @@ def _list_channels(model: nn.Module) -> Iterator[int]:
 
 
 def record_larger(model: nn.Module, image: Tensor) -> tuple[tuple[int, int], list[Layer]] | None:
-    """Record what all modules return at a much larger size that the model accepts, if there is one.
+    """Record what all modules return at a much larger size, if the model accepts it.
 
     Returns:
         The size, which is a multiple of what the image's sides must be multiples of, and the modules.
@@ -126,9 +120,12 @@ def record_larger(model: nn.Module, image: Tensor) -> tuple[tuple[int, int], lis
     height, width = image.shape[2:]
     for factor in _LARGER:
         size = round(height * factor), round(width * factor)
-        with suppress(*SIZE_ERRORS, MemoryError):  # refused, or too little memory
+        try:
             outputs, _ = record_outputs(model, make_noise(model, size, image.shape[1]))
             return size, outputs
+        except (*SIZE_ERRORS, MemoryError) as error:
+            if not out_of_memory(error):
+                return None
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -10,14 +11,16 @@ from itertools import chain
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.checkpoint import CheckpointFunction
 
-from holistic_cam_plugin.errors import out_of_memory
+from holistic_cam_plugin.errors import describe_error, out_of_memory
 
 __all__ = [
     "CHECKPOINT",
     "LayerError",
     "check_frames",
+    "check_lacking_inputs",
     "check_layer",
     "check_model",
     "check_weights",
@@ -31,7 +34,16 @@ CHECKPOINT = (
     "a reentrant checkpoint, which hides its layers from torch.autograd.grad: pass use_reentrant=False to "
     "torch.utils.checkpoint, or turn gradient checkpointing off"
 )
-_CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
+# What PyTorch says of a wrong number of channels: a convolution, a normalisation, and arithmetic.
+_CHANNELS = (
+    re.compile(r"to have (?P<taken>\d+) channels, but got (?P<given>\d+) channels"),
+    re.compile(r"running_mean should contain (?P<given>\d+) elements not (?P<taken>\d+)"),
+    re.compile(r"weight of shape \[(?P<taken>\d+)\] and input of shape \[\d+, (?P<given>\d+)"),
+    re.compile(
+        r"tensor a \((?P<given>\d+)\) must match the size of tensor b \((?P<taken>\d+)\) at non-singleton dimension 1"
+    ),
+)
+_USUAL_CHANNELS = (1, 3)
 
 
 class LayerError(ValueError):
@@ -62,6 +74,8 @@ def check_weights(model: nn.Module) -> None:
             'the model is on torch.device("meta"), which has no weights: move it with model.to_empty(device="cpu") and '
             "load a state dict"
         )
+    if any(is_lazy(tensor) for tensor in chain(model.parameters(), model.buffers())):
+        raise ValueError("the model has lazy layers that were never run: call it once on an image")
     if next(model.parameters(), None) is None:
         cause = describe_gap(model) or ": pass a model with weights"
         raise ValueError(f"the model has no parameters{cause}")
@@ -89,7 +103,7 @@ def check_frames(model: nn.Module, images: Tensor) -> None:
     convolutions = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d))]
     volumes = any(isinstance(one, nn.Conv3d) and one.in_channels == images.shape[1] for one in convolutions)
     frames = convolutions and images.ndim == 5 and convolutions[0].in_channels == images.shape[2] != images.shape[1]
-    if frames and not volumes:
+    if frames and (images.shape[2] in _USUAL_CHANNELS or not volumes):
         raise ValueError(
             f"input_tensor {tuple(images.shape)} holds frames or views (B, T, C, H, W), as the model takes "
             f"{images.shape[2]} channels: explain one of them as (B, C, H, W), with a model of single images, or "
@@ -132,7 +146,7 @@ def input_errors(model: nn.Module, images: Tensor) -> Iterator[None]:
         yield
     except LayerError:
         raise
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         if out_of_memory(error):
             raise
         weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
@@ -140,14 +154,30 @@ def input_errors(model: nn.Module, images: Tensor) -> Iterator[None]:
             raise TypeError(
                 f"input_tensor is {images.dtype}, the model's weights are {weights}: pass input_tensor.to({weights})"
             ) from error
-        channels = _CHANNELS.search(str(error))
-        if channels is not None and int(channels[2]) == images.shape[1]:
+        channels = next((found for pattern in _CHANNELS if (found := pattern.search(str(error)))), None)
+        if channels is not None and int(channels["given"]) == images.shape[1]:
             axes = "(B, {}, H, W)" if images.ndim == 4 else "(B, {}, D, H, W)"
             raise ValueError(
-                f"the model takes {channels[1]} channels, but axis 1 of input_tensor has {channels[2]}: pass "
-                f"{axes.format(channels[1])}"
+                f"the model takes {channels['taken']} channels, but axis 1 of input_tensor has {channels['given']}: "
+                f"pass {axes.format(channels['taken'])}"
             ) from error
+        check_lacking_inputs(model, error)
         raise
+
+
+def check_lacking_inputs(model: nn.Module, error: Exception) -> None:
+    """Raise TypeError if the error says that an input of the model's `forward` beside the images is lacking."""
+    if not re.search(r"'NoneType'|missing \d+ required", str(error)):
+        return
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    inputs = [*inspect.signature(model.forward).parameters.values()][1:]
+    lacking = [one.name for one in inputs if one.kind in kinds and one.default in (inspect.Parameter.empty, None)]
+    if lacking:
+        raise TypeError(
+            f"the model does not run on images alone ({describe_error(error)}), its forward takes "
+            f"{', '.join(lacking)}, too: wrap it in a module that adds them (for CLIP and the like, "
+            "explainable(model, text=[...]) does)"
+        ) from error
 
 
 def _list_called(model: fx.GraphModule) -> dict[str, nn.Module]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ class Scale(NamedTuple):
         gradients: for every target layer, image and target, G in the same shape.
         finite: whether the model gave no NaN or infinite values, which count as zero; a bool on the device.
         scored: whether every target's score depends on the target layers; the gradients of others are zero.
+        comparable: whether the outputs have the shape of those for the original images.
     """
 
     size: Size
@@ -56,6 +57,7 @@ class Scale(NamedTuple):
     gradients: list[list[list[Tensor]]]
     finite: Tensor
     scored: bool
+    comparable: bool
 
 
 class Original(NamedTuple):
@@ -135,17 +137,27 @@ def _describe_detections(outputs: Sequence[Detection]) -> str:
 
 
 def warn_of_gaps(scales: Sequence[Scale], stacklevel: int) -> None:
-    """Warn of values that are not finite and of scales at which a target's score does not depend on the layers."""
+    """Warn of values that are not finite, of scales without a score, and of those with outputs of another shape."""
     if not all(scale.finite for scale in scales):
         warnings.warn(
             "the model gives NaN or infinite activations or gradients: they count as zero", stacklevel=stacklevel + 1
         )
-    lost = ["x".join(map(str, scale.size)) for scale in scales if not scale.scored]
-    if lost:
+    if lost := _format_sizes(scale for scale in scales if not scale.scored):
         warnings.warn(
-            f"the targets find nothing in the images of {', '.join(lost)} px: these scales count as zero",
+            f"the targets find nothing in the images of {lost} px: these scales count as zero",
             stacklevel=stacklevel + 1,
         )
+    if others := _format_sizes(scale for scale in scales if not scale.comparable):
+        warnings.warn(
+            f"the model's output has another shape for images of {others} px than for the original: a target that "
+            "takes a position by its index means another place there. Wrap the model so that it returns (B, classes) "
+            "or (B, classes, h, w), or pass num_scales=1",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _format_sizes(scales: Iterable[Scale]) -> str:
+    return ", ".join("x".join(map(str, scale.size)) for scale in scales)
 
 
 def _run_tiles(capture: Capture, images: Tensor, original: Original, size: Size, interpolation: str) -> Scale:
@@ -200,6 +212,7 @@ def _run(capture: Capture, images: Tensor, targets: list[list[Target]] | None, o
             [list(chain(*layer)) for layer in zip(*(scale.gradients for scale in scales), strict=True)],
             torch.stack([scale.finite for scale in scales]).all(),
             all(scale.scored for scale in scales),
+            all(scale.comparable for scale in scales),
         ),
     )
 
@@ -242,6 +255,7 @@ def _run_batch(
             ],
             torch.stack([finite, *(each for _, each in cleaned)]).all(),
             all(total.requires_grad for total in totals),
+            shape is None or not isinstance(outputs, Tensor) or outputs.shape[1:] == shape[1:],
         ),
     )
 

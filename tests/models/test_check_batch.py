@@ -58,18 +58,18 @@ class Noisy(Net):
 @pytest.mark.parametrize("kind", [Centred, Attending])
 def test_siblings_that_depend_on_one_another_are_refused(kind: type[Net]) -> None:
     net = kind().eval()
-    cam = HolisticCAM(net, [net.features], sizes=[32, 48])
-    with pytest.raises(ValueError, match=r"depends on the other images of its batch.*one image at a time"):
+    cam = HolisticCAM(net, [net.features], sizes=[32, 48], batch_size=2)
+    with pytest.raises(ValueError, match=r"depends on the other images of its batch.*one image per call"):
         cam(IMAGES)
     assert not net.passes  # refused before any work
     assert cam(IMAGES[:1]).shape == (1, 32, 32)
-    with pytest.raises(ValueError, match="one image at a time"):
+    with pytest.raises(ValueError, match="one image per call"):
         cam(IMAGES)
 
 
 def test_windows_that_depend_on_one_another_are_refused() -> None:
     net = Centred().eval()
-    with pytest.raises(ValueError, match="one image at a time"):
+    with pytest.raises(ValueError, match="one image per call"):
         HolisticCAM(net, [net.features], sizes=[32, 64], tiles=True)(IMAGES[:1])
 
 
@@ -94,3 +94,42 @@ def test_the_random_state_is_kept() -> None:
     state = torch.random.get_rng_state()
     HolisticCAM(net, [net.features], sizes=[32, 48])(IMAGES)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+class Largest(Net):
+    """Divides by the largest feature of the batch."""
+
+    def pool(self, maps: Tensor) -> Tensor:
+        pooled = super().pool(maps)
+        return pooled / pooled.max()
+
+
+class Causal(Net):
+    """Each image sees those before it, as an LSTM that takes the batch for time."""
+
+    def pool(self, maps: Tensor) -> Tensor:
+        return super().pool(maps).cumsum(0)
+
+
+class Bag(Net):
+    """One row for all images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).mean(0, keepdim=True)
+
+
+@pytest.mark.parametrize("kind", [Centred, Largest, Causal])
+def test_images_that_pass_one_by_one_are_explained(kind: type[Net]) -> None:
+    net = kind().eval()
+    maps = HolisticCAM(net, [net.features], sizes=[32, 48])(IMAGES)
+    alone = HolisticCAM(net, [net.features], sizes=[32, 48])(IMAGES[1:])
+    assert abs(maps[1] - alone[0]).max() < 1e-5
+    with pytest.raises(ValueError, match="depends on the other images of its batch"):
+        HolisticCAM(net, [net.features], sizes=[32, 48], batch_size=2)(IMAGES)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_bag_is_refused(batch_size: int) -> None:
+    net = Bag().eval()
+    with pytest.raises(ValueError, match="one row for several images"):
+        HolisticCAM(net, [net.features], sizes=[32, 48], batch_size=batch_size)(IMAGES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -572,3 +573,56 @@ def test_a_model_of_tokens_is_refused_with_what_it_takes() -> None:
     )
     with pytest.raises(TypeError, match="takes input_ids, not images: wrap it in a module whose forward converts"):
         explainable(model)
+
+
+class OneScore(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.stem(images).relu().mean((2, 3)))[:, 0]
+
+
+def test_a_single_score_needs_an_axis_of_classes() -> None:
+    with pytest.raises(TypeError, match=r"returned one number \(1,\) for one image: wrap it"):
+        explainable(build_model(OneScore), size=(64, 64))
+
+
+def test_layers_that_run_twice_are_named_as_the_cause() -> None:
+    class Flipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, CLASSES)
+
+        def forward(self, images: Tensor) -> Tensor:
+            both = (self.stem(x).relu().mean((2, 3)) for x in (images, images.flip(-1)))
+            return self.head(sum(both))
+
+    with pytest.raises(ValueError, match="all of them run several times in a pass"):
+        explainable(build_model(Flipped), size=(64, 64))
+
+
+def test_lazy_layers_that_never_ran_are_named() -> None:
+    model = nn.Sequential(nn.LazyConv2d(8, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5))
+    for call in (lambda: explainable(model), lambda: HolisticCAM(model, [model[0]])):
+        with pytest.raises(ValueError, match="lazy layers that were never run: call it once"):
+            call()
+
+
+def test_what_a_model_keeps_is_as_before() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, CLASSES)
+            self.seen = torch.zeros(1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen += 1
+            noise = np.random.normal() + random.random()
+            return self.head(self.stem(images).relu().mean((2, 3))) + 1e-6 * noise
+
+    model = build_model(Counting)
+    before = float(model.seen), np.random.get_state()[1].tolist(), random.getstate()
+    explainable(model, size=(64, 64))
+    assert before == (float(model.seen), np.random.get_state()[1].tolist(), random.getstate())

@@ -260,7 +260,7 @@ def test_layers_behind_an_adaptive_pooling_are_no_maps(sides):
     found = explainable(Pyramid(sides).eval(), size=(SIDE, SIDE))
     assert found.layer_names[-1] == "trunk"
     assert not [name for name in found.layer_names if name.startswith("pools")]
-    assert found.rejected["pools.0.1"] == "has the same grid for images of 144x144 px, as after an adaptive pooling"
+    assert found.rejected["pools.0.1"] == "has the same grid for images of 192x192 px, as after an adaptive pooling"
     assert found.multiple_of == 1
 
 
@@ -452,3 +452,44 @@ def test_what_a_model_keeps_is_as_before():
     assert model.calls is calls
     assert (float(calls), model.log, model.cache, model._last) == (0, ["before"], {1: 2}, None)
     assert torch.equal(torch.get_rng_state(), random)
+
+
+class ToSquare(nn.Module):
+    """Pads images to a square below, so that maps of wide images are too low."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        padded = F.pad(images, (0, max(0, height - width), 0, max(0, width - height)))
+        return self.head(self.features(padded).relu().mean(dim=(2, 3)))
+
+
+def test_a_layer_is_checked_again_for_other_proportions() -> None:
+    model = ToSquare().eval()
+    cam = HolisticCAM(model, [model.features], sizes=[64])
+    cam(torch.rand(1, 3, 64, 64))
+    with pytest.warns(UserWarning, match="its map may lie elsewhere"):
+        cam(torch.rand(1, 3, 64, 128))
+    model = ToSquare().eval()
+    found = explainable(model, size=(64, 64))
+    with pytest.warns(UserWarning, match="its map may lie elsewhere"):
+        HolisticCAM(found.model, found.target_layers, sizes=[64])(torch.rand(1, 3, 64, 128))
+
+
+def test_a_layer_of_too_few_positions_is_checked_again() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norm, self.head = nn.Conv2d(3, 8, 8, 8), nn.LayerNorm(8), nn.Linear(8, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.norm(self.stem(images).movedim(1, -1)).relu().mean(dim=(1, 2)))
+
+    model = Last().eval()
+    cam = HolisticCAM(model, [model.norm], sizes=[16])
+    cam(torch.rand(1, 3, 16, 16))  # two positions a side: nobody can tell
+    with pytest.raises(ValueError, match="channels last"):
+        HolisticCAM(model, [model.norm], sizes=[64])(torch.rand(1, 3, 64, 64))

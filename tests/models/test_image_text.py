@@ -370,3 +370,39 @@ def test_other_inputs_are_named(kind):
     message = refusal(TypeError, kind())
     assert message.startswith("the model does not run on images alone (")
     assert "its forward takes question, too" in message
+
+
+def test_a_wrapped_model_is_named() -> None:
+    model = torch.optim.swa_utils.AveragedModel(make_clip())
+    for text in (["a dog", "a cat"], None):
+        with pytest.raises(TypeError, match=r"AveragedModel .*its module .module."):
+            explainable(model, text=text)
+
+
+def test_logits_of_ones_own_that_differ_are_refused(images):
+    class Linear(nn.Module):
+        """Its logit_scale is the factor itself, not its logarithm."""
+
+        def __init__(self):
+            super().__init__()
+            self.vision = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.words, self.logit_scale = nn.Embedding(40, 8), nn.Parameter(torch.tensor(14.0))
+
+        def encode_image(self, pictures):
+            return self.vision(pictures)
+
+        def encode_text(self, ids):
+            return self.words(ids).mean(1)
+
+        def forward(self, pictures, ids):
+            pairs = (self.encode_image(pictures), self.encode_text(ids))
+            seen, read = (nn.functional.normalize(features, dim=-1) for features in pairs)
+            return self.logit_scale * seen @ read.T
+
+    with pytest.raises(ValueError, match="are not exp"):
+        explainable(Linear(), text=["a dog", "a cat"], tokenizer=number_words)
+
+
+def test_texts_in_an_array_are_refused():
+    with pytest.raises(TypeError, match="text must be a list of strings"):
+        explainable(make_clip(), text=np.array(["a dog", "a cat"]))

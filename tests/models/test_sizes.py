@@ -41,13 +41,14 @@ class Checked(nn.Module):
 @pytest.mark.parametrize(
     ("rule", "larger", "multiple"),
     [
-        (lambda h, w: True, (144, 144), 1),
-        (lambda h, w: h % 32 == w % 32 == 0, (192, 192), 32),  # 1.5 times 96 is no multiple of 32
-        (lambda h, w: h % 12 == w % 12 == 0, (144, 144), 12),
+        (lambda h, w: True, (192, 192), 1),
+        (lambda h, w: h % 32 == w % 32 == 0, (192, 192), 32),
+        (lambda h, w: h % 12 == w % 12 == 0, (192, 192), 12),
         (lambda h, w: (h, w) == (96, 96), None, None),
         (lambda h, w: h // 16 == w // 16 == 6, None, None),  # patches that round down
         (lambda h, w: h <= 110, None, None),  # a table of positions that ends
-        (lambda h, w: (h // 8) % 2 == 0, (144, 144), 16),  # 97 and 98 px round down, others do not
+        (lambda h, w: h <= 160, None, None),
+        (lambda h, w: (h // 8) % 2 == 0, (192, 192), 16),  # 97 and 98 px round down, others do not
     ],
 )
 def test_what_the_sides_may_grow_by(rule, larger, multiple):
@@ -245,3 +246,24 @@ def test_the_mask_layer_of_crossvit_is_the_layer_that_finishes_last():
     found = explainable(timm.create_model("crossvit_tiny_240", num_classes=5).eval())
     order = [layer.name for layer in found.maps]
     assert found.deepest.name == max(found.layer_names, key=order.index)
+
+
+def test_a_model_of_full_resolution_takes_any_size() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    )  # fmt: skip
+    found = explainable(model.eval(), size=(32, 32))
+    assert (found.multiple_of, "tiles" in found.options) == (1, False)
+
+
+def test_a_model_with_an_upper_size_is_of_one_size() -> None:
+    class Cifar(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(nn.functional.avg_pool2d(self.features(images).relu(), 4).flatten(1))
+
+    assert explainable(Cifar().eval(), size=(32, 32)).multiple_of is None

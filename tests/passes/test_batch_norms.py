@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from holistic_cam_plugin import HolisticCAM
+from holistic_cam_plugin.models.check_batch import trust_batch
 from holistic_cam_plugin.models.check_geometry import trust_layers
 from holistic_cam_plugin.passes.batch_norms import light_batch_norms
 
@@ -116,7 +117,8 @@ class Net(nn.Module):
 
 def test_the_graph_of_a_pass_does_not_hold_what_its_norms_get(images):
     net = Net().eval()
-    trust_layers([net.first], None)  # no check, which is a pass
+    trust_layers([net.first], None)  # no checks, which are passes
+    trust_batch(net)
     inputs: list[weakref.ref[Tensor]] = []
     alive: list[int] = []
     net.second[1].register_forward_pre_hook(lambda _, given: inputs.append(weakref.ref(given[0])))

@@ -209,7 +209,7 @@ def test_as_many_frames_as_channels_are_told_by_the_layer():
 def test_a_model_that_joins_its_images_to_one_row():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(5), nn.Unflatten(0, (1, -1)), nn.Flatten(1))
     model(torch.rand(4, 3, 16, 16))
-    with pytest.raises(ValueError, match="for 4 images, not one row per image: it joins the images of a batch, so"):
+    with pytest.raises(ValueError, match="one row for several images, as if they were a bag"):
         HolisticCAM(model, [model[0]], sizes=[16], batch_size=4)(torch.rand(4, 3, 16, 16))
 
 

@@ -226,3 +226,12 @@ def test_nested_with_blocks_keep_evaluation_mode_until_the_outer_one_ends(net):
             assert not net.training
         assert not net.training
     assert net.training
+
+
+def test_outputs_with_positions_in_one_axis_are_told(make_images):
+    """The same index is another place in a larger image."""
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.ReLU())
+    model = nn.Sequential(features, nn.Conv2d(8, 2, 1), nn.Flatten(2)).eval()
+    with pytest.warns(UserWarning, match="another shape for images of 96x96 px than for the original: a target"):
+        HolisticCAM(model, [features], sizes=[64, 96])(make_images(1), [lambda output: output[0, 20]])
