@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.method.pyramid import NAMED
+from holistic_cam_plugin.method.pyramid import FAST, FAST_SIDES
 from holistic_cam_plugin.methods import METHODS, Method, display_name
 
 __all__ = [
@@ -16,6 +16,9 @@ __all__ = [
     "HOLISTIC_CAM",
     "METHOD_NAMES",
     "MOST_SCALES",
+    "NUMBER",
+    "PYRAMIDS",
+    "SIZES",
     "WEIGHTINGS",
     "check_choice",
     "label_method",
@@ -32,6 +35,10 @@ WEIGHTINGS = {
     "positive": "positive gradients",
     "gradient": "raw gradients",
 }
+
+# Where the scales of the pyramid come from.
+NUMBER, SIZES = "number", "sizes"
+PYRAMIDS = {FAST: f"fast: {len(FAST_SIDES)} scales", NUMBER: "the paper's", SIZES: "sizes of my own"}
 
 DEFAULT_SCALES = 7
 # Bounds of memory and time: an image of 1500 px takes 45 times those of one of 224 px.
@@ -51,15 +58,22 @@ def check_choice(targets: Sequence[int], layers: Sequence[str], methods: Sequenc
 
 
 def select_methods(
-    methods: Sequence[str], weightings: Sequence[str], num_scales: int, sizes: str, fsd: bool, amp: bool = False
+    methods: Sequence[str],
+    weightings: Sequence[str],
+    pyramid: str,
+    num_scales: int,
+    sizes: str,
+    fsd: bool,
+    amp: bool = False,
 ) -> list[Method]:
     """The methods with their options; the paper's Holistic-CAM once per weighting.
 
     Args:
         methods: keys of `METHOD_NAMES`.
         weightings: keys of `WEIGHTINGS`.
-        num_scales: of the pyramid.
-        sizes: the pyramid's shorter sides in pixels instead, such as `"224 366 509"`, or a name; empty for none.
+        pyramid: a key of `PYRAMIDS`, which of the next two it takes.
+        num_scales: of the paper's pyramid.
+        sizes: the pyramid's shorter sides in pixels, such as `"224 366 509"`.
         fsd: whether the maps of both Holistic-CAMs are masked.
         amp: whether their model runs in bfloat16.
 
@@ -67,10 +81,10 @@ def select_methods(
         UsageError: invalid sizes, or Holistic-CAM without a weighting.
     """
     options: dict[str, Any] = {}
-    if sizes.strip():
-        options["sizes"] = _parse_sizes(sizes)
-    else:
+    if pyramid == NUMBER:
         options["num_scales"] = int(num_scales)
+    else:
+        options["sizes"] = _parse_sizes(sizes) if pyramid == SIZES else pyramid
     options |= ({} if fsd else {"fsd": False}) | ({"amp": True} if amp else {})
     if HOLISTIC_CAM in methods and not weightings:
         raise UsageError(f"choose a weighting for {METHOD_NAMES[HOLISTIC_CAM]}")
@@ -83,14 +97,12 @@ def select_methods(
     return found
 
 
-def _parse_sizes(text: str) -> list[int] | str:
-    if (name := text.strip().lower()) in NAMED:
-        return name
+def _parse_sizes(text: str) -> list[int]:
     words = re.split(r"[\s,]+", text.strip())
     if not all(word.isdecimal() and 1 <= int(word) <= _LARGEST for word in words) or len(words) > MOST_SCALES:
         raise UsageError(
-            f"sizes must be at most {MOST_SCALES} whole numbers from 1 to {_LARGEST} px, such as 224 366 509, or "
-            f"{', '.join(NAMED)}; got {text!r}"
+            f"sizes must be at most {MOST_SCALES} whole numbers from 1 to {_LARGEST} px, such as 224 366 509; "
+            f"got {text!r}"
         )
     return [int(word) for word in words]
 

@@ -9,30 +9,30 @@ import numpy as np
 from holistic_cam_plugin.app.choices import label_method
 from holistic_cam_plugin.app.rendering import Colours, Result, list_rows
 from holistic_cam_plugin.display.figure import save_figure
-from holistic_cam_plugin.explain import Explanation
 
 __all__ = ["save_arrays", "save_page_figure"]
 
 
-def save_arrays(folder: Path, explanation: Explanation, classes: list[str]) -> Path:
+def save_arrays(folder: Path, result: Result) -> Path:
     """Write `maps (methods, layers, classes, H, W)`, float32, in [0, 1], linear, and the names along its axes."""
     path = folder / "holistic_cam.npz"
+    explanation = result.explanation
     np.savez_compressed(
         path,
         maps=np.stack(explanation.maps),
         methods=[" ".join(label_method(method).split()) for method in explanation.methods[: len(explanation.maps)]],
         layers=explanation.layers,
         targets=explanation.targets,
-        classes=[classes[target] for target in explanation.targets],
+        classes=[result.classes[target] for target in explanation.targets],
     )
     return path
 
 
-def save_page_figure(folder: Path, result: Result, classes: list[str], colours: Colours) -> Path:
+def save_page_figure(folder: Path, result: Result, colours: Colours) -> Path:
     """Write the figure of the command line in the colours of the page."""
     path = folder / "holistic_cam.png"
     explanation = result.explanation
     columns = [label_method(method) for method in explanation.methods[: len(explanation.maps)]]
-    title = ", ".join(classes[target] for target in explanation.targets)
-    save_figure(path, result.picture, list_rows(explanation, classes), columns, title, **colours._asdict())
+    title = ", ".join(result.classes[target] for target in explanation.targets)
+    save_figure(path, result.picture, list_rows(result), columns, title, **colours._asdict())
     return path

@@ -1,49 +1,43 @@
-"""Event handlers of the page.
+"""Event handlers of the page: runs, and what is made of their results.
 
 Gradio keeps each browser tab's picture and maps; the classifier is shared.
 """
 
 from __future__ import annotations
 
-import html
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
-from holistic_cam_plugin.app.choices import check_choice, name_classes, select_methods
-from holistic_cam_plugin.app.downloads import save_arrays, save_page_figure
-from holistic_cam_plugin.app.examples import load_examples
-from holistic_cam_plugin.app.rendering import Colours, Result, locate_map, name_maps, render_map, render_table
-from holistic_cam_plugin.app.snippet import Source, write_snippet
+from holistic_cam_plugin.app.choices import check_choice, select_methods
+from holistic_cam_plugin.app.looking import PictureHandlers, Seen
+from holistic_cam_plugin.app.rendering import Colours, Result, render_pair, render_table
+from holistic_cam_plugin.app.shown import Shown, complain, show_figure, show_result, write_python
+from holistic_cam_plugin.app.snippet import Source
 from holistic_cam_plugin.errors import Stopped, UsageError
-from holistic_cam_plugin.explain import Explanation, Prediction, Request, explain, predict
-from holistic_cam_plugin.models.images import preprocess_image, read_image
+from holistic_cam_plugin.explain import Explanation, Request, explain
+from holistic_cam_plugin.methods import Method
 
-__all__ = ["BEST", "Handlers"]
-
-BEST = 5
+__all__ = ["Handlers"]
 
 _progress = gr.Progress()
 
 
-class Seen(NamedTuple):
-    """A picture as the model sees it, `(H, W, 3)`, RGB, float32, in [0, 1], and the model's prediction."""
+class _Run:
+    """What a tab computes, or waits for: how to stop it, and the colours to show it in."""
 
-    picture: NDArray[np.float32]
-    prediction: Prediction
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.colours: Colours | None = None  # chosen while it runs
 
 
-class Handlers:
+class Handlers(PictureHandlers):
     """The functions that the page calls.
 
     Args:
@@ -51,10 +45,6 @@ class Handlers:
         folder: for the files to download.
 
     Attributes:
-        classes: unique names of the classes.
-        layers: the layers that can be explained.
-        stages: names of the default layers.
-        examples: pictures to begin with.
         closing: set it to stop all computations.
 
     Raises:
@@ -62,71 +52,38 @@ class Handlers:
     """
 
     def __init__(self, source: Source, folder: Path) -> None:
-        self.classifier = source.load()
-        self.classes = name_classes(self.classifier.classes)
-        self.layers = self.classifier.explainable.maps_called_once
-        self.stages = self.classifier.default_layers
-        self.examples = load_examples(source.model)
+        super().__init__(source)
         self.closing = threading.Event()
         self._source = source._replace(device=str(self.classifier.device))
         self._folder = folder
-        self._model = threading.Lock()  # the last pass for a closed tab may still run
-        self._stops: dict[str, threading.Event] = {}  # of the tabs that compute, or wait for the model
-
-    def look(self, path: str) -> tuple[Any, ...]:
-        """Handle an upload; returns the state, the picture, the best classes, and the best one as the choice."""
-        with _show_errors():
-            try:
-                image = read_image(Path(path))
-            except UsageError as error:  # the path is the server's
-                raise UsageError(str(error).replace(path, "the picture")) from error
-        return self._look_at(image)
-
-    def look_at_example(self, choice: gr.SelectData) -> tuple[Any, ...]:
-        """Handle a click on an example, as `look`."""
-        return self._look_at(self.examples[int(choice.index)])
-
-    def first_example(self) -> tuple[Any, ...]:
-        """Show the first example, as `look`."""
-        return self._look_at(self.examples[0])
-
-    def _look_at(self, image: Image.Image) -> tuple[Any, ...]:
-        with self._model, _show_errors():
-            prediction = predict(self.classifier, preprocess_image(image, self.classifier))
-            seen = Seen(self.classifier.preprocessing.denormalize(prediction.images), prediction)
-        probabilities = prediction.probabilities[0]
-        best = np.argsort(-probabilities)[:BEST]
-        picture = Image.fromarray((255 * seen.picture).astype(np.uint8))
-        return seen, picture, {self.classes[n]: float(probabilities[n]) for n in best}, [int(best[0])]
-
-    def add_class(self, targets: Sequence[int], choice: gr.SelectData) -> list[int]:
-        """Add one of the best classes to the choice."""
-        target = self.classes.index(choice.value)
-        return [*targets, *[target] * (target not in targets)]
+        self._runs: dict[str, _Run] = {}  # of the tabs that compute, or wait for the model
 
     def begin(self, request: gr.Request) -> tuple[Any, ...]:
         """Set the buttons and the status while the tab waits for the model."""
-        self._stops[_identify_tab(request)] = threading.Event()
+        self._runs[_identify_tab(request)] = _Run()
         return gr.update(interactive=False), gr.update(interactive=True), "Waiting for the model"
 
     def stop(self, request: gr.Request) -> str:
         """Stop the tab's computation at the next pass through the model; returns the status."""
-        if stop := self._stops.get(_identify_tab(request)):
-            stop.set()
-        return "Stopping"
+        if run := self._runs.get(_identify_tab(request)):
+            run.stop.set()
+            return "Stopping"
+        return ""
 
     def leave(self, request: gr.Request) -> None:
         """Stop the computation of a tab that is closed."""
-        if stop := self._stops.pop(_identify_tab(request), None):
-            stop.set()
+        if run := self._runs.pop(_identify_tab(request), None):
+            run.stop.set()
 
     def explain(
         self,
         seen: Seen | None,
+        texts: str | None,
         targets: Sequence[int],
         layers: Sequence[str],
         methods: Sequence[str],
         weightings: Sequence[str],
+        pyramid: str,
         num_scales: int,
         sizes: str,
         fsd: bool,
@@ -135,91 +92,98 @@ class Handlers:
         opacity: float,
         tab: gr.Request,
         progress: gr.Progress = _progress,
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yield the result, its table and the status after each method."""
-        with _show_errors():
-            if seen is None:
-                raise UsageError("choose a picture first")
-            columns = select_methods(methods, weightings, num_scales, sizes, fsd, self._source.amp)
-            check_choice(targets, layers, columns)
-            request = Request(self.classifier, self.classifier.at(layers), columns)
-            stopped = self._find_stop(tab)
-            steps = explain(
-                request, seen.prediction, [targets],
-                lambda column, loop: progress.tqdm(
-                    loop, desc=f"{columns.index(column) + 1} of {len(columns)}: {column.name}"
-                ),
-            )  # fmt: skip
-            start, done, status = time.perf_counter(), 0, ""
-            try:
-                while (explanation := self._compute_next(steps, stopped)) is not None:
-                    done, result = done + 1, Result(seen.picture, explanation)
-                    if done == len(columns):
-                        number = done * len(targets) * len(layers)
-                        status = f"{number} maps in {time.perf_counter() - start:.1f} s"
-                    yield result, render_table(result, self.classes, Colours(scale, colormap, opacity)), status
-            except Stopped:
-                yield gr.skip(), gr.skip(), f"Stopped after {done} of {len(columns)} columns"
+    ) -> Iterator[Shown]:
+        """Yield the result and its table after each method, and in the end all that is shown of it.
 
-    def end(
-        self, result: Result | None, scale: str, colormap: str, opacity: float, request: gr.Request
-    ) -> tuple[Any, ...]:
-        """Reset the buttons, and update the choices of maps, the comparison and the script."""
-        self._stops.pop(_identify_tab(request), None)
-        buttons = gr.update(interactive=True), gr.update(interactive=False)
-        if result is None:
-            return *buttons, *[gr.skip()] * 5
-        names = [(name, index) for index, name in enumerate(name_maps(result.explanation, self.classes))]
-        last, methods = len(names) - 1, len(result.explanation.maps)
-        first = 0 if methods == 1 else last // methods  # the last map of the first method
-        left, right = (gr.update(choices=names, value=index) for index in (first, last))
-        of_maps = gr.update(choices=names[1:], value=last)
-        pair = self.compare(result, first, last, scale, colormap, opacity)
-        return *buttons, left, right, pair, of_maps, self.python(result, last)
+        What the user can correct is told in the status, beside the maps that are there.
+        """
+        run = self._runs.get(_identify_tab(tab)) or _Run()
+        shown, status, start = Shown(), "", time.perf_counter()
+        colours = Colours(scale, colormap, opacity)
+        result = None
+        try:
+            seen = self._check_seen(seen, texts)
+            columns = select_methods(methods, weightings, pyramid, num_scales, sizes, fsd, self._source.amp)
+            check_choice(targets, layers, columns)
+            for result in self._compute(seen, targets, layers, columns, run, progress):
+                yield Shown(result, render_table(result, run.colours or colours))
+            number = len(columns) * len(targets) * len(layers)
+            status = f"{number} maps in {time.perf_counter() - start:.1f} s"
+        except UsageError as error:
+            status = complain(error)
+        except Stopped:
+            done = len(result.explanation.maps) if result else 0
+            status = f"Stopped after {done} of {len(columns)} columns"
+        if result:
+            shown = show_result(result, run.colours or colours, self._source, self._folder)
+        self._runs.pop(_identify_tab(tab), None)
+        yield shown._replace(status=status, start=gr.update(interactive=True), stop=gr.update(interactive=False))
+
+    def fail(self, request: gr.Request) -> tuple[Any, ...]:
+        """Reset the buttons and the status after an error that Gradio shows."""
+        self._runs.pop(_identify_tab(request), None)
+        return gr.update(interactive=True), gr.update(interactive=False), "Error: a value is not valid"
 
     def colour(
-        self, result: Result | None, left: int, right: int, scale: str, colormap: str, opacity: float
+        self,
+        result: Result | None,
+        left: int | None,
+        right: int | None,
+        scale: str,
+        colormap: str,
+        opacity: float,
+        request: gr.Request,
     ) -> tuple[Any, ...]:
-        """Draw the table and the comparison in other colours."""
-        if result is None:
+        """Draw the table and the comparison in other colours; a run takes them for its next column."""
+        colours = Colours(scale, colormap, opacity)
+        if run := self._runs.get(_identify_tab(request)):
+            run.colours = colours
+        if run or result is None:
             return gr.skip(), gr.skip()
-        table = render_table(result, self.classes, Colours(scale, colormap, opacity))
-        return table, self.compare(result, left, right, scale, colormap, opacity)
+        return render_table(result, colours), self.compare(result, left, right, *colours)
 
-    def compare(self, result: Result | None, left: int, right: int, scale: str, colormap: str, opacity: float) -> Any:
+    def compare(
+        self, result: Result | None, left: int | None, right: int | None, scale: str, colormap: str, opacity: float
+    ) -> Any:
         """Draw two maps, or the picture and a map."""
-        if result is None:
+        if result is None or left is None or right is None:
             return gr.skip()
-        return tuple(render_map(result, index, Colours(scale, colormap, opacity)) for index in (left, right))
+        return render_pair(result, left, right, Colours(scale, colormap, opacity))
 
-    def python(self, result: Result | None, index: int) -> Any:
+    def python(self, result: Result | None, index: int | None) -> Any:
         """Write the script that computes one of the maps."""
-        if result is None:
-            return gr.skip()
-        explanation = result.explanation
-        method, layer, target = locate_map(explanation, index)
-        number = explanation.targets[target]
-        return write_snippet(
-            self._source, explanation.methods[method], explanation.layers[layer], number, self.classes[number]
-        )
+        return gr.skip() if result is None or index is None else write_python(result, index, self._source)
 
-    def files(self, result: Result | None, scale: str, colormap: str, opacity: float) -> tuple[Any, ...]:
-        """Write the figure and the arrays, ready for the download."""
-        if result is None:
-            return gr.skip(), gr.skip()
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
-        figure = save_page_figure(folder, result, self.classes, Colours(scale, colormap, opacity))
-        arrays = save_arrays(folder, result.explanation, self.classes)
-        return tuple(gr.update(value=str(path), interactive=True) for path in (figure, arrays))
+    def figure(self, result: Result | None, scale: str, colormap: str, opacity: float) -> Any:
+        """Write the figure in other colours."""
+        return gr.skip() if result is None else show_figure(result, Colours(scale, colormap, opacity), self._folder)
 
-    def _compute_next(self, steps: Iterator[list[Explanation]], stopped: Callable[[], bool]) -> Explanation | None:
+    def _compute(
+        self,
+        seen: Seen,
+        targets: Sequence[int],
+        layers: Sequence[str],
+        columns: Sequence[Method],
+        run: _Run,
+        progress: gr.Progress,
+    ) -> Iterator[Result]:
+        """Yield the result after each method."""
+        request = Request(seen.classifier, seen.classifier.at(layers), columns)
+        steps = explain(
+            request, seen.prediction, [targets],
+            lambda column, loop: progress.tqdm(
+                loop, desc=f"{columns.index(column) + 1} of {len(columns)}: {column.name}"
+            ),
+        )  # fmt: skip
+        while (explanation := self._compute_next(steps, seen.classifier.model, run.stop)) is not None:
+            yield Result(seen.picture, explanation, seen.classes)
+
+    def _compute_next(
+        self, steps: Iterator[list[Explanation]], model: nn.Module, stop: threading.Event
+    ) -> Explanation | None:
         """The picture's explanation after one more method, or None after the last one."""
-        with self._model, _check_passes(self.classifier.model, stopped):
+        with self._model, _check_passes(model, lambda: stop.is_set() or self.closing.is_set()):
             return next(steps, [None])[0]
-
-    def _find_stop(self, request: gr.Request) -> Callable[[], bool]:
-        stop = self._stops.get(_identify_tab(request), threading.Event())
-        return lambda: stop.is_set() or self.closing.is_set()
 
 
 @contextmanager
@@ -235,15 +199,6 @@ def _check_passes(model: nn.Module, stopped: Callable[[], bool]) -> Iterator[Non
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _show_errors() -> Iterator[None]:
-    """Show a UsageError on the page, in the line that the command line would print."""
-    try:
-        yield
-    except UsageError as error:
-        raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
 
 def _identify_tab(request: gr.Request) -> str:

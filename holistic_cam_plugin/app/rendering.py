@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jinja2
@@ -17,7 +18,7 @@ from holistic_cam_plugin.display import coverage, format_percent, overlay_map
 from holistic_cam_plugin.display.figure import build_rows
 from holistic_cam_plugin.explain import Explanation
 
-__all__ = ["Colours", "Result", "list_rows", "locate_map", "name_maps", "render_map", "render_table"]
+__all__ = ["Colours", "Result", "list_rows", "locate_map", "name_maps", "render_pair", "render_picture", "render_table"]
 
 Pixels = NDArray[np.uint8]
 
@@ -27,7 +28,8 @@ _QUALITY = 92
 # The comparison is shown large, and every browser would enlarge the pictures differently.
 _LARGE = 640  # pixels
 
-_TABLE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
+_TEMPLATES = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+_TABLE = _TEMPLATES.from_string("""\
 <div class="maps" tabindex="0" role="region" aria-label="Maps">
 <table style="--columns: {{ columns | length + 1 }}; --lines: {{ lines }}">
 <thead><tr><td></td><th scope="col">picture</th>
@@ -47,6 +49,15 @@ _TABLE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=Tru
 <p class="legend">%: share of the picture at a fifth of the map's peak or above</p>
 """)
 
+_PAIR = _TEMPLATES.from_string("""\
+<div class="pair">
+{% for source, name in maps %}<img src="{{ source }}" alt="{{ name }}">
+{% endfor %}
+<input type="range" min="0" max="100" value="50" step="any" aria-label="Border between the left and the right map"
+  oninput="this.parentNode.style.setProperty('--border', this.value + '%')">
+</div>
+""")
+
 
 class Colours(NamedTuple):
     """`scale`, `colormap` and `opacity` of `display.overlay_map`."""
@@ -57,10 +68,11 @@ class Colours(NamedTuple):
 
 
 class Result(NamedTuple):
-    """An explanation and its picture, `(H, W, 3)`, RGB, float32, in [0, 1]."""
+    """An explanation, its picture, `(H, W, 3)`, RGB, float32, in [0, 1], and the names of all classes."""
 
     picture: NDArray[np.float32]
     explanation: Explanation
+    classes: Sequence[str]
 
 
 class _Cell(NamedTuple):
@@ -69,17 +81,23 @@ class _Cell(NamedTuple):
     share: str
 
 
-def list_rows(explanation: Explanation, classes: list[str]) -> list[tuple[str, list[NDArray[np.float32]]]]:
+def list_rows(result: Result) -> list[tuple[str, list[NDArray[np.float32]]]]:
     """For every class every layer: its label, and its maps `(H, W)`, one per method that is done."""
-    names = [classes[target] for target in explanation.targets]
+    explanation = result.explanation
+    names = [result.classes[target] for target in explanation.targets]
     return build_rows(explanation.layers, names, explanation.maps)
 
 
-def render_table(result: Result, classes: list[str], colours: Colours) -> str:
+def render_picture(picture: NDArray[np.float32]) -> str:
+    """The picture, as the model sees it, as HTML."""
+    return Markup('<img src="{}" alt="the picture as the model sees it">').format(_encode(_to_pixels(picture)))
+
+
+def render_table(result: Result, colours: Colours) -> str:
     """The maps as HTML: layers down, methods across, the original image first."""
     names = [label_method(method) for method in result.explanation.methods]
     table = []
-    for label, maps in list_rows(result.explanation, classes):
+    for label, maps in list_rows(result):
         cells: list[_Cell | None] = [
             _Cell(
                 _encode(overlay_map(result.picture, saliency_map, *colours)),
@@ -89,15 +107,23 @@ def render_table(result: Result, classes: list[str], colours: Colours) -> str:
             for name, saliency_map in zip(names, maps, strict=False)
         ]
         table.append((label, cells + [None] * (len(names) - len(maps))))
-    picture = _encode((255 * result.picture).astype(np.uint8))
+    picture = _encode(_to_pixels(result.picture))
     return _TABLE.render(columns=names, rows=table, picture=picture, lines=table[0][0].count("\n") + 1)
 
 
-def name_maps(explanation: Explanation, classes: list[str]) -> list[str]:
-    """The picture and every finished map; `locate_map` and `render_map` take their indices."""
+def render_pair(result: Result, left: int, right: int, colours: Colours) -> str:
+    """Two maps, or the picture and a map, over one another as HTML: a slider moves the border between them."""
+    names = name_maps(result)
+    shown = [(_encode(_draw_large(result, index, colours)), names[index]) for index in (left, right)]
+    return _PAIR.render(maps=shown)
+
+
+def name_maps(result: Result) -> list[str]:
+    """The picture and every finished map; `locate_map` and `render_pair` take their indices."""
+    explanation = result.explanation
     several = len(explanation.targets) > 1
     return [PICTURE] + [
-        ", ".join([" ".join(label_method(method).split()), layer] + [classes[target]] * several)
+        ", ".join([" ".join(label_method(method).split()), layer] + [result.classes[target]] * several)
         for method, _ in zip(explanation.methods, explanation.maps, strict=False)
         for layer in explanation.layers
         for target in explanation.targets
@@ -111,16 +137,20 @@ def locate_map(explanation: Explanation, index: int) -> tuple[int, int, int]:
     return int(method), int(layer), int(target)
 
 
-def render_map(result: Result, index: int, colours: Colours) -> Image.Image:
-    """The picture (0) or a map over it, enlarged."""
+def _draw_large(result: Result, index: int, colours: Colours) -> Pixels:
     if index == 0:
-        pixels = (255 * result.picture).astype(np.uint8)
+        pixels = _to_pixels(result.picture)
     else:
         method, layer, target = locate_map(result.explanation, index)
         pixels = overlay_map(result.picture, result.explanation.maps[method][layer, target], *colours)
     image = Image.fromarray(pixels)
     factor = max(1, _LARGE / max(image.size))
-    return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
+    size = round(image.width * factor), round(image.height * factor)
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+
+
+def _to_pixels(picture: NDArray[np.float32]) -> Pixels:
+    return (255 * picture).astype(np.uint8)
 
 
 def _encode(pixels: Pixels) -> Markup:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
+from holistic_cam_plugin.app.addresses import is_local
+from holistic_cam_plugin.app.folder import make_temporary_folder
 from holistic_cam_plugin.cli.arguments import Parser, add_model_options
-from holistic_cam_plugin.cli.printing import say
+from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.errors import Stopped, UsageError
 from holistic_cam_plugin.models.build import DIGITS
 
@@ -49,16 +49,23 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError('the explorer needs Gradio: pip install "holistic-cam-plugin[app]"')
     if arguments.model is None and (arguments.weights or arguments.labels or arguments.text):
         raise UsageError("--weights, --labels and --text belong to a model: name it with --model")
-    with tempfile.TemporaryDirectory(prefix="holistic-cam-", ignore_cleanup_errors=True) as folder:
+    with make_temporary_folder() as folder:
         # Read when Gradio is imported.
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
         from holistic_cam_plugin.app.server import serve
         from holistic_cam_plugin.app.snippet import Source
+
+        def tell(url: str) -> None:
+            if not is_local(arguments.host):
+                complain(
+                    f"holistic-cam app: warning: --host {arguments.host} lets other machines in, without a password"
+                )
+            say(f"{url} (Ctrl-C ends it)")
 
         model = arguments.model or DIGITS
         source = Source(model, arguments.weights, arguments.labels, arguments.device, arguments.amp, arguments.text)
         try:
-            serve(source, arguments.host, arguments.port, Path(folder), lambda url: say(f"{url} (Ctrl-C ends it)"))
+            serve(source, arguments.host, arguments.port, folder, tell)
         except Stopped as stop:  # the usual end needs no message
             return 128 + (stop.number or 0)
     return 0

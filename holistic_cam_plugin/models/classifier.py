@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,8 +13,9 @@ from torch import nn
 from holistic_cam_plugin.errors import UsageError, describe_error
 from holistic_cam_plugin.models.build import BuiltModel, build_model
 from holistic_cam_plugin.models.explainable import Explainable, examine
-from holistic_cam_plugin.models.image_text import check_texts, is_image_text
+from holistic_cam_plugin.models.image_text import TextLogits, bind_texts, check_texts, is_image_text
 from holistic_cam_plugin.models.preprocessing import Preprocessing
+from holistic_cam_plugin.models.preserve import preserve_model
 
 __all__ = ["Classifier", "check_text", "choose_device", "examine_built", "load_classifier"]
 
@@ -29,12 +31,14 @@ class Classifier:
         classes: class names by index.
         explainable: the model in evaluation mode, in float32, and what `HolisticCAM` needs of it.
         device: the model's device.
+        encode: for a model of images and texts: from texts to the model with these classes.
     """
 
     name: str
     classes: list[str] = field(repr=False)
     explainable: Explainable
     device: torch.device
+    encode: Callable[[Sequence[str]], TextLogits] | None = field(default=None, repr=False)
 
     @property
     def model(self) -> nn.Module:
@@ -69,6 +73,21 @@ class Classifier:
             return self.explainable.at(names)
         except ValueError as error:
             raise UsageError(f"{error} (--list-layers shows all layers that return maps)") from error
+
+    def with_texts(self, text: Sequence[str]) -> Classifier:
+        """Return the same model of images and texts with other texts as classes.
+
+        Raises:
+            UsageError: the model takes no texts; there is no text, or one is empty, given twice or too long.
+        """
+        if self.encode is None:
+            raise UsageError(f"{self.name} has classes of its own, and compares images with no texts")
+        try:
+            model = self.encode(text)
+        except (TypeError, ValueError) as error:
+            raise UsageError(error) from error
+        found = replace(self.explainable, model=model, classes=model.texts, output_shape=(len(model.texts),))
+        return replace(self, classes=model.texts, explainable=found)
 
 
 def load_classifier(
@@ -151,7 +170,13 @@ def examine_built(
     (count,) = found.output_shape
     known = built.classes or found.classes or []
     classes = known if len(known) == count else [f"class {index}" for index in range(count)]
-    return Classifier(name, classes if labels is None else _read_labels(labels, count), found, device)
+    encode = partial(_encode, model, built) if text is not None else None
+    return Classifier(name, classes if labels is None else _read_labels(labels, count), found, device, encode)
+
+
+def _encode(model: nn.Module, built: BuiltModel, text: Sequence[str]) -> TextLogits:
+    with preserve_model(model):
+        return bind_texts(model, text, built.processor, built.tokenizer)
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from holistic_cam_plugin.demo import load_demo_image
+from tests.app.pages import Page
 from tests.app.running import running
 
 
@@ -19,6 +20,12 @@ def app(folder, tmp_path_factory):
     """The explorer, one for all tests."""
     with running(folder, tmp_path_factory.mktemp("said"), temporary=tmp_path_factory.mktemp("temporary")) as app:
         yield app
+
+
+@pytest.fixture
+def page(browser, app):
+    """The explorer's page with the first example."""
+    return Page.open(browser, app.url)
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ class Running(NamedTuple):
 
 
 @contextmanager
-def running(folder: Path, said: Path, *, temporary: Path) -> Iterator[Running]:
+def running(folder: Path, said: Path, *, temporary: Path, host: str = "127.0.0.1") -> Iterator[Running]:
     """The explorer, started in the folder; killed in the end if it is still there.
 
     Args:
@@ -43,8 +43,9 @@ def running(folder: Path, said: Path, *, temporary: Path) -> Iterator[Running]:
         temporary: where it makes its temporary folder.
     """
     port = free_port()
-    out, err = said / "out.txt", said / "err.txt"
-    process = start(_main_in, folder, temporary, ["app", "--port", str(port), "--device", "cpu"], out=out, err=err)
+    out, err = said / f"out{port}.txt", said / f"err{port}.txt"
+    command = ["app", "--host", host, "--port", str(port), "--device", "cpu"]
+    process = start(_main_in, folder, temporary, command, out=out, err=err)
     try:
         wait_for(lambda: out.exists() and "\n" in out.read_text(), process)
         line = out.read_text()

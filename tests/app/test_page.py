@@ -5,68 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from holistic_cam_plugin.demo import make_scene
+from tests.app.pages import Page
 from tests.app.running import running
 from tests.browser import errors
-from tests.processes import PATIENCE
 
 pytestmark = pytest.mark.campaign  # in a browser
-
-
-@pytest.fixture
-def page(browser, app):
-    browser.get(app.url)
-    page = Page(browser)
-    page.until(lambda: len(page.all("#best .confidence-set")) == 5)
-    return page
-
-
-class Page:
-    """The explorer, by what a person sees of it."""
-
-    def __init__(self, browser):
-        self.browser = browser
-
-    def until(self, condition):
-        return WebDriverWait(self.browser, PATIENCE, 0.1).until(lambda _: condition())
-
-    def all(self, selector):
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector):
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
-
-    def best(self):
-        return [row.text.split("\n")[0] for row in self.all("#best .confidence-set")]
-
-    def upload(self, path):
-        self.one("#upload input[type=file]").send_keys(str(path))
-
-    def choose(self, dropdown, name):
-        """As a person types it into a list of several."""
-        self.one(f"{dropdown} input").send_keys(name, Keys.ENTER, Keys.ESCAPE)
-        self.until(lambda: name in self.chosen(dropdown))
-
-    def clear(self, dropdown):
-        self.one(f"{dropdown} .remove-all").click()
-        self.until(lambda: not self.chosen(dropdown))
-
-    def chosen(self, dropdown):
-        return [token.text.strip() for token in self.all(f"{dropdown} .token")]
-
-    def explain(self):
-        self.until(self.one("#explain").is_enabled)
-        self.one("#explain").click()
-
-    def maps(self):
-        return [image.get_attribute("src") for image in self.all("#table td img")]
-
-    def tab(self, name):
-        next(tab for tab in self.all("button[role=tab]") if tab.text == name).click()
 
 
 @pytest.fixture
@@ -122,13 +68,15 @@ def test_nothing_but_this_server_is_asked(page, app):
     assert errors(page.browser) == []
 
 
-def test_what_is_no_picture_is_told(page, tmp_path):
-    path = tmp_path / "letter.png"
-    path.write_text("Dear all")
-    page.upload(path)
-    page.until(lambda: page.all(".toast-body") and page.one(".toast-body").text)
-    assert "the picture cannot be read as an image" in page.one(".toast-body").text
-    assert str(tmp_path) not in page.one(".toast-body").text
+def test_the_border_between_two_maps_moves_by_mouse_and_keys(page):
+    page.explained(maps=12)
+    page.tab("Compare")
+    page.until(lambda: page.all("#pair input"))
+    clip = "return getComputedStyle(document.querySelector('#pair img + img')).clipPath"
+    assert page.browser.execute_script(clip) == "inset(0px 0px 0px 50%)"
+    page.one("#pair input").click()
+    page.one("#pair input").send_keys(Keys.HOME)
+    page.until(lambda: page.browser.execute_script(clip) == "inset(0px 0px 0px 0%)")
 
 
 def test_a_run_can_be_stopped(page):
@@ -166,9 +114,7 @@ def test_tabs_of_the_browser_do_not_mix(page, browser, app):
 @pytest.mark.campaign
 def test_ctrl_c_ends_a_run_too(browser, tmp_path):
     with running(tmp_path, tmp_path, temporary=tmp_path) as app:
-        browser.get(app.url)
-        page = Page(browser)
-        page.until(lambda: len(page.all("#best .confidence-set")) == 5)
+        page = Page.open(browser, app.url)
         page.clear("#methods")
         page.choose("#methods", "SESS")
         page.explain()

@@ -22,17 +22,19 @@ def client(app):
 
 
 def looked_at(client, path):
-    """What comes of it if somebody names a file in place of an upload: the last message of the queue."""
+    """What comes of it if somebody names a file in place of an upload."""
     functions = client.get("/config").json()["dependencies"]
     number = next(f["id"] for f in functions if any(event == "upload" for _, event in f["targets"]))
     file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
-    call = {"data": [file], "fn_index": number, "session_hash": "somebody"}
-    client.post("/gradio_api/queue/join", json=call).raise_for_status()
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "somebody"}) as answer:
-        for line in answer.iter_lines():
-            if "process_completed" in line:
-                return json.loads(line.removeprefix("data:"))
-    return None
+    return completed(client, {"data": [file, ""], "fn_index": number, "session_hash": "somebody"})
+
+
+def completed(client, call):
+    """The last message of the queue about a call; None if it is refused."""
+    if client.post("/gradio_api/queue/join", json=call).status_code != 200:
+        return None
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": call["session_hash"]}) as answer:
+        return next(json.loads(line[5:]) for line in answer.iter_lines() if "process_completed" in line)
 
 
 def test_nobody_else_reaches_it(app):
@@ -65,8 +67,87 @@ def test_nothing_is_fetched_for_anybody(client, app):
             elsewhere.accept()
 
 
+def test_a_page_elsewhere_cannot_use_it(client, app):
+    files = {"files": ("a.png", b"some")}
+    kept = set(app.temporary.rglob("*"))
+    for origin in ("https://elsewhere.example", "null", "http://127.0.0.1:3000"):
+        answer = client.post("/gradio_api/upload", files=files, headers={"Origin": origin})
+        assert answer.status_code == 403
+    assert set(app.temporary.rglob("*")) == kept
+    assert client.post("/gradio_api/upload", files=files, headers={"Origin": app.url.rstrip("/")}).status_code == 200
+
+
 def test_a_name_that_points_here_is_not_enough(client):
-    assert client.get("/", headers={"Host": "elsewhere.example"}).status_code == 400
+    for path in ("/", "/config", "/gradio_api/upload"):
+        assert client.post(path, headers={"Host": "elsewhere.example"}).status_code == 421
+
+
+def test_a_foreign_name_is_refused_at_all_addresses(tmp_path):
+    with running(tmp_path, tmp_path, temporary=tmp_path, host="0.0.0.0") as app:
+        warning = "holistic-cam app: warning: --host 0.0.0.0 lets other machines in, without a password\n"
+        assert app.err.read_text() == warning
+        for own in ("127.0.0.1", "127.0.0.2"):
+            url = f"http://{own}:{app.port}/config"
+            assert httpx.get(url, timeout=PATIENCE).status_code == 200
+            for name in ("elsewhere.example", "127.0.0.3", "0.0.0.0.elsewhere.example"):
+                assert httpx.get(url, headers={"Host": name}, timeout=PATIENCE).status_code == 421
+
+
+def test_malformed_requests_have_a_status_and_print_nothing(client, app):
+    call = {"session_hash": "somebody", "fn_index": 0, "data": []}
+    functions = client.get("/config").json()["dependencies"]
+    selecting = next(f for f in functions if any(event == "select" for _, event in f["targets"]))
+    odd = [
+        call | {"fn_index": 999},
+        call | {"fn_index": "0"},
+        call | {"fn_index": functions[0]["id"], "data": [1] * 50},
+        call | {"session_hash": {"a": 1}},
+        call | {"fn_index": selecting["id"], "data": [None] * len(selecting["inputs"]), "event_data": {}},
+        {},
+    ]
+    answers = [client.post(f"/gradio_api/{path}", json=one) for path in ("queue/join", "run/predict") for one in odd]
+    form = {"content-type": "multipart/form-data; boundary=a"}
+    answers += [
+        client.get("/assets/" + "a" * 5000),
+        client.get("/gradio_api/file=%00"),
+        client.get("/gradio_api/queue/data"),
+        client.post("/gradio_api/upload"),
+        client.post("/gradio_api/upload", content=b"x", headers=form),
+        client.post("/gradio_api/upload", content=b"--a\r\nx\r\n\r\nx\r\n--a--\r\n", headers=form),
+        client.post("/gradio_api/queue/join", content=b"\xff", headers={"content-type": "text/plain"}),
+    ]
+    assert [answer.status_code // 100 for answer in answers] == [4] * len(answers)
+    assert client.get("/gradio_api/queue/data", params={"session_hash": "nobody"}).status_code == 200  # ends
+    assert app.err.read_text() == ""
+
+
+def test_values_that_the_page_does_not_send_are_errors_and_print_nothing(client, app):
+    for function in client.get("/config").json()["dependencies"]:
+        for value in (None, "x", -1, [], {}, {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}):
+            call = {
+                "data": [value] * len(function["inputs"]), "fn_index": function["id"], "session_hash": "somebody",
+                "event_data": {"index": value, "value": value},
+            }  # fmt: skip
+            answer = client.post("/gradio_api/run/predict", json=call)
+            assert answer.status_code in (200, 404, 422, 500), answer.text
+            if client.post("/gradio_api/queue/join", json=call).status_code == 200:
+                assert (
+                    b"process_completed"
+                    in client.get("/gradio_api/queue/data", params={"session_hash": "somebody"}).read()
+                )
+    assert app.err.read_text() == ""
+
+
+def test_no_answer_has_a_path_of_this_machine(client, app, folder):
+    uploaded = client.post("/gradio_api/upload", files={"files": (folder / "private.png").open("rb")})
+    answers = [uploaded, client.get("/"), client.get("/config"), client.get("/gradio_api/file=/etc/passwd")]
+    answers += [client.get("/gradio_api/file=private.png"), client.get("/nothing")]
+    for answer in answers:
+        for path in (app.temporary, folder, folder.parent):
+            assert str(path) not in answer.text
+    (name,) = uploaded.json()
+    assert client.get(f"/gradio_api/file={name}").content == (folder / "private.png").read_bytes()
+    assert client.get("/gradio_api/file=@files/../private.png").status_code == 403
 
 
 def test_the_browser_is_told_to_load_from_here_alone(client):
@@ -84,6 +165,19 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
         assert list(tmp_path.glob("holistic-cam-*"))
         assert app.interrupted() == (130, "")
         assert not list(tmp_path.glob("holistic-cam-*"))
+
+
+def test_what_a_killed_explorer_leaves_goes_with_the_next_start(tmp_path):
+    with running(tmp_path, tmp_path, temporary=tmp_path) as app:
+        app.process.kill()
+        app.process.join()
+        (left,) = tmp_path.glob("holistic-cam-*")
+        assert (left / "lock").exists()
+    again = tmp_path / "again"
+    again.mkdir()
+    with running(tmp_path, again, temporary=tmp_path), running(tmp_path, again, temporary=tmp_path):
+        assert not left.exists()
+        assert len(list(tmp_path.glob("holistic-cam-*"))) == 2
 
 
 def test_a_port_that_is_taken_is_one_line(app, capsys, monkeypatch):

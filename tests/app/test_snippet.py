@@ -37,7 +37,9 @@ def same(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         classifier = source.load()
         explanation = explain_image(classifier, read_image(Path(PHOTO)), [column], layers, targets)
-        arrays = np.load(save_arrays(tmp_path, explanation, classifier.classes))
+        arrays = np.load(
+            save_arrays(tmp_path, Result(np.zeros((8, 8, 3), np.float32), explanation, classifier.classes))
+        )
         code = write_snippet(source, column, layers[-1], targets[-1], classifier.classes[targets[-1]])
         Path("script.py").write_text(code)
         found = runpy.run_path("script.py")["saliency_map"]
@@ -103,8 +105,8 @@ def test_the_files(tmp_path):
     classifier = BUNDLED.load()
     methods = [Method("gradcam", {}), Method("layercam", {})]
     explanation = explain_image(classifier, load_demo_image(), methods, ["layer3", "layer4"], [9, 2])
-    arrays = np.load(save_arrays(tmp_path, explanation, classifier.classes))
-    result = Result(np.zeros((224, 224, 3), np.float32), explanation)
+    result = Result(np.zeros((224, 224, 3), np.float32), explanation, classifier.classes)
+    arrays = np.load(save_arrays(tmp_path, result))
     assert arrays["maps"].shape == (2, 2, 2, 224, 224)
     assert arrays["maps"].dtype == np.float32
     assert (arrays["maps"][1, 0, 1] == explanation.maps[1][0, 1]).all()
@@ -112,7 +114,7 @@ def test_the_files(tmp_path):
     assert arrays["layers"].tolist() == ["layer3", "layer4"]
     assert arrays["targets"].tolist() == [9, 2]
     assert arrays["classes"].tolist() == ["digit 9", "digit 2"]
-    first = save_page_figure(tmp_path, result, classifier.classes, Colours()).read_bytes()
-    second = save_page_figure(tmp_path, result, classifier.classes, Colours("sqrt", "viridis", 0.7)).read_bytes()
+    first = save_page_figure(tmp_path, result, Colours()).read_bytes()
+    second = save_page_figure(tmp_path, result, Colours("sqrt", "viridis", 0.7)).read_bytes()
     assert first.startswith(b"\x89PNG")
     assert first != second

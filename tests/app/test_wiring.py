@@ -17,7 +17,7 @@ BUNDLED = Source(device="cpu")
 
 def test_what_runs_the_model_waits_in_one_queue(tmp_path):
     functions = {f.name: f for f in build_page(Handlers(BUNDLED, tmp_path)).fns.values()}
-    running = {"look", "look_at_example", "first_example", "explain"}
+    running = {"look", "look_at_example", "first_example", "change_texts", "explain"}
     assert running < functions.keys()
     for name, function in functions.items():
         assert (function.concurrency_id == "model") == (name in running), name
