@@ -38,10 +38,10 @@ class Item(NamedTuple):
         row |= {"bytes_read": self.picture.size, "modified": self.picture.modified, "label": self.label}
         if isinstance(self.result, str):
             return row | {"error": self.result}
-        found, pixels, maps = self.result, self.picture.pixels, np.stack(self.result.maps)
+        found, pixels = self.result, self.picture.pixels
         assert pixels is not None
         try:
-            row["overlay"] = encode_overlays(pixels, maps) if overlays else b""
+            row["overlay"] = encode_overlays(pixels, np.stack(found.maps)) if overlays else b""
         except ValueError as error:
             return row | {"error": str(error)}
         return row | {
@@ -49,8 +49,8 @@ class Item(NamedTuple):
             "predicted_name": classes[found.predicted],
             "probability": float(found.probabilities[found.predicted]),
             "label_probability": None if self.label is None else float(found.probabilities[self.label]),
-            "height": maps.shape[-2],
-            "width": maps.shape[-1],
+            "height": found.maps[0].shape[-2],
+            "width": found.maps[0].shape[-1],
             "archive": encode_maps(found, dtype),
             "maps": list(_describe_maps(found, classes)),
         }
