@@ -166,7 +166,7 @@ if __name__ == "__main__":
         try:
             explain(*batches)
         except OutputError as error:
-            assert str(error) == reason
+            assert str(error) == reason, str(error)
         else:
             raise AssertionError("no error")
 '''
