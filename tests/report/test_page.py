@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 from pytorch_grad_cam.utils.image import show_cam_on_image
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 from holistic_cam_plugin.__main__ import main
 from tests.batch.batch_tools import QUICK, make_picture, rows
 from tests.browser import errors, screen
+from tests.processes import PATIENCE
 from tests.report.page_tools import EVIL, NAMES, choose, files, one, open_page, several, visible_maps
 
 pytestmark = [
@@ -47,8 +49,9 @@ def test_an_overlay_looks_like_that_of_grad_cam(page, reported):
         saliency_map = file["maps"][1, 1, 0].astype(np.float32)  # holistic, layer2
     card = one(page, "[data-file='a10.png']")
     button = card.find_element(By.CSS_SELECTOR, "td:nth-child(3) .map")
-    assert button.accessible_name.endswith(", layer2, Class Holistic-CAM")
     visible_maps(page)
+    # A busy browser computes the names later than it draws.
+    WebDriverWait(page, PATIENCE).until(lambda _: button.accessible_name.endswith(", layer2, Class Holistic-CAM"))
     page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", button)
     shown = Image.open(io.BytesIO(button.screenshot_as_png)).convert("RGB")
     link = card.find_element(By.CSS_SELECTOR, ".subject img").get_attribute("src").rpartition("/")[2]
