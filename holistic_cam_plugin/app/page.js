@@ -1,5 +1,5 @@
-// Gradio names the button that removes a choice by its number in the list: name it by the choice.
 () => {
+  // Gradio names the button that removes a choice by its number in the list: name it by the choice.
   const name = () => {
     for (const button of document.querySelectorAll(".token .token-remove")) {
       const label = `Remove ${button.closest(".token").innerText.trim()}`;
