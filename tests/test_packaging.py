@@ -25,7 +25,7 @@ CONFIG.read(ROOT / "setup.cfg")
 DATA = {
     f"{PACKAGE}/{path}"
     for path in (
-        *("py.typed", "app/page.css", "demo/demo.png", "demo/digits_resnet.pt"),
+        *("py.typed", "app/page.css", "app/page.js", "demo/demo.png", "demo/digits_resnet.pt"),
         *("demo/photos/cat.jpg", "demo/photos/tripod.jpg", "demo/photos/README.md"),
         *("report/templates/report.css", "report/templates/report.html", "report/templates/report.js"),
     )

@@ -57,7 +57,7 @@ def _launch(blocks: Page, host: str, port: int | None, folder: Path) -> None:
             server_name=host, server_port=port, prevent_thread_lock=True, share=False, quiet=True, inbrowser=False,
             show_error=False, footer_links=[], run_history=False, max_file_size=LARGEST_UPLOAD, allowed_paths=[],
             ssr_mode=False, mcp_server=False, pwa=False, enable_monitoring=False, css_paths=[CSS],
-            js=SCRIPT.read_text(), theme=make_theme(), app_kwargs={"middleware": [guard]},
+            head=f"<script>{SCRIPT.read_text()}</script>", theme=make_theme(), app_kwargs={"middleware": [guard]},
         )  # fmt: skip
     except OSError as error:
         raise UsageError(_describe_failure(host, port, error)) from error
