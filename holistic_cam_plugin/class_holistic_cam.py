@@ -43,7 +43,7 @@ class ClassHolisticCAM(HolisticCAM, BaseCAM):  # tools list methods by `BaseCAM.
     The studies `class_masks` and `few_scales` in `benchmarks/results` selected these settings.
 
     Args:
-        model, target_layers, *args, **kwargs: as in `HolisticCAM`.
+        model, target_layers, args, kwargs: as in `HolisticCAM`.
 
     Raises:
         TypeError, ValueError: as in `HolisticCAM`.

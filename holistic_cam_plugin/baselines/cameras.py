@@ -20,7 +20,7 @@ class CAMERAS(HolisticCAM):
     """CAMERAS (Jalwana et al., CVPR 2021): a pyramid of images with raw gradients and without a mask.
 
     Args:
-        model, target_layers, *args, **kwargs: as in `HolisticCAM`, with other defaults: sizes of 224, 324 ... 924 px
+        model, target_layers, args, kwargs: as in `HolisticCAM`, with other defaults: sizes of 224, 324 ... 924 px
             and bicubic interpolation.
 
     Example:

@@ -55,7 +55,7 @@ class RelevanceCAM(BaseCAM):
     gradients, training flags and hooks are left unchanged, also after an exception.
 
     Args:
-        model, target_layers, reshape_transform, **options: as in pytorch-grad-cam.
+        model, target_layers, reshape_transform, options: as in pytorch-grad-cam.
 
     Attributes:
         outputs: the model's outputs in the last call, detached.
