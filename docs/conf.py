@@ -10,12 +10,19 @@ from docutils.utils.math.latex2mathml import tex2mathml
 import holistic_cam_plugin
 
 project = "Holistic-CAM"
-copyright = "the holistic-cam-plugin authors"
+project_copyright = "the holistic-cam-plugin authors"
 version = release = holistic_cam_plugin.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
 root_doc = "docs/index"
-include_patterns = ["docs/**", "benchmarks/README.md", "benchmarks/**/README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+include_patterns = [
+    "docs/**",
+    "benchmarks/README.md",
+    "benchmarks/**/README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+]
 exclude_patterns = ["**/.*", "**/__pycache__", "build", "output", "tests", "holistic_cam_plugin"]
 
 myst_enable_extensions = ["dollarmath"]

@@ -1,4 +1,4 @@
-"""No figure of a README is typed by hand: every table is compared with the CSV that it comes from.
+"""No figure of a page is typed by hand: every table is compared with the CSV that it comes from.
 
 A comment directly above a table names its file, relative to the repository's root, and what the table shows:
 
@@ -47,7 +47,7 @@ import pytest
 from benchmarks.report import rewrite_page
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "benchmarks").rglob("README.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "benchmarks").rglob("README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

@@ -61,8 +61,9 @@ def test_the_sdist_has_all_that_the_tests_and_the_readers_need(built):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     pages = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "setup.cfg", "pyproject.toml"}
+    pages |= {"SECURITY.md", "docs/index.md"}
     assert modules() | DATA | pages <= names
-    assert {"tests/conftest.py", "tests/batch/batch_tools.py", "benchmarks/results/demo.jpg"} <= names
+    assert {"tests/conftest.py", "tests/batch/batch_tools.py", "benchmarks/results/demo.jpg", "docs/conf.py"} <= names
     assert not [name for name in names if name.endswith(".pyc")]
 
 

@@ -1,4 +1,4 @@
-"""The READMEs' Python examples run as they are written, and what the READMEs refer to exists."""
+"""The Python examples of the README and of the guides run as they are written, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.models.two_towers import make_clip, make_processor
 SMALL = holistic_cam_plugin.HolisticCAM.__init__.__kwdefaults__ | {"sizes": [64, 96]}
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-TUTORIALS = ROOT / "benchmarks" / "tutorials" / "README.md"
+DOCS = ROOT / "docs"
 
 
 def segmenter() -> nn.Module:
@@ -50,12 +50,12 @@ MODELS = {"SemanticSegmentationTarget": segmenter, "FasterRCNN": detector, "vit_
 MODELS |= {"clip, processor": load_demo_model}
 
 
-def snippets(readme: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
+def snippets(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def executed(readme: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    """The names that a README's snippets leave behind, run in order, each README by itself, in this folder."""
+def executed(page: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
+    """The names that a page's snippets leave behind, run in order, each page by itself, in this folder."""
     monkeypatch.chdir(folder)
     load_demo_photo("cat").save("photo.jpg")
     monkeypatch.setattr(holistic_cam_plugin.HolisticCAM.__init__, "__kwdefaults__", SMALL)
@@ -69,7 +69,7 @@ def executed(readme: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> dic
         "photo": Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)),
         "picture": np.random.default_rng(0).random((64, 64, 3), dtype=np.float32),
     }
-    for snippet in snippets(readme):
+    for snippet in snippets(page):
         for word, build in MODELS.items():
             if word in snippet:
                 names["model"] = build()
@@ -102,21 +102,44 @@ def test_the_readmes_snippets_run_in_order(monkeypatch, tmp_path):
     names = executed(README, monkeypatch, tmp_path)
     assert names["maps"].shape == (1, 64, 64)
     assert names["overlay"].shape == (64, 64, 3)
-    for score in ("over_all", "inside", "road", "drop"):
+
+
+# Those with snippets that no other test runs.
+GUIDES = [DOCS / "index.md", *(DOCS / "guides" / f"{name}.md" for name in ("drop_in", "models", "images_and_texts"))]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_the_guides_snippets_run_in_order(page, monkeypatch, tmp_path):
+    assert executed(page, monkeypatch, tmp_path)["maps"].shape == (1, 64, 64)
+
+
+def test_the_metrics_return_one_value_per_image(monkeypatch, tmp_path):
+    names = executed(DOCS / "guides" / "metrics.md", monkeypatch, tmp_path)
+    for score in ("over_all", "order", "inside", "road", "drop"):
         assert names[score].shape == (1,), score
 
 
-def test_the_tutorials_snippets_run_in_order(monkeypatch, tmp_path):
-    assert executed(TUTORIALS, monkeypatch, tmp_path)["maps"].shape == (1, 64, 64)
+def test_every_page_with_snippets_is_executed():
+    elsewhere = {"batch", "recipes", "troubleshooting", "metrics"}
+    with_snippets = {page for page in DOCS.rglob("*.md") if snippets(page)}
+    assert with_snippets == {*GUIDES, *(DOCS / "guides" / f"{name}.md" for name in elsewhere)}
 
 
 def test_every_kind_of_model_has_its_snippet():
-    assert len(snippets(README) + snippets(TUTORIALS)) >= 6
-    assert all(any(word in snippet for snippet in snippets(TUTORIALS)) for word in MODELS)
+    shown = [snippet for page in GUIDES for snippet in snippets(page)]
+    assert all(any(word in snippet for snippet in shown) for word in MODELS)
 
 
-FOLDERS = ROOT / "benchmarks", ROOT / "holistic_cam_plugin"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(page for folder in FOLDERS for page in folder.rglob("*.md"))]
+def test_the_readme_is_short():
+    assert len(README.read_bytes()) < 8000
+
+
+FOLDERS = ROOT / "benchmarks", DOCS, ROOT / "holistic_cam_plugin"
+PAGES = [
+    README,
+    *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "SECURITY")),
+    *sorted(page for folder in FOLDERS for page in folder.rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -131,13 +154,6 @@ def test_links_to_headings_lead_to_one(page):
         text = (page.parent / target if target else page).read_text(encoding="utf-8")
         headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
         assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
-
-
-def test_the_function_that_the_readme_names_is_exported():
-    text = README.read_text(encoding="utf-8")
-    function = text[text.index("are one pure function") :].split("\n")[0]
-    for name in re.findall(r"`(\w+)`", function):
-        assert hasattr(holistic_cam_plugin, name), name
 
 
 def test_every_command_is_in_the_table_of_the_benchmarks():

@@ -1,4 +1,4 @@
-"""The README of batch runs: its commands are valid, its example runs, and its files exist."""
+"""The guide of batch jobs: its commands are valid, its example runs, and its files exist."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from holistic_cam_plugin.__main__ import build_parser, main
 from holistic_cam_plugin.models import images
 from tests.batch.batch_tools import QUICK, make_pictures
 
-README = Path(__file__).parents[2] / "holistic_cam_plugin" / "batch" / "README.md"
-TEXT = README.read_text(encoding="utf-8")
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "batch.md"
+TEXT = GUIDE.read_text(encoding="utf-8")
 
 
 def blocks(language):

@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / "benchmarks" / "tutorials" / "any_model.ipynb"
+NOTEBOOK = ROOT / "docs" / "guides" / "any_model.ipynb"
 # Of a cell, in seconds, on a machine that other programs use.
 PATIENCE = 300
 

@@ -19,7 +19,7 @@ from PIL import Image
 import holistic_cam_plugin
 from holistic_cam_plugin.demo import load_demo_model, make_scene
 
-PAGE = Path(__file__).parents[2] / "benchmarks" / "tutorials" / "RECIPES.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "recipes.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 SMALL = holistic_cam_plugin.HolisticCAM.__init__.__kwdefaults__ | {"num_scales": 2, "max_size": 64}
 

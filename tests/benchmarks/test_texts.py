@@ -25,7 +25,7 @@ from holistic_cam_plugin import explainable
 from holistic_cam_plugin.demo import make_scene
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "benchmarks" / "tutorials" / "README.md"
+GUIDE = ROOT / "docs" / "guides" / "images_and_texts.md"
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_whole(tmp_path, capsys):
 def test_the_figure_of_the_readme_exists():
     figure = ROOT / "benchmarks" / "results" / "texts.jpg"
     assert 0 < figure.stat().st_size <= 150_000
-    assert "](../results/texts.jpg)" in README.read_text(encoding="utf-8")
+    assert "](../../benchmarks/results/texts.jpg)" in GUIDE.read_text(encoding="utf-8")
 
 
 def test_images_of_any_size():

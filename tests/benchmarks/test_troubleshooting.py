@@ -14,7 +14,7 @@ import holistic_cam_plugin
 from holistic_cam_plugin.demo import load_demo_model
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "benchmarks" / "tutorials" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = [re.sub(r"\s*^> ", " ", some, flags=re.M).strip() for some in re.findall(r"(?:^> .*\n)+", TEXT, re.M)]
 SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 SMALL = holistic_cam_plugin.HolisticCAM.__init__.__kwdefaults__ | {"num_scales": 2, "max_size": 64}

@@ -16,7 +16,7 @@ from benchmarks.tutorials.models import draw_samples
 from benchmarks.tutorials.quality import find_digits, mean_iou
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "benchmarks" / "tutorials" / "README.md"
+GUIDE = ROOT / "docs" / "guides" / "models.md"
 
 
 @pytest.mark.campaign
@@ -90,8 +90,8 @@ def test_every_scale_of_the_detector_has_its_own_size():
     assert seen == [96, 160]
 
 
-def test_the_figure_of_the_readme_exists():
+def test_the_figure_of_the_guide_exists():
     figure = ROOT / "benchmarks" / "results" / "tutorials.jpg"
     assert 0 < figure.stat().st_size <= 150_000
-    (named,) = re.findall(r"\]\((\S*tutorials\S*\.jpg)\)", README.read_text(encoding="utf-8"))
-    assert (README.parent / named).resolve() == figure
+    (named,) = re.findall(r"\]\((\S*tutorials\S*\.jpg)\)", GUIDE.read_text(encoding="utf-8"))
+    assert (GUIDE.parent / named).resolve() == figure
