@@ -61,8 +61,9 @@ def show(
         layers: names of the target layers. By default, the last but one of those that `explainable` finds.
         method: a name as on the command line, such as `"gradcam++"`.
         text: the classes of a model of images and texts, as in `explainable`.
-        scale, colormap, opacity: of the overlays: `"linear"`, `"sqrt"` or `"rank"`; `"inferno"`, `"jet"`, `"viridis"`,
-            ...; of the map, in [0, 1].
+        scale: of the colours: `"linear"`, `"sqrt"` or `"rank"`.
+        colormap: such as `"inferno"`, `"viridis"` or `"jet"`.
+        opacity: of the map over the photograph, in [0, 1].
         progress: a wrapper for the loop over scales, for example `tqdm.auto.tqdm`.
         options: keywords of `HolisticCAM`, such as `sizes="paper"`, for the methods that take them.
 

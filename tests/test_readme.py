@@ -100,7 +100,7 @@ def test_the_readmes_first_example_ends_with_a_picture(monkeypatch, tmp_path):
 
 def test_the_readmes_snippets_run_in_order(monkeypatch, tmp_path):
     names = executed(README, monkeypatch, tmp_path)
-    assert names["maps"].shape == (1, 64, 64)
+    assert names["maps"].shape == (1, 224, 224)  # of `explainable`, the last
     assert names["overlay"].shape == (64, 64, 3)
 
 

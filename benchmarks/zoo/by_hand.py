@@ -1,4 +1,4 @@
-"""Models that `explainable` does not take, wired as the tutorials say: segmenters, detectors and video models."""
+"""Models that `explainable` does not take, wired as the guides say: segmenters, detectors and video models."""
 
 from __future__ import annotations
 

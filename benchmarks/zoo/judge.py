@@ -150,7 +150,7 @@ def _check_places(verdict: Verdict, wiring: Wiring, large: bool) -> dict[str, st
 
 
 def _wire(verdict: Verdict, model: nn.Module) -> Wiring:
-    """Run `explainable`; wire the models by hand that it refuses and the tutorials explain."""
+    """Run `explainable`; wire the models by hand that it refuses and the guides explain."""
     verdict.step = "explainable"
     calls: list[None] = []
     counting = model.register_forward_pre_hook(lambda *_: calls.append(None))
