@@ -11,7 +11,7 @@ from holistic_cam_plugin.batch.outputs import encode_maps
 from holistic_cam_plugin.display import coverage
 from holistic_cam_plugin.display.sheets import encode_overlays
 from holistic_cam_plugin.explain import Explanation
-from holistic_cam_plugin.models.classes import find_classes
+from holistic_cam_plugin.models.classes import check_class, find_classes
 from holistic_cam_plugin.models.pictures import Picture
 
 __all__ = ["OUTPUTS", "Item", "find_targets", "group_by_shape"]
@@ -74,17 +74,19 @@ def _describe_maps(found: Explanation, classes: Sequence[str]) -> Iterator[dict[
 
 
 def find_targets(value: object, classes: Sequence[str]) -> tuple[int, ...]:
-    """Return the indices of the classes that a cell names; None, NaN and an empty string name none."""
+    """Return the indices of the classes that a cell names; None, NaN and an empty string name none.
+
+    Numbers are indices, also the floats of tables with gaps. Text is a name, or else an index.
+    """
     cells = value if isinstance(value, (list, tuple, np.ndarray)) else [value]
-    names = [_name_class(cell) for cell in cells if cell is not None and cell == cell]  # NaN differs from itself
-    return tuple(dict.fromkeys(find_classes([name for name in names if name], classes)))
+    known = [cell for cell in cells if cell is not None and cell == cell and str(cell).strip()]  # NaN is not itself
+    return tuple(dict.fromkeys(_find_target(cell, classes) for cell in known))
 
 
-def _name_class(cell: object) -> str:
-    """Tables with gaps hold floats in place of integers."""
-    if isinstance(cell, (float, np.floating)) and cell.is_integer():
-        return str(int(cell))
-    return str(cell).strip()
+def _find_target(cell: object, classes: Sequence[str]) -> int:
+    if isinstance(cell, (int, float, np.integer, np.floating)) and float(cell).is_integer():
+        return check_class(int(cell), classes)
+    return find_classes([str(cell).strip()], classes)[0]
 
 
 def group_by_shape(items: Sequence[Item]) -> list[list[int]]:

@@ -21,7 +21,7 @@ from holistic_cam_plugin.files import write_whole
 from holistic_cam_plugin.methods import Progress
 from holistic_cam_plugin.models.pictures import silence_decoders
 
-__all__ = ["ExplainRows", "Rows", "Tally", "explain_rows", "find_unfinished", "run"]
+__all__ = ["PART", "ExplainRows", "Rows", "Tally", "explain_rows", "find_unfinished", "run"]
 
 Rows = Mapping[str, Sequence[Any]]  # columns, as `BatchExplainer` takes and returns them
 # Turns batches into rows with maps, in any order, and adds seconds of waiting to a dict, as `explain_rows` does. The

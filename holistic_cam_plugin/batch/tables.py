@@ -33,17 +33,24 @@ FROM maps JOIN images USING (file) LEFT JOIN classes ON number = predicted ORDER
 _FAILURES = "SELECT file, reason FROM images WHERE state = 'failed' ORDER BY file"
 
 
-def write_tables(folder: Path, record: Record) -> None:
-    """Write the tables of a record into its output folder; raise OutputError if that is impossible."""
+def write_tables(folder: Path, record: Record, part: str = "") -> None:
+    """Write the tables of a record into its output folder.
+
+    Args:
+        part: The name of an unfinished table, as in `write_whole`.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
     same = _describe_run(record.parameters)
     maps = ({**row, "map": map_name(row["file"]), **same} for row in record.connection.execute(_MAPS))
     failures = ({**row, **same} for row in record.connection.execute(_FAILURES))
     parquet = folder / "manifest.parquet"
     with convert_write_errors(folder):
-        write_whole(folder, "errors.csv", _encode_csv(ERRORS, failures))
-        write_whole(folder, "manifest.csv", _encode_csv(MANIFEST, maps))
+        write_whole(folder, "errors.csv", _encode_csv(ERRORS, failures), part)
+        write_whole(folder, "manifest.csv", _encode_csv(MANIFEST, maps), part)
         if util.find_spec("pyarrow"):
-            write_whole(folder, parquet.name, [_convert_to_parquet(folder / "manifest.csv")])
+            write_whole(folder, parquet.name, [_convert_to_parquet(folder / "manifest.csv")], part)
         else:
             parquet.unlink(missing_ok=True)  # of another installation, and out of date now
 

@@ -18,7 +18,7 @@ from holistic_cam_plugin.batch.engine import BatchExplainer
 from holistic_cam_plugin.batch.inputs import Inputs, check_input, find_inputs
 from holistic_cam_plugin.batch.parameters import open_output, read_package_versions
 from holistic_cam_plugin.batch.ray_data import explain_on_ray, load_ray
-from holistic_cam_plugin.batch.run import ExplainRows, Tally, explain_rows, find_unfinished, run
+from holistic_cam_plugin.batch.run import PART, ExplainRows, Tally, explain_rows, find_unfinished, run
 from holistic_cam_plugin.batch.tables import write_tables
 from holistic_cam_plugin.cli.arguments import (
     Parser,
@@ -123,7 +123,7 @@ def _run_job(arguments: Namespace) -> int:
     with open_output(folder, parameters, classifier.classes) as record:
         jobs = find_unfinished(
             inputs, folder, record, overlays=arguments.overlays, verify=arguments.verify,
-            progress=partial(bar, desc="checking", leave=False),
+            progress=partial(bar, desc="checking", leave=False, delay=1),
         )  # fmt: skip
         done = len(inputs.jobs) - len(jobs)
         with bar(desc="images", total=len(inputs.jobs), initial=done) as progress:
@@ -131,7 +131,7 @@ def _run_job(arguments: Namespace) -> int:
             if arguments.ray is not None:
                 explain = partial(explain_on_ray, address=arguments.ray)
             tally = run(explainer, jobs, folder, record, batch_size, progress.update, explain)
-        write_tables(folder, record)
+        write_tables(folder, record, PART)
     return _print_summary(folder, tally, done)
 
 

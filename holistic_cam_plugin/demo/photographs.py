@@ -9,7 +9,7 @@ from PIL import Image
 __all__ = ["PHOTOS", "load_demo_photo"]
 
 # Of ImageNet: the classes that the demo explains; none for the predicted one.
-PHOTOS: dict[str, list[str]] = {"cat": [], "tripod": ["tripod", "trench coat"]}
+PHOTOS: dict[str, list[str]] = {"cat": [], "tripod": ["tripod", "suit, suit of clothes"]}
 
 
 def load_demo_photo(name: str) -> Image.Image:

@@ -12,7 +12,7 @@ from torch import nn
 from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.models.wrappers import is_timm, list_described
 
-__all__ = ["find_classes", "read_classes"]
+__all__ = ["check_class", "find_classes", "read_classes"]
 
 
 def find_classes(targets: Sequence[str], classes: Sequence[str]) -> list[int]:
@@ -28,10 +28,7 @@ def find_classes(targets: Sequence[str], classes: Sequence[str]) -> list[int]:
 
 def _find_class(target: str, classes: Sequence[str]) -> int:
     if target not in classes and re.fullmatch(r"-?\d{1,9}", target):
-        index = int(target)
-        if not 0 <= index < len(classes):
-            raise UsageError(f"class {index} is out of range: the model has classes 0 to {len(classes) - 1}")
-        return index
+        return check_class(int(target), classes)
     found = [index for index, name in enumerate(classes) if name.lower() == target.lower()]
     if not found:
         raise UsageError(f"the model has no class {target!r:.200}{near_matches(target, classes)}")
@@ -40,6 +37,13 @@ def _find_class(target: str, classes: Sequence[str]) -> int:
             f"{len(found)} classes are called {target!r}: name one by its index, {' or '.join(map(str, found))}"
         )
     return found[0]
+
+
+def check_class(index: int, classes: Sequence[str]) -> int:
+    """Return the index; raise UsageError if there is no such class."""
+    if not 0 <= index < len(classes):
+        raise UsageError(f"class {index} is out of range: the model has classes 0 to {len(classes) - 1}")
+    return index
 
 
 def read_classes(model: nn.Module, count: int) -> list[str] | None:

@@ -16,9 +16,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from holistic_cam_plugin import BatchExplainer
-from holistic_cam_plugin.batch.rows import OUTPUTS
+from holistic_cam_plugin.batch.rows import OUTPUTS, find_targets
 from holistic_cam_plugin.demo import load_demo_model
 from holistic_cam_plugin.demo.digits_resnet import DigitsResNet
+from holistic_cam_plugin.errors import UsageError
 from tests.batch.batch_tools import make_picture, make_pictures
 from tests.conftest import plain_net
 
@@ -202,3 +203,12 @@ def test_what_no_image_can_change_raises(explainer, pictures, monkeypatch):
     monkeypatch.setattr(DigitsResNet, "forward", broken)
     with pytest.raises(ValueError, match="does not take images of 224 x 224 px: no kernel"):
         explainer({"file": pictures})
+
+
+def test_numbers_are_indices_also_where_names_are_numbers():
+    """Networks trained on folders of numbers have them in the order of text: 0, 1, 10, 2."""
+    names = ("0", "1", "10", "2")
+    assert find_targets([2, np.int64(3), 2.0], names) == (2, 3)
+    assert find_targets(["2", "10"], names) == (3, 2)
+    with pytest.raises(UsageError, match="class 10 is out of range: the model has classes 0 to 3"):
+        find_targets(10, names)
