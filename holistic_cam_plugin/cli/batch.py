@@ -86,7 +86,7 @@ def add_batch_command(commands: Any) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    if not arguments.input.is_dir():
+    if not os.path.isdir(arguments.input):
         check_file(arguments.input)
     check_model_files([arguments.model or DEFAULT_MODEL], [arguments.weights], [arguments.labels])
     from holistic_cam_plugin.cli.batch_job import run_job
