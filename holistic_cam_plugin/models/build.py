@@ -42,6 +42,7 @@ from holistic_cam_plugin.models.libraries import (
     import_library,
     report_failure,
 )
+from holistic_cam_plugin.models.network import check_download
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
 from holistic_cam_plugin.names import DIGITS, LITE0
@@ -123,6 +124,7 @@ def _build_torchvision(name: str, weights: Path | None, untrained: bool) -> Buil
         model = _build_untrained(name, entry)
     else:
         with report_failure(name, LOCAL):
+            check_download(entry.url)
             model = torchvision.models.get_model(name, weights="DEFAULT")
     preset = entry.transforms()
     classes = list(entry.meta["categories"])
