@@ -22,6 +22,7 @@ _FIELDS = {
     "svg": ("Title", "Creator", "Description"),
 }
 _DIGITS = 12  # of a checksum
+_PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch")  # in the foot
 
 
 def describe_task(task: Task) -> dict[str, Any]:
@@ -45,8 +46,8 @@ def describe_task(task: Task) -> dict[str, Any]:
 
 def compose_foot(described: Sequence[Mapping[str, Any]]) -> str:
     """The text below a figure: models, weights, layers, sizes and versions."""
-    versions = {name: version for one in described for name, version in one["versions"].items()}
-    return "; ".join([*map(_describe_model, described), ", ".join(map(" ".join, versions.items()))])
+    versions = described[0]["versions"]
+    return "; ".join([*map(_describe_model, described), ", ".join(f"{name} {versions[name]}" for name in _PACKAGES)])
 
 
 def _describe_model(described: Mapping[str, Any]) -> str:

@@ -33,9 +33,7 @@ __all__ = [
 
 TIMM, HUGGING_FACE, OPEN_CLIP = "timm/", "hf/", "open_clip/"
 LOCAL = ": give a local state dict with --weights FILE, or use --model digits, the bundled one"
-_FOLDER = (
-    ": use --model hf/./FOLDER, which save_pretrained() wrote, or a model of torchvision or timm with --weights FILE"
-)
+_FOLDER = ": use --model hf/./FOLDER, which save_pretrained() wrote, or a model of torchvision with --weights FILE"
 _FOLDERS = (".", "/", "~")  # first characters of the name of a folder
 
 

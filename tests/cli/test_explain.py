@@ -165,6 +165,7 @@ def test_weights_from_a_download(run, photo, monkeypatch):
         return build(name, weights=None, **options)
 
     monkeypatch.setattr(torchvision.models, "get_model", downloaded)
+    monkeypatch.setattr("holistic_cam_plugin.models.network.is_reachable", lambda _: True)
     code, out, _ = run(photo, "--model", MODEL, "--method", "gradcam", "--layers", "features.12", "--target", "Toucan")
     assert code == 0
     assert "of 1000" in out
