@@ -10,6 +10,7 @@ from holistic_cam_plugin.cli.app import add_app_command
 from holistic_cam_plugin.cli.arguments import Parser
 from holistic_cam_plugin.cli.batch import add_batch_command
 from holistic_cam_plugin.cli.explain import add_explain_command
+from holistic_cam_plugin.cli.hints import check_command
 from holistic_cam_plugin.cli.printing import complain
 from holistic_cam_plugin.cli.report import add_report_command
 from holistic_cam_plugin.cli.stopping import raise_signals
@@ -39,10 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, by default `explain`; report an error in one line and by the exit code, which is returned."""
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it logs what it raises anyway
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in COMMANDS:
+    word = argv[0] if argv else "-"
+    if word not in COMMANDS:
         argv.insert(0, "explain")
     try:
         with raise_signals():
+            if word not in COMMANDS:
+                check_command(word, COMMANDS)
             arguments = build_parser().parse_args(argv)
             code: int = arguments.run(arguments)
             return code

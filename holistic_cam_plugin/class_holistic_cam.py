@@ -9,7 +9,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from torch import nn
 
 from holistic_cam_plugin.holistic_cam import HolisticCAM
-from holistic_cam_plugin.method.pyramid import FAST
+from holistic_cam_plugin.names import FAST
 from holistic_cam_plugin.passes.capture import DEEPEST
 
 __all__ = ["RECOMMENDED", "ClassHolisticCAM"]

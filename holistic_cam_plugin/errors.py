@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 __all__ = [
     "MODEL_ERRORS",
     "RESUME",
@@ -80,7 +78,7 @@ def describe_error(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether the error, or the one that it quotes, says that the memory of a GPU or of the machine ran out."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return any(phrase in f"{error}".lower() for phrase in _MEMORY)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,29 +18,24 @@ from holistic_cam_plugin.baselines.cam import CAM
 from holistic_cam_plugin.baselines.cameras import CAMERAS
 from holistic_cam_plugin.baselines.stage_refine_cam import StageRefineCAM
 from holistic_cam_plugin.class_holistic_cam import ClassHolisticCAM
-from holistic_cam_plugin.errors import near_matches
 from holistic_cam_plugin.holistic_cam import HolisticCAM
+from holistic_cam_plugin.names import GRAD_CAM_CLASSES, normalize_name
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = [
-    "DEFAULT_METHODS",
     "METHODS",
     "Method",
     "Progress",
     "choose_methods",
     "compute_maps",
     "display_name",
-    "find_method",
     "has_pyramid",
     "pyramid_options",
 ]
 
-DEFAULT_METHODS = ("gradcam", "gradcamplusplus", "layercam", "cameras", "holisticcam", "classholisticcam")
-
 # Wraps a loop, as `tqdm` does.
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
-_META_METHODS = ("FinerCAM", "SESS")
 _DISPLAY_NAMES = {
     "gradcam": "Grad-CAM",
     "gradcamplusplus": "Grad-CAM++",
@@ -54,20 +48,10 @@ _DISPLAY_NAMES = {
 }
 
 
-def _normalize(name: str) -> str:
-    return re.sub(r"[-_ ]", "", name.lower()).replace("++", "plusplus")
-
-
-def _find_grad_cam_methods() -> dict[str, type]:
-    exported = vars(pytorch_grad_cam)
-    classes = [c for c in exported.values() if isinstance(c, type) and issubclass(c, BaseCAM)]
-    classes += [exported[name] for name in _META_METHODS]
-    return {_normalize(c.__name__): c for c in classes}
-
-
 METHODS: dict[str, type] = {
-    **dict(sorted({**_find_grad_cam_methods(), "refinecam": StageRefineCAM}.items())),
-    **{_normalize(c.__name__): c for c in (CAM, CAMERAS, HolisticCAM, ClassHolisticCAM)},
+    **{normalize_name(name): getattr(pytorch_grad_cam, name) for name in GRAD_CAM_CLASSES},
+    **{normalize_name(c.__name__): c for c in (CAM, CAMERAS, HolisticCAM, ClassHolisticCAM)},
+    "refinecam": StageRefineCAM,
 }
 
 
@@ -87,19 +71,6 @@ class Method(NamedTuple):
         """The display name, such as `Grad-CAM++`; of `HolisticCAM` with its weighting, if that is not the paper's."""
         weighting = self.options.get("weighting", "pge")
         return display_name(self.key) + ("" if weighting == "pge" else f" {weighting}")
-
-
-def find_method(name: str) -> str:
-    """The key in `METHODS` of a method, whose name may be written `Grad-CAM++`, `gradcam++` or `gradcamplusplus`.
-
-    Raises:
-        ValueError: no such method; the message suggests similar names.
-    """
-    key = _normalize(name)
-    if key not in METHODS:
-        hint = near_matches(key, METHODS) or f"; known methods: {', '.join(METHODS)}"
-        raise ValueError(f"unknown method {name!r}{hint}")
-    return key
 
 
 def choose_methods(keys: Sequence[str], sizes: Sequence[int] | str | None, amp: bool) -> list[Method]:

@@ -18,10 +18,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from holistic_cam_plugin.checks import is_integer, is_number
-from holistic_cam_plugin.display.maps import COLORMAPS, SCALES
 from holistic_cam_plugin.display.photo_maps import PhotoMaps
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.methods import Method, Progress, compute_maps, find_method, has_pyramid
+from holistic_cam_plugin.methods import Method, Progress, compute_maps, has_pyramid
 from holistic_cam_plugin.models.build import build_model
 from holistic_cam_plugin.models.classes import find_classes
 from holistic_cam_plugin.models.classifier import choose_device
@@ -29,6 +28,7 @@ from holistic_cam_plugin.models.explainable import Explainable, explainable
 from holistic_cam_plugin.models.images import check_proportions, convert_to_rgb, read_image
 from holistic_cam_plugin.models.preprocessing import ASSUMED, TELL_ASSUMED
 from holistic_cam_plugin.models.preserve import preserve_model
+from holistic_cam_plugin.names import COLORMAP, COLORMAPS, SCALES, find_method
 from holistic_cam_plugin.passes.model_state import eval_mode
 
 __all__ = ["show"]
@@ -45,7 +45,7 @@ def show(
     method: str = "classholisticcam",
     text: Sequence[str] | None = None,
     scale: str = "linear",
-    colormap: str = "inferno",
+    colormap: str = COLORMAP,
     opacity: float = 0.6,
     progress: Progress | None = None,
     **options: Any,

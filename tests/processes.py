@@ -17,7 +17,15 @@ __all__ = ["PATIENCE", "context", "start", "wait_for"]
 PATIENCE = 600
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["holistic_cam_plugin.__main__", "tests.batch.batch_tools", "tests.processes"])
+context.set_forkserver_preload(
+    [
+        "holistic_cam_plugin.cli.figures",
+        "holistic_cam_plugin.cli.batch_job",
+        "holistic_cam_plugin.__main__",
+        "tests.batch.batch_tools",
+        "tests.processes",
+    ]
+)
 
 
 def start(function: Callable[..., int], *arguments: object, out: Path | str, err: Path | str = "") -> BaseProcess:

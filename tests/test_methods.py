@@ -11,7 +11,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from holistic_cam_plugin import CAMERAS, HolisticCAM
 from holistic_cam_plugin.baselines.stage_refine_cam import StageRefineCAM
-from holistic_cam_plugin.methods import METHODS, Method, compute_maps, display_name, find_method
+from holistic_cam_plugin.methods import METHODS, Method, compute_maps, display_name
+from holistic_cam_plugin.names import find_method
 
 TARGETS = [[ClassifierOutputTarget(2)], [ClassifierOutputTarget(0), ClassifierOutputTarget(5)]]
 NAMES = ["CAM", "CAMERAS", "FinerCAM", "SESS"]

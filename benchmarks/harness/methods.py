@@ -28,10 +28,10 @@ from holistic_cam_plugin import (
 from holistic_cam_plugin.baselines.cam import CAM
 from holistic_cam_plugin.class_holistic_cam import RECOMMENDED
 from holistic_cam_plugin.errors import UsageError, near_matches
-from holistic_cam_plugin.method.pyramid import FAST, PAPER
 from holistic_cam_plugin.methods import pyramid_options
 from holistic_cam_plugin.metrics import CenteredGaussian
 from holistic_cam_plugin.models.mask_layer import find_mask_layer
+from holistic_cam_plugin.names import FAST, PAPER
 from holistic_cam_plugin.passes.targets import Target
 
 __all__ = [

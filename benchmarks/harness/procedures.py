@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from holistic_cam_plugin import ClassHolisticCAM, HolisticCAM
-from holistic_cam_plugin.method.pyramid import FAST
 from holistic_cam_plugin.methods import pyramid_options
+from holistic_cam_plugin.names import FAST
 
 __all__ = [
     "BFLOAT16",

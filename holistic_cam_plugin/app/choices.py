@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.method.pyramid import FAST, FAST_SIDES
+from holistic_cam_plugin.method.pyramid import FAST_SIDES
 from holistic_cam_plugin.methods import METHODS, Method, display_name
+from holistic_cam_plugin.names import FAST
 
 __all__ = [
     "CLASS_HOLISTIC_CAM",

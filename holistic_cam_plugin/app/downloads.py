@@ -8,7 +8,7 @@ import numpy as np
 
 from holistic_cam_plugin.app.choices import label_method
 from holistic_cam_plugin.app.rendering import Colours, Result, list_rows
-from holistic_cam_plugin.display.figure import save_figure
+from holistic_cam_plugin.display.figure import Block, save_figure
 
 __all__ = ["save_arrays", "save_page_figure"]
 
@@ -34,5 +34,5 @@ def save_page_figure(folder: Path, result: Result, colours: Colours) -> Path:
     explanation = result.explanation
     columns = [label_method(method) for method in explanation.methods[: len(explanation.maps)]]
     title = ", ".join(result.classes[target] for target in explanation.targets)
-    save_figure(path, result.picture, list_rows(result), columns, title, **colours._asdict())
+    save_figure(path, [Block(title, result.picture, list_rows(result))], columns, **colours._asdict())
     return path

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from holistic_cam_plugin.demo import load_demo_image, make_scene
-from holistic_cam_plugin.models.build import DIGITS
+from holistic_cam_plugin.names import DIGITS
 
 __all__ = ["load_examples"]
 

@@ -20,8 +20,7 @@ from holistic_cam_plugin.app.choices import (
 from holistic_cam_plugin.app.handlers import Handlers
 from holistic_cam_plugin.app.looking import BEST
 from holistic_cam_plugin.app.shown import EMPTY
-from holistic_cam_plugin.display import COLORMAPS, SCALES
-from holistic_cam_plugin.method.pyramid import FAST
+from holistic_cam_plugin.names import COLORMAP, COLORMAPS, FAST, SCALES
 
 __all__ = ["build_page"]
 
@@ -175,7 +174,7 @@ def _add_choices(handlers: Handlers) -> _Choices:
 def _add_colours() -> _Colours:
     with gr.Row(elem_id="colours"):
         scale = gr.Radio(list(SCALES), value="linear", label="Scale", scale=2, min_width=260, elem_id="scale")
-        colormap = gr.Dropdown(list(COLORMAPS), value="jet", label="Colours", min_width=120, elem_id="colormap")
+        colormap = gr.Dropdown(list(COLORMAPS), value=COLORMAP, label="Colours", min_width=120, elem_id="colormap")
         opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity", min_width=180, elem_id="opacity")
     return _Colours(scale, colormap, opacity)
 

@@ -17,6 +17,7 @@ from holistic_cam_plugin.app.choices import label_method
 from holistic_cam_plugin.display import coverage, format_percent, overlay_map
 from holistic_cam_plugin.display.figure import build_rows
 from holistic_cam_plugin.explain import Explanation
+from holistic_cam_plugin.names import COLORMAP
 
 __all__ = ["Colours", "Result", "list_rows", "locate_map", "name_maps", "render_pair", "render_picture", "render_table"]
 
@@ -63,7 +64,7 @@ class Colours(NamedTuple):
     """`scale`, `colormap` and `opacity` of `display.overlay_map`."""
 
     scale: str = "linear"
-    colormap: str = "jet"
+    colormap: str = COLORMAP
     opacity: float = 0.5
 
 

@@ -12,8 +12,8 @@ import pytorch_grad_cam
 from holistic_cam_plugin.class_holistic_cam import ClassHolisticCAM
 from holistic_cam_plugin.holistic_cam import HolisticCAM
 from holistic_cam_plugin.methods import METHODS, Method
-from holistic_cam_plugin.models.build import DIGITS
 from holistic_cam_plugin.models.classifier import Classifier, load_classifier
+from holistic_cam_plugin.names import DIGITS
 
 __all__ = ["PHOTO", "Source", "write_snippet"]
 

@@ -5,7 +5,3 @@
 `engine` turns a batch of rows into rows with maps, in any framework; `run` is the loop of `holistic-cam batch` around
 it, and `record` the database that it writes. `parameters` reserves an output folder for one set of parameters.
 """
-
-from holistic_cam_plugin.batch.engine import BatchExplainer
-
-__all__ = ["BatchExplainer"]

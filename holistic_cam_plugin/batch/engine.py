@@ -17,7 +17,7 @@ from holistic_cam_plugin.batch.rows import OUTPUTS, Item, find_targets, group_by
 from holistic_cam_plugin.errors import OutputError, UsageError, describe_error
 from holistic_cam_plugin.explain import Request
 from holistic_cam_plugin.method.pyramid import check_pyramid
-from holistic_cam_plugin.methods import choose_methods, find_method
+from holistic_cam_plugin.methods import choose_methods
 from holistic_cam_plugin.models.build import BuiltModel
 from holistic_cam_plugin.models.classifier import (
     Classifier,
@@ -27,6 +27,7 @@ from holistic_cam_plugin.models.classifier import (
     load_classifier,
 )
 from holistic_cam_plugin.models.pictures import Picture, load_picture, silence_decoders
+from holistic_cam_plugin.names import find_method
 
 __all__ = ["BatchExplainer"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from holistic_cam_plugin.errors import RESUME, OutputError, UsageError, check_regular
 
-__all__ = ["RECORD", "Record", "lock_folder", "read_record"]
+__all__ = ["RECORD", "Record", "check_output", "lock_folder", "read_record"]
 
 RECORD = "record.sqlite"
 VERSION = 1  # of the tables
@@ -145,9 +145,14 @@ def read_record(folder: Path) -> Record:
     Raises:
         UsageError: The folder has no record, or a damaged one.
     """
+    check_output(folder)
+    return Record(folder / RECORD)
+
+
+def check_output(folder: Path) -> None:
+    """Raise UsageError if the folder has no record."""
     if not (folder / RECORD).exists():
         raise UsageError(f"{folder} is not an output folder of holistic-cam batch: it has no {RECORD}")
-    return Record(folder / RECORD)
 
 
 def _connect(path: Path, mode: str, timeout: float = _TIMEOUT) -> sqlite3.Connection:

@@ -15,7 +15,7 @@ from holistic_cam_plugin.batch.record import Record
 from holistic_cam_plugin.errors import convert_write_errors
 from holistic_cam_plugin.files import write_whole
 
-__all__ = ["ERRORS", "MANIFEST", "write_tables"]
+__all__ = ["ERRORS", "MANIFEST", "find_failure", "write_tables"]
 
 MANIFEST = (
     "file", "width", "height", "bytes", "target", "class", "predicted", "predicted_class", "label",
@@ -53,6 +53,12 @@ def write_tables(folder: Path, record: Record, part: str = "") -> None:
             write_whole(folder, parquet.name, [_convert_to_parquet(folder / "manifest.csv")], part)
         else:
             parquet.unlink(missing_ok=True)  # of another installation, and out of date now
+
+
+def find_failure(record: Record) -> str:
+    """Return the reason why most of the failed images failed; there must be one."""
+    query = "SELECT reason FROM images WHERE state = 'failed' GROUP BY reason ORDER BY count(*) DESC, reason"
+    return str(record.connection.execute(query).fetchone()["reason"])
 
 
 def _describe_run(parameters: Mapping[str, Any]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from holistic_cam_plugin.app.folder import make_temporary_folder
 from holistic_cam_plugin.cli.arguments import Parser, add_model_options
 from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.errors import Stopped, UsageError
-from holistic_cam_plugin.models.build import DIGITS
+from holistic_cam_plugin.names import DIGITS
 
 __all__ = ["add_app_command"]
 

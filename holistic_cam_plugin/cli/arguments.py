@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.method.pyramid import NAMED
-from holistic_cam_plugin.methods import METHODS, Method, choose_methods, find_method
-from holistic_cam_plugin.models.build import DIGITS, LITE0
+from holistic_cam_plugin.errors import UsageError, check_file
+from holistic_cam_plugin.names import COLORMAP, COLORMAPS, DIGITS, FAST, LITE0, METHOD_KEYS, NAMED_SIZES, find_method
 
 __all__ = [
     "Parser",
+    "add_colormap_option",
     "add_method_options",
     "add_model_options",
+    "check_model_files",
+    "parse_dpi",
     "parse_output",
     "parse_positive",
-    "select_methods",
 ]
+
+LEAST_DPI, MOST_DPI = 20, 2400
 
 # Figures, arrays and tables: a user who gives such a name expects a file.
 _FILE_SUFFIXES = {
@@ -44,20 +46,24 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def add_model_options(parser: Parser, default: str) -> None:
-    """Add the options that choose the model, and its device."""
+def add_model_options(parser: Parser, default: str, *, several: bool = False) -> None:
+    """Add the options that choose the model, or several, and the device."""
     add = parser.add_argument
+    number: dict[str, Any] = {"nargs": "+"} if several else {}
     add(
-        "--model", metavar="NAME",
+        "--model", metavar="NAME", **number,
         help="any classifier of torchvision, timm/NAME, hf/OWNER/NAME, hf/./FOLDER, open_clip/NAME, "
-        f"package.module:function; {LITE0}, whose weights are a package; or {DIGITS}, the bundled model (default: "
-        f"{default})",
+        f"package.module:function; {LITE0}, whose weights are a package; or {DIGITS}, the bundled model"
+        f"{'; several are shown in one figure' if several else ''} (default: {default})",
     )  # fmt: skip
     add(
-        "--weights", type=Path, metavar="FILE",
+        "--weights", type=Path, metavar="FILE", **number,
         help="a local state dict or .safetensors file (default: the model's own weights)",
     )  # fmt: skip
-    add("--labels", type=Path, metavar="FILE", help="class names, one per line, for weights with other classes")
+    add(
+        "--labels", type=Path, metavar="FILE", **number,
+        help="class names, one per line, for weights with other classes",
+    )  # fmt: skip
     add("--text", nargs="+", metavar="TEXT", help="the classes of a model of images and texts, such as CLIP")
     add("--device", metavar="NAME", help="such as cpu, cuda, cuda:1 or mps (default: a GPU if there is one)")
 
@@ -74,19 +80,32 @@ def add_method_options(parser: Parser, methods: Sequence[str], layers: str) -> N
     add("--layers", nargs="+", metavar="NAME", help=f"target layers by module name (default: {layers})")
     add(
         "--methods", "--method", nargs="+", type=_parse_method, default=list(methods), metavar="NAME",
-        help=f"any of {', '.join(METHODS)} (default: {' '.join(methods)})",
+        help=f"any of {', '.join(METHOD_KEYS)} (default: {' '.join(methods)})",
     )  # fmt: skip
     add(
         "--sizes", nargs="+", type=_parse_size, action=_Sizes, metavar="PX",
         help="shorter sides of the pyramid of the holisticcam methods and cameras, or a name: "
-        f"{', '.join(NAMED)} (default: each method's own)",
+        f"{', '.join(NAMED_SIZES)} (default: {FAST})",
     )  # fmt: skip
     add("--amp", action="store_true", help="run the model in bfloat16 for these methods: faster, slightly other maps")
 
 
-def select_methods(arguments: argparse.Namespace) -> list[Method]:
-    """The methods with their options, each once."""
-    return choose_methods(arguments.methods, arguments.sizes, arguments.amp)
+def add_colormap_option(parser: Parser) -> None:
+    """Add `--colormap`."""
+    parser.add_argument(
+        "--colormap", choices=COLORMAPS, default=COLORMAP,
+        help=f"default: {COLORMAP}, without the bands of jet, which is pytorch-grad-cam's default",
+    )  # fmt: skip
+
+
+def check_model_files(models: Sequence[str], weights: Sequence[Path | None], labels: Sequence[Path | None]) -> None:
+    """Raise UsageError if a file of the model options does not exist."""
+    for path in labels:
+        if path is not None:
+            check_file(path)
+    for model, path in zip(models, weights, strict=True):
+        if path is not None and model not in (DIGITS, LITE0) and not model.startswith("hf/"):  # they take no weights
+            check_file(path)
 
 
 def parse_output(text: str) -> Path:
@@ -106,11 +125,19 @@ def parse_positive(text: str) -> int:
     return int(text)
 
 
+def parse_dpi(text: str) -> int:
+    """Parse a resolution."""
+    dpi = parse_positive(text)
+    if not LEAST_DPI <= dpi <= MOST_DPI:
+        raise argparse.ArgumentTypeError(f"must be from {LEAST_DPI} to {MOST_DPI}, got {text}")
+    return dpi
+
+
 def _parse_size(text: str) -> int | str:
-    if text in NAMED:
+    if text in NAMED_SIZES:
         return text
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be whole numbers, or {' or '.join(NAMED)}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be whole numbers, or {' or '.join(NAMED_SIZES)}, got {text!r}")
     return parse_positive(text)
 
 

@@ -22,10 +22,10 @@ from holistic_cam_plugin.demo import PHOTOS, load_demo_photo
 from holistic_cam_plugin.display.panels import Panel, arrange_panels
 from holistic_cam_plugin.display.photo_maps import build_photo_rows, describe_class
 from holistic_cam_plugin.display.photographs import UNSEEN
+from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.explain import Explanation
-from holistic_cam_plugin.method.pyramid import FAST
-from holistic_cam_plugin.models.build import LITE0
 from holistic_cam_plugin.models.classifier import load_classifier
+from holistic_cam_plugin.names import LITE0
 
 __all__ = ["explain_photographs"]
 
@@ -34,14 +34,21 @@ _PANEL = 240  # pixels
 
 
 def explain_photographs(arguments: Namespace) -> None:
-    """Make one figure of the bundled photographs: one row per class and layer, one column per method."""
+    """Make one figure of the bundled photographs: one row per class and layer, one column per method.
+
+    Raises:
+        UsageError: an option is invalid.
+        OutputError: a file cannot be written.
+    """
+    if arguments.format != "png" or arguments.dpi:
+        raise UsageError("--format and --dpi need an image: the figure of the demo is a PNG")
     classifier = load_classifier(LITE0, None, None, arguments.device)
     tasks = {}
     for name, targets in PHOTOS.items():
-        own = {"target": targets, "layers": arguments.layers or [_LAYER], "sizes": arguments.sizes or FAST}
+        own = {"target": targets, "layers": arguments.layers or [_LAYER]}
         tasks[name] = create_task(classifier, Namespace(**(vars(arguments) | own)))
-    arrays = (array for name, task in tasks.items() for array in task.name_files(f"demo_{name}")[1:])
-    prepare_folder(arguments.output, [name_figure("demo"), *arrays])
+    arrays = (array for name, task in tasks.items() for array in task.name_arrays(f"demo_{name}"))
+    prepare_folder(arguments.output, [name_figure("demo", arguments), *arrays])
     rows, lines = [], []
     for name, task in tasks.items():
         photo = load_demo_photo(name)
@@ -51,7 +58,7 @@ def explain_photographs(arguments: Namespace) -> None:
         lines.append(f"  {name}.jpg: predicted {describe_predicted(classifier, explanation)}")
     buffer = io.BytesIO()
     arrange_panels(rows, UNSEEN).save(buffer, "PNG")
-    path = write_file(arguments.output, name_figure("demo"), buffer.getvalue())
+    path = write_file(arguments.output, name_figure("demo", arguments), buffer.getvalue())
     say("\n".join([str(path), *lines]))
 
 

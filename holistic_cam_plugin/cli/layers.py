@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 
 from holistic_cam_plugin.cli.printing import say
-from holistic_cam_plugin.models.classifier import load_classifier
+from holistic_cam_plugin.models.classifier import Classifier, load_classifier
+from holistic_cam_plugin.names import DEFAULT_MODEL
 
 __all__ = ["list_layers"]
 
@@ -14,17 +15,17 @@ def list_layers(arguments: Namespace) -> None:
     """Print the layers that return maps, and their shapes, in the order in which they run; then those that seem to.
 
     Raises:
-        UsageError: the model cannot be loaded.
+        UsageError: a model cannot be loaded.
         OutputError: standard output cannot be written.
     """
-    classifier = load_classifier(
-        arguments.model,
-        arguments.weights,
-        arguments.labels,
-        arguments.device,
-        text=arguments.text,
-        untrained=arguments.weights is None,
-    )
+    models = arguments.model or [DEFAULT_MODEL]
+    for name, weights, labels in zip(models, arguments.weights, arguments.labels, strict=True):
+        _list_of_model(
+            load_classifier(name, weights, labels, arguments.device, text=arguments.text, untrained=weights is None)
+        )
+
+
+def _list_of_model(classifier: Classifier) -> None:
     found = classifier.explainable
     height, width = found.size
     sizes = _describe_sizes(found.multiple_of)

@@ -9,10 +9,8 @@ from typing import TextIO
 from tqdm import tqdm
 
 from holistic_cam_plugin.errors import OutputError, describe_error
-from holistic_cam_plugin.models.classifier import Classifier
-from holistic_cam_plugin.models.preprocessing import ASSUMED, TELL_ASSUMED
 
-__all__ = ["complain", "say", "tell_assumed"]
+__all__ = ["complain", "say"]
 
 
 def say(text: str, done: str = "") -> None:
@@ -39,15 +37,6 @@ def complain(text: str) -> None:
         print(text.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
     except OSError:
         _discard(sys.stderr)
-
-
-def tell_assumed(classifier: Classifier) -> None:
-    """Print a line on standard error if nobody describes the model's preprocessing."""
-    if classifier.preprocessing.source == ASSUMED:
-        complain(
-            f"holistic-cam: {classifier.name}: {TELL_ASSUMED}; --model package.module:function may return the model "
-            "and its preprocessing"
-        )
 
 
 def _discard(stream: TextIO) -> None:

@@ -9,19 +9,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from holistic_cam_plugin.cli.arguments import Parser, parse_positive
+from holistic_cam_plugin.batch.record import check_output
+from holistic_cam_plugin.cli.arguments import Parser, add_colormap_option, parse_positive
 from holistic_cam_plugin.cli.printing import say
-from holistic_cam_plugin.display import COLORMAPS
-from holistic_cam_plugin.report.page import PAGE, Look, write_report
 
 __all__ = ["add_report_command"]
 
 FOLDER = "report"  # in the output folder
 
 _DESCRIPTION = f"""\
-One HTML page of what holistic-cam batch has made so far, with its pictures beside it: DIR/{FOLDER}/{PAGE}. A summary
-tells the accuracy, the classes that are confused, the maps' coverage and why images failed. A card per image shows its
-label and prediction and all its maps, layers down and methods across; a click enlarges a map.
+One HTML page of what holistic-cam batch has made so far, with its pictures beside it: DIR/{FOLDER}/index.html. A
+summary tells the accuracy, the classes that are confused, the maps' coverage and why images failed. A card per image
+shows its label and prediction and all its maps, layers down and methods across; a click enlarges a map.
 """
 
 
@@ -41,11 +40,7 @@ def add_report_command(commands: Any) -> None:
         "and the share of the energy inside the object (default: the column mask or the boxes of the batch's table)",
     )  # fmt: skip
     add("--limit", type=parse_positive, default=10_000, metavar="N", help="most images with cards (default: 10000)")
-    add(
-        "--colormap", choices=COLORMAPS, default="jet",
-        help="default: jet, as in pytorch-grad-cam; it shows edges that are not in the map; viridis, inferno, magma "
-        "and cividis do not",
-    )  # fmt: skip
+    add_colormap_option(parser)
     add(
         "--self-contained", action="store_true",
         help="embed the pictures in the page: a single file, about 200 kB per image",
@@ -54,6 +49,10 @@ def add_report_command(commands: Any) -> None:
 
 
 def _run(arguments: Namespace) -> int:
+    for folder in arguments.folders:
+        check_output(folder)
+    from holistic_cam_plugin.report.page import Look, write_report
+
     progress = partial(tqdm, desc="pictures", unit="image", disable=None, leave=False)
     look = Look(arguments.root, arguments.masks, arguments.limit, arguments.colormap, arguments.self_contained)
     page = write_report(arguments.folders, arguments.output or arguments.folders[0] / FOLDER, look, progress)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from holistic_cam_plugin.display.maps import SCALES, coverage, format_percent, overlay_map
+from holistic_cam_plugin.display.maps import coverage, format_percent, overlay_map
 from holistic_cam_plugin.display.text import escape_missing_glyphs
+from holistic_cam_plugin.names import COLORMAP, SCALES
 
-__all__ = ["MAX_ROWS", "build_rows", "save_figure"]
+__all__ = ["MAX_ROWS", "Block", "Row", "build_rows", "save_figure"]
 
 MAX_ROWS = 60  # Matplotlib needs hours to lay out hundreds
 CELL_INCHES = 2.0
@@ -22,6 +23,24 @@ DPI = 130
 MAX_SIDE = 2**15  # pixels; Matplotlib's limit is twice that
 TITLE_LETTERS = 9  # per inch, at most
 TITLE_LINE = 0.2  # inches
+FOOT_LETTERS = 16  # per inch, at most
+FOOT_LINE = 0.14  # inches
+
+Row = tuple[str, Sequence[NDArray[np.float32]]]  # the label and a map per column
+
+
+class Block(NamedTuple):
+    """The maps of one picture by one model.
+
+    Attributes:
+        title: wrapped to the figure's width.
+        picture: the image, `(H, W, 3)`, float32, in [0, 1], for the first column.
+        rows: the label of each row and its maps `(H, W)` in [0, 1], one per column.
+    """
+
+    title: str
+    picture: NDArray[np.float32]
+    rows: Sequence[Row]
 
 
 def build_rows(
@@ -42,43 +61,70 @@ def build_rows(
 
 def save_figure(
     file: Path | BinaryIO,
-    picture: NDArray[np.float32],
-    rows: Sequence[tuple[str, Sequence[NDArray[np.float32]]]],
+    blocks: Sequence[Block],
     columns: Sequence[str],
-    title: str,
     *,
     scale: str = "linear",
-    colormap: str = "jet",
+    colormap: str = COLORMAP,
     opacity: float = 0.5,
+    file_format: str = "png",
+    dpi: int | None = None,
+    foot: str = "",
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a figure as PNG.
+    """Write a figure of blocks, one below the other.
 
     Args:
         file: a path or an open file.
-        picture: the image, `(H, W, 3)`, float32, in [0, 1], for the first column.
-        rows: the label of each row and its maps `(H, W)` in [0, 1], one per column.
+        blocks: at least one.
         columns: names of the methods.
-        title: wrapped to the figure's width.
         scale, colormap, opacity: as in `overlay_map`; a legend names the first two.
+        file_format: `"png"`, `"pdf"` or `"svg"`.
+        dpi: pixels per inch; None: 130, or less in a very large figure.
+        foot: small text below the figure.
+        metadata: of the file, by names that Matplotlib takes for the format.
+
+    Raises:
+        ValueError: with this `dpi`, the figure would have more than 32,768 pixels on a side.
     """
-    height = CELL_INCHES * picture.shape[0] / picture.shape[1]
     width = CELL_INCHES * (len(columns) + 1) + 0.3
-    lines = textwrap.wrap(escape_missing_glyphs(title), int(width * TITLE_LETTERS))
-    size = (width, height * len(rows) + 0.4 + TITLE_LINE * len(lines))
-    figure = Figure(figsize=size, dpi=min(DPI, MAX_SIDE / max(size)), layout="constrained")
-    grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False)
-    figure.suptitle("\n".join(lines), parse_math=False)
+    titles = [_wrap(block.title, width * TITLE_LETTERS) for block in blocks]
+    heights = [
+        CELL_INCHES * block.picture.shape[0] / block.picture.shape[1] * len(block.rows) + TITLE_LINE * len(title)
+        for block, title in zip(blocks, titles, strict=True)
+    ]
+    legend = f"%: share of the picture at a fifth of the map's peak or above; colours: {SCALES[scale]}, {colormap}"
+    notes = [line for text in (legend, foot) for line in _wrap(text, width * FOOT_LETTERS)]
+    bottom = FOOT_LINE * (len(notes) + 1)
+    size = (width, sum(heights) + 0.4 + bottom)
+    most = MAX_SIDE / max(size)
+    if dpi is not None and dpi > most:
+        raise ValueError(f"at {dpi} dpi, the figure would have {max(size) * dpi:.0f} pixels: take at most {most:.0f}")
+    figure = Figure(figsize=size, dpi=dpi or min(DPI, most), layout="constrained")
+    *parts, last = figure.subfigures(len(blocks) + 1, 1, squeeze=False, height_ratios=[*heights, bottom])[:, 0]
+    for part, block, title in zip(parts, blocks, titles, strict=True):
+        part.suptitle("\n".join(title), parse_math=False)
+        _draw_block(part, block, columns, scale, colormap, opacity)
+    last.text(0.5, 0.5, "\n".join(notes), ha="center", va="center", fontsize="x-small", parse_math=False)
+    figure.savefig(file, format=file_format, metadata=dict(metadata or {}))
+
+
+def _wrap(text: str, letters: float) -> list[str]:
+    return textwrap.wrap(escape_missing_glyphs(text), int(letters))
+
+
+def _draw_block(
+    part: SubFigure, block: Block, columns: Sequence[str], scale: str, colormap: str, opacity: float
+) -> None:
+    grid = part.subplots(len(block.rows), len(columns) + 1, squeeze=False)
     for axes, name in zip(grid[0], ["image", *columns], strict=True):
         axes.set_title(name, fontsize="medium")
-    for cells, (label, maps) in zip(grid, rows, strict=True):
+    for cells, (label, maps) in zip(grid, block.rows, strict=True):
         cells[0].set_ylabel(escape_missing_glyphs(label), fontsize="medium", parse_math=False)
-        pictures = [picture, *(overlay_map(picture, saliency_map, scale, colormap, opacity) for saliency_map in maps)]
-        for axes, shown in zip(cells, pictures, strict=True):
+        overlays = (overlay_map(block.picture, saliency_map, scale, colormap, opacity) for saliency_map in maps)
+        for axes, shown in zip(cells, [block.picture, *overlays], strict=True):
             axes.imshow(shown)
             axes.set_xticks([])
             axes.set_yticks([])
         for axes, saliency_map in zip(cells[1:], maps, strict=True):
             axes.set_xlabel(format_percent(coverage(saliency_map)), fontsize="small", labelpad=2)
-    legend = f"%: share of the picture at a fifth of the map's peak or above\ncolours: {SCALES[scale]}, {colormap}"
-    figure.supxlabel(legend, fontsize="small")
-    figure.savefig(file)

@@ -8,21 +8,11 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.utils.image import show_cam_on_image
 from scipy.stats import rankdata
 
-__all__ = ["COLORMAPS", "SCALES", "apply_scale", "coverage", "format_percent", "overlay_map"]
+from holistic_cam_plugin.names import COLORMAP, COLORMAPS, SCALES
+
+__all__ = ["apply_scale", "coverage", "find_colormap", "format_percent", "overlay_map"]
 
 Map = NDArray[np.floating]
-
-# pytorch-grad-cam's default first; the others, except turbo, are perceptually uniform.
-COLORMAPS = {
-    "jet": cv2.COLORMAP_JET,
-    "viridis": cv2.COLORMAP_VIRIDIS,
-    "inferno": cv2.COLORMAP_INFERNO,
-    "magma": cv2.COLORMAP_MAGMA,
-    "cividis": cv2.COLORMAP_CIVIDIS,
-    "turbo": cv2.COLORMAP_TURBO,
-}
-
-SCALES = {"linear": "linear", "sqrt": "square root", "rank": "rank among the pixels above 0"}
 
 # Share of the peak by which a map is segmented into object and background: Zhou et al., "Learning Deep Features for
 # Discriminative Localization", CVPR 2016, section 3.2.
@@ -83,7 +73,11 @@ def format_percent(share: float) -> str:
 
 
 def overlay_map(
-    picture: NDArray[np.float32], saliency_map: Map, scale: str = "linear", colormap: str = "jet", opacity: float = 0.5
+    picture: NDArray[np.float32],
+    saliency_map: Map,
+    scale: str = "linear",
+    colormap: str = COLORMAP,
+    opacity: float = 0.5,
 ) -> NDArray[np.uint8]:
     """Draw a map over a picture, as pytorch-grad-cam's `show_cam_on_image` does.
 
@@ -91,7 +85,7 @@ def overlay_map(
         picture: `(H, W, 3)`, RGB, float32, in [0, 1].
         saliency_map: `(H, W)`, in [0, 1].
         scale: a key of `SCALES`.
-        colormap: a key of `COLORMAPS`.
+        colormap: one of `COLORMAPS`.
         opacity: of the map, in [0, 1].
 
     Returns:
@@ -100,12 +94,21 @@ def overlay_map(
     Raises:
         ValueError: `scale` or `colormap` is unknown.
     """
-    if colormap not in COLORMAPS:
-        raise ValueError(f"colormap must be one of {', '.join(COLORMAPS)}, got {colormap!r}")
+    code = find_colormap(colormap)
     values = apply_scale(saliency_map, scale)
     if opacity == 0:  # show_cam_on_image divides 0 by 0 for a black picture
         return (255 * picture).astype(np.uint8)
-    shown: NDArray[np.uint8] = show_cam_on_image(
-        picture, values, use_rgb=True, colormap=COLORMAPS[colormap], image_weight=1 - opacity
-    )
+    shown: NDArray[np.uint8] = show_cam_on_image(picture, values, use_rgb=True, colormap=code, image_weight=1 - opacity)
     return shown
+
+
+def find_colormap(name: str) -> int:
+    """OpenCV's code of a colormap.
+
+    Raises:
+        ValueError: `name` is unknown.
+    """
+    if name not in COLORMAPS:
+        raise ValueError(f"colormap must be one of {', '.join(COLORMAPS)}, got {name!r}")
+    code: int = getattr(cv2, f"COLORMAP_{name.upper()}")
+    return code

@@ -7,7 +7,8 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pytorch_grad_cam.utils.image import show_cam_on_image
+
+from holistic_cam_plugin.display.maps import overlay_map
 
 __all__ = ["encode_jpeg", "encode_overlays"]
 
@@ -16,7 +17,7 @@ LARGEST_SIDE = 65_500  # of a JPEG, in pixels
 
 
 def encode_overlays(pixels: NDArray[np.uint8], maps: NDArray[np.float32]) -> bytes:
-    """Draw the image, and each map over it as pytorch-grad-cam does; return a JPEG file.
+    """Draw the image, and each map over it; return a JPEG file.
 
     Args:
         pixels: `(H, W, 3)`, RGB.
@@ -28,9 +29,9 @@ def encode_overlays(pixels: NDArray[np.uint8], maps: NDArray[np.float32]) -> byt
     methods, layers, targets, height, width = maps.shape
     if max(sides := ((methods + 1) * width, layers * targets * height)) > LARGEST_SIDE:
         raise ValueError(f"the overlays are {sides[0]} x {sides[1]} px, a JPEG has at most {LARGEST_SIDE}")
-    picture = pixels.astype(np.float32) / 255
+    picture = np.divide(pixels, 255, dtype=np.float32)
     rows = [
-        np.hstack([pixels, *(show_cam_on_image(picture, column[place], use_rgb=True) for column in maps)])
+        np.hstack([pixels, *(overlay_map(picture, column[place]) for column in maps)])
         for place in np.ndindex(layers, targets)
     ]
     return encode_jpeg(Image.fromarray(np.vstack(rows)))

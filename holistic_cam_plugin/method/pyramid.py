@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from holistic_cam_plugin.checks import check_positive_integer
+from holistic_cam_plugin.names import FAST, NAMED_SIZES, PAPER
 
 __all__ = ["pyramid_sizes", "resize_image"]
 
@@ -33,8 +34,6 @@ MOST_TIMES, MOST_PIXELS = 64, 2**24
 
 # Pyramids by name: eq. 9, and shorter sides for an image of 224 px, in proportion for others, which
 # benchmarks/results/few_scales selected.
-PAPER, FAST = "paper", "fast"
-NAMED = (FAST, PAPER)
 SIDE = 224
 FAST_SIDES = (224, 353, 609)
 FAST_TILED_SIDES = (224, 609)  # 10 windows; 353 px would take 4 more
@@ -170,8 +169,9 @@ def check_pyramid(num_scales: int, max_size: int, sizes: Sequence[int] | str | N
     check_positive_integer("num_scales", num_scales, LARGEST)
     check_positive_integer("max_size", max_size, LARGEST)
     if isinstance(sizes, str):
-        if sizes not in NAMED:
-            raise ValueError(f"sizes must be one of {', '.join(NAMED)}, or shorter sides in pixels, got {sizes!r}")
+        if sizes not in NAMED_SIZES:
+            names = ", ".join(NAMED_SIZES)
+            raise ValueError(f"sizes must be one of {names}, or shorter sides in pixels, got {sizes!r}")
     elif sizes is not None:
         _check_sides(sizes)
 

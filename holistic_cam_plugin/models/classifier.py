@@ -16,10 +16,9 @@ from holistic_cam_plugin.models.explainable import Explainable, examine
 from holistic_cam_plugin.models.image_text import TextLogits, bind_texts, check_texts, is_image_text
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 from holistic_cam_plugin.models.preserve import preserve_model
+from holistic_cam_plugin.names import DEFAULT_MODEL
 
 __all__ = ["Classifier", "check_text", "choose_device", "examine_built", "load_classifier"]
-
-DEFAULT_MODEL = "resnet50"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +71,10 @@ class Classifier:
         try:
             return self.explainable.at(names)
         except ValueError as error:
-            raise UsageError(f"{error} (--list-layers shows all layers that return maps)") from error
+            usual = ", ".join(self.explainable.layer_names)
+            raise UsageError(
+                f"{error} (the default layers are {usual}; holistic-cam --model {self.name} --list-layers lists all)"
+            ) from error
 
     def with_texts(self, text: Sequence[str]) -> Classifier:
         """Return the same model of images and texts with other texts as classes.

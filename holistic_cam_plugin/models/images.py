@@ -18,12 +18,14 @@ __all__ = [
     "LARGEST_RESIZED",
     "check_proportions",
     "convert_to_rgb",
+    "describe_format",
     "preprocess_image",
     "read_image",
 ]
 
 # Pillow can do more, but some of its formats start other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
 # Most pixels of the resized image, before the crop: a line of 1 x 5000 px would become one of 256 x 1,280,000.
 LARGEST_RESIZED = 2**26
 # A JPEG file of more than twice this on both sides is decoded at a half, a quarter or an eighth of its size: that takes
@@ -44,15 +46,30 @@ def read_image(path: Path) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 return convert_to_rgb(image)
     except UnidentifiedImageError as error:
-        raise UsageError(f"{path} cannot be read as an image: its format is none of {', '.join(FORMATS)}") from error
+        raise UsageError(f"{path} cannot be read as an image: {describe_format(_read_start(path))}") from error
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise UsageError(f"{path} cannot be read as an image: {describe_error(error)}") from error
+
+
+def _read_start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def describe_format(start: bytes) -> str:
+    """Say why a file of none of the `FORMATS` cannot be read, from its first 16 bytes."""
+    if start.startswith(b"%PDF"):
+        return "it is a PDF: save the page as a PNG first"
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        return "it is HEIF, as HEIC and AVIF are: convert it to JPEG or PNG first"
+    return f"its format is none of {', '.join(FORMATS)}"
 
 
 def convert_to_rgb(image: Image.Image) -> Image.Image:
     """Convert an opened image to eight bits per channel, turned as its EXIF data say, without transparency.
 
-    Of an animation, the first frame is taken.
+    Of an animation, the first frame is taken. Grey values of 16 bits are scaled by the fewest bits that hold them all:
+    those of a microscope with 12 bits by 4095.
 
     Raises:
         ValueError: the range of the values is unknown (32-bit integers or floating point).
@@ -62,7 +79,9 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
     sixteen_bits = upright.mode.startswith("I;16") or (upright.mode == "I" and image.format in ("PNG", "PPM"))
     if sixteen_bits:  # Pillow's own conversion clips values at 255
-        return Image.fromarray((np.asarray(upright) / 257).round().astype(np.uint8)).convert("RGB")
+        values = np.asarray(upright)
+        white = 2 ** max(8, int(values.max()).bit_length()) - 1
+        return Image.fromarray((values * (255 / white)).round().astype(np.uint8)).convert("RGB")
     if upright.mode in ("I", "F"):
         raise ValueError(f"mode {upright.mode} has 32 bits per value, and the values of black and white are unknown")
     if "transparency" in upright.info:  # a palette's is stored as bytes

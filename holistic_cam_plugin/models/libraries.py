@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from holistic_cam_plugin.errors import UsageError, describe_error, near_matches
+from holistic_cam_plugin.models.network import find_hub, without_retries
 from holistic_cam_plugin.models.processors import load_processor
 from holistic_cam_plugin.models.tokens import load_tokenizer
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
@@ -32,6 +33,7 @@ __all__ = [
 
 TIMM, HUGGING_FACE, OPEN_CLIP = "timm/", "hf/", "open_clip/"
 LOCAL = ": give a local state dict with --weights FILE, or use --model digits, the bundled one"
+_FOLDER = ": use --model hf/./FOLDER, which save_pretrained() wrote, or a model of torchvision with --weights FILE"
 _FOLDERS = (".", "/", "~")  # first characters of the name of a folder
 
 
@@ -64,7 +66,10 @@ def build_timm(name: str, weights: Path | None, untrained: bool) -> BuiltModel:
     if ":" not in name and not timm.is_model(bare):
         raise UsageError(f"timm has no model called {bare!r}{near_matches(bare, timm.list_models())}")
     if weights is None:
-        with report_failure(f"{TIMM}{name}", LOCAL):
+        if untrained and ":" not in name:
+            with report_failure(f"{TIMM}{name}"):
+                return BuiltModel(timm.create_model(name, pretrained=False))
+        with report_failure(f"{TIMM}{name}", LOCAL), without_retries(find_hub()):
             return BuiltModel(timm.create_model(name, pretrained=not untrained))
     state = read_state_dict(weights)
     with report_failure(f"{TIMM}{name}"):
@@ -91,7 +96,8 @@ def build_transformers(name: str, weights: Path | None) -> BuiltModel:
     place = str(Path(name).expanduser()) if local else name
     if local and not Path(place).is_dir():
         raise UsageError(f"--model {HUGGING_FACE}{name}: {place} is not a folder")
-    with _silence(transformers), report_failure(f"{HUGGING_FACE}{name}"):
+    network = nullcontext() if local else without_retries(find_hub())
+    with _silence(transformers), report_failure(f"{HUGGING_FACE}{name}", "" if local else _FOLDER), network:
         config = transformers.AutoConfig.from_pretrained(place, local_files_only=local)
         zero_shot = transformers.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING.get(type(config), None)
         of_texts = zero_shot is not None and zero_shot.__name__ in (config.architectures or ())
@@ -124,7 +130,7 @@ def build_open_clip(name: str, weights: Path | None, untrained: bool) -> BuiltMo
     own: dict[str, Any] = {"pretrained_text": False, "load_weights": False}
     if weights is None and not untrained:
         own = _find_published(open_clip, bare, tag)
-    with report_failure(f"{OPEN_CLIP}{name}", LOCAL):
+    with report_failure(f"{OPEN_CLIP}{name}", LOCAL), without_retries(find_hub()):
         model = open_clip.create_model(bare, **own)
         tokenizer = open_clip.get_tokenizer(bare)
     if weights is not None:

@@ -21,6 +21,7 @@ from holistic_cam_plugin.errors import UsageError, convert_write_errors
 from holistic_cam_plugin.files import write_whole
 from holistic_cam_plugin.methods import METHODS, Progress, display_name
 from holistic_cam_plugin.models.pictures import silence_decoders
+from holistic_cam_plugin.names import COLORMAP
 from holistic_cam_plugin.report.cards import COLUMNS, MAP_COLUMNS, CardBuilder, sort_layers
 from holistic_cam_plugin.report.objects import find_mask
 from holistic_cam_plugin.report.pictures import encode_data_uri, encode_legend, store_pictures
@@ -51,14 +52,14 @@ class Look(NamedTuple):
         root: the folder of the images; None: where they were. Maps of missing images are shown over gray.
         masks: a folder with a mask of the object per image, as in `find_mask`; None: those that the records name.
         limit: the largest number of images with cards, taken at equal distances.
-        colormap: a key of `COLORMAPS`.
+        colormap: one of `names.COLORMAPS`.
         self_contained: embed the pictures in the page instead of storing them beside it.
     """
 
     root: Path | None = None
     masks: Path | None = None
     limit: int = 10_000
-    colormap: str = "jet"
+    colormap: str = COLORMAP
     self_contained: bool = False
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from holistic_cam_plugin.display import COLORMAPS
+from holistic_cam_plugin.display.maps import find_colormap
 from holistic_cam_plugin.files import write_whole
 
 __all__ = ["PICTURES", "AddPicture", "encode_data_uri", "encode_legend", "encode_map", "store_pictures"]
@@ -66,7 +66,7 @@ def encode_map(saliency_map: NDArray[np.floating], colormap: str) -> bytes:
 
     Args:
         saliency_map: `(H, W)` in [0, 1].
-        colormap: A key of `COLORMAPS`.
+        colormap: One of `names.COLORMAPS`.
     """
     return _encode_png((255 * saliency_map.astype(np.float32)).astype(np.uint8), colormap)
 
@@ -86,5 +86,5 @@ def _encode_png(levels: NDArray[np.uint8], colormap: str) -> bytes:
 
 @cache
 def _make_palette(colormap: str) -> bytes:
-    blue_green_red = cv2.applyColorMap(np.arange(256, dtype=np.uint8), COLORMAPS[colormap]).reshape(256, 3)
+    blue_green_red = cv2.applyColorMap(np.arange(256, dtype=np.uint8), find_colormap(colormap)).reshape(256, 3)
     return blue_green_red[:, ::-1].tobytes()

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_grad_cam import LayerCAM
-from pytorch_grad_cam.utils.image import show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchvision import transforms
 
@@ -18,6 +17,7 @@ from holistic_cam_plugin import ClassHolisticCAM, HolisticCAM
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.batch.record import read_record
 from holistic_cam_plugin.demo import load_demo_model
+from holistic_cam_plugin.display import overlay_map
 from tests.batch.batch_tools import QUICK, make_picture, make_pictures, rows, tree
 
 pytestmark = pytest.mark.filterwarnings("ignore:a saliency map is constant", "ignore:the mask is zero")
@@ -213,7 +213,7 @@ def test_overlays_are_those_of_grad_cam(run, tmp_path):
     assert sheet.shape == (224, 3 * 224, 3)
     picture = (model_input(tmp_path / "in" / "picture 0.jpg")[0].permute(1, 2, 0).numpy() + 1) / 2
     maps = stored(tmp_path / "output", "picture 0.jpg")["maps"]
-    parts = [picture * 255, *(show_cam_on_image(picture, maps[m, 0, 0], use_rgb=True) for m in (0, 1))]
+    parts = [picture * 255, *(overlay_map(picture, maps[m, 0, 0]) for m in (0, 1))]
     assert np.abs(sheet - np.hstack(parts)).mean() < 4  # JPEG
 
 

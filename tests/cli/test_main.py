@@ -19,9 +19,9 @@ COMMANDS = {
     "holistic-cam app": ("app",),
 }
 WORK = {
-    "holistic-cam": "holistic_cam_plugin.cli.explain._explain_demo",
-    "holistic-cam batch": "holistic_cam_plugin.cli.batch._run_job",
-    "holistic-cam report": "holistic_cam_plugin.cli.report.write_report",
+    "holistic-cam": "holistic_cam_plugin.cli.figures.explain_demo",
+    "holistic-cam batch": "holistic_cam_plugin.cli.batch_job.run_job",
+    "holistic-cam report": "holistic_cam_plugin.report.page.write_report",
     "holistic-cam app": "holistic_cam_plugin.app.server.serve",
 }
 
@@ -60,6 +60,9 @@ def test_an_error_is_a_line_and_an_exit_code(here, monkeypatch, capsys, program,
             raise error
         signal.raise_signal(error)
 
+    (here / "photos").mkdir()
+    (here / "maps").mkdir()
+    (here / "maps" / "record.sqlite").touch()
     monkeypatch.setattr(WORK[program], fail)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:

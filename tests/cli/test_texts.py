@@ -111,7 +111,7 @@ def test_a_batch_and_its_restart(here, photo, capsys):
         (["--text", "a nine", ""], "--text: text 1 is empty"),
         (["--text", "a nine", "a nine"], "--text: the text 'a nine' is given twice"),
         (["--text", "a nine " * 5], "tokens, but the model takes at most 10"),
-        (["--text", "a nine", "--labels", "names.txt"], "--labels and --text both name the classes"),
+        (["--text", "a nine", "--labels", "clip/config.json"], "--labels and --text both name the classes"),
         (["--text", "a nine", "--target", "a three"], "the model has no class 'a three'"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from holistic_cam_plugin.display.figure import save_figure
+from holistic_cam_plugin.display.figure import Block, save_figure
 
 
 @pytest.fixture
@@ -23,11 +23,12 @@ def drawn(monkeypatch, tmp_path):
 
     def draw(**options):
         path = tmp_path / "figure.png"
-        save_figure(path, picture, [("layer1", [dot, half]), ("layer4", [half, dot])], ["A", "B"], "a title", **options)
+        rows = [("layer1", [dot, half]), ("layer4", [half, dot])]
+        save_figure(path, [Block("a title", picture, rows)], ["A", "B"], **options)
         figure = kept[-1]
         texts = [[axes.get_xlabel(), axes.get_ylabel(), axes.get_title()] for axes in figure.axes]
         with Image.open(path) as image:
-            return texts, figure.get_supxlabel(), np.asarray(image)
+            return texts, figure.subfigs[-1].texts[0].get_text(), np.asarray(image)
 
     return draw
 
@@ -41,7 +42,7 @@ def test_every_map_has_its_share(drawn):
 
 def test_the_legend_names_the_colours(drawn):
     _, words, pixels = drawn()
-    assert "linear, jet" in words
+    assert "linear, inferno" in words
     _, others, rooted = drawn(scale="sqrt", colormap="viridis")
     assert "square root, viridis" in others
     assert (pixels != rooted).any()

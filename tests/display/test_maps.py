@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
-from holistic_cam_plugin.display import COLORMAPS, SCALES, apply_scale, coverage, format_percent, overlay_map
+from holistic_cam_plugin.display import apply_scale, coverage, format_percent, overlay_map
+from holistic_cam_plugin.names import COLORMAPS, SCALES
 
 
 @pytest.fixture
@@ -63,8 +65,10 @@ def test_format_percent(share, text):
     assert format_percent(share) == text
 
 
-def test_the_default_overlay_is_pytorch_grad_cam_s(sparse, picture):
-    assert (overlay_map(picture, sparse) == show_cam_on_image(picture, sparse, use_rgb=True)).all()
+def test_the_overlay_is_pytorch_grad_cam_s(sparse, picture):
+    assert (overlay_map(picture, sparse, colormap="jet") == show_cam_on_image(picture, sparse, use_rgb=True)).all()
+    inferno = show_cam_on_image(picture, sparse, use_rgb=True, colormap=cv2.COLORMAP_INFERNO)
+    assert (overlay_map(picture, sparse) == inferno).all()
 
 
 def test_colours_and_opacity(sparse, picture):
@@ -79,5 +83,5 @@ def test_colours_and_opacity(sparse, picture):
 def test_unknown_names(sparse, picture):
     with pytest.raises(ValueError, match="scale must be one of linear, sqrt, rank, got 'log'"):
         apply_scale(sparse, "log")
-    with pytest.raises(ValueError, match=r"colormap must be one of jet, .*, got 'grey'"):
+    with pytest.raises(ValueError, match=r"colormap must be one of inferno, .*, got 'grey'"):
         overlay_map(picture, sparse, colormap="grey")

@@ -10,7 +10,7 @@ from holistic_cam_plugin.display import overlay_map
 from holistic_cam_plugin.display.photographs import bound_size, is_whole, overlay_photograph, place_map, scale_box
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
-STYLE = {"scale": "linear", "colormap": "jet", "opacity": 0.5}
+STYLE = {"scale": "linear", "colormap": "inferno", "opacity": 0.5}
 # The crop and what is resized before it, for a photograph of 300 x 200 px.
 CROPS = {
     "crop": ((112, 112), 128),

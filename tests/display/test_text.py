@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from holistic_cam_plugin.display import figure as figures
-from holistic_cam_plugin.display.figure import save_figure
+from holistic_cam_plugin.display.figure import Block, save_figure
 from holistic_cam_plugin.display.text import escape_missing_glyphs
 
 PICTURE = np.zeros((20, 30, 3), np.float32)
@@ -31,7 +31,8 @@ def drawn(monkeypatch, tmp_path):
     def draw(label, title, rows=1):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            save_figure(tmp_path / "figure.png", PICTURE, [(label, [PICTURE[..., 0]])] * rows, ["A"], title)
+            block = Block(title, PICTURE, [(label, [PICTURE[..., 0]])] * rows)
+            save_figure(tmp_path / "figure.png", [block], ["A"], foot=title)
         return kept[-1]
 
     return draw
@@ -40,15 +41,15 @@ def drawn(monkeypatch, tmp_path):
 @pytest.mark.parametrize("text", ODD)
 def test_texts_are_shown_literally_and_without_a_warning(drawn, text):
     figure = drawn(text, text)
-    assert "".join(figure.get_suptitle().split()) == "".join(escape_missing_glyphs(text).split())
+    assert "".join(figure.subfigs[0].get_suptitle().split()) == "".join(escape_missing_glyphs(text).split())
     assert figure.axes[0].get_ylabel() == escape_missing_glyphs(text)
-    for shown in (figure._suptitle, figure.axes[0].yaxis.label):
+    for shown in (figure.subfigs[0]._suptitle, figure.axes[0].yaxis.label):
         assert not shown.get_parse_math()
 
 
 def test_a_long_title_stays_inside(drawn):
     figure = drawn("layer", "golden retriever " * 20)
-    box = figure._suptitle.get_window_extent()
+    box = figure.subfigs[0]._suptitle.get_window_extent()
     assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
     assert 0 <= box.y0 <= box.y1 <= figure.bbox.height
     assert box.y0 >= figure.axes[0].get_window_extent().y1

@@ -102,11 +102,12 @@ def test_timms_own_weights_are_asked_of_timm(monkeypatch):
     assert asked == [("test_resnet.r160_in1k", True), ("test_resnet.r160_in1k", False)]
 
 
-def test_no_network_names_the_way_out(monkeypatch):
+def test_a_failed_download_names_the_way_out(monkeypatch):
     def offline(*_, **__):
         raise OSError("no route to host\nat all")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("holistic_cam_plugin.models.network.is_reachable", lambda _: True)
     assert refusal(TIMM) == (
         f"{TIMM} cannot be loaded (no route to host): give a local state dict with --weights FILE, or use --model "
         "digits, the bundled one"

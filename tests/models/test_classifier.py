@@ -150,7 +150,7 @@ def test_the_bundled_model(weights, tmp_path):
 def test_other_layers(weights):
     classifier = load(weights)
     assert classifier.at(["features.12"]).layer_names == ["features.12"]
-    message = "the model has no layer 'features.13'; did you mean features.3, features.1 or features.12? (--list-layers"
+    message = "the model has no layer 'features.13'; did you mean features.3, features.1 or features.12? (the default"
     with pytest.raises(UsageError, match=re.escape(message)):
         classifier.at(["features.13"])
 

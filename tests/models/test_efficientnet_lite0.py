@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.models.build import LITE0
 from holistic_cam_plugin.models.classifier import load_classifier
+from holistic_cam_plugin.names import LITE0
 
 PHOTOS = Path(__file__).parents[2] / "benchmarks" / "photos"
 

@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from pytorch_grad_cam.utils.image import show_cam_on_image
 from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.display import overlay_map
 from tests.browser import errors, screen
 from tests.processes import PATIENCE
 from tests.report.page_tools import EVIL, NAMES, choose, files, one, open_page, several, visible_maps
@@ -51,7 +51,7 @@ def test_an_overlay_looks_like_that_of_grad_cam(page, reported):
     link = card.find_element(By.CSS_SELECTOR, ".subject img").get_attribute("src").rpartition("/")[2]
     with Image.open(reported / "report" / "pictures" / link) as picture:
         pixels = np.asarray(picture.resize((32, 32)), np.float32) / 255
-    expected = Image.fromarray(show_cam_on_image(pixels, saliency_map, use_rgb=True)).resize(shown.size)
+    expected = Image.fromarray(overlay_map(pixels, saliency_map)).resize(shown.size)
     difference = np.asarray(shown, float) - np.asarray(expected, float)
     assert min(difference.shape[:2]) >= 160
     # The corners are round, and pytorch-grad-cam scales the brightness so that the maximum is 255.

@@ -93,14 +93,14 @@ def test_what_is_not_known_is_left_out(tmp_path):
                                                            "; 1 without a label"]  # fmt: skip
 
 
-def test_pictures_are_sharp_and_maps_have_the_colours_of_grad_cam(output):
+def test_pictures_are_sharp_and_maps_have_the_default_colours(output):
     page = Page(output)
     image = page.images["d.png"]
     assert pixels(page, image["url"]).shape == (64, 64, 3)  # two pixels per pixel of the map
     with np.load(output / "maps" / "d.png.npz") as file:
         maps = file["maps"][0, :, 0]
     for one, saliency_map in zip(image["maps"], maps, strict=True):
-        heat = cv2.applyColorMap(np.uint8(255 * saliency_map), cv2.COLORMAP_JET)[:, :, ::-1]
+        heat = cv2.applyColorMap(np.uint8(255 * saliency_map), cv2.COLORMAP_INFERNO)[:, :, ::-1]
         np.testing.assert_array_equal(pixels(page, one["url"]), heat)
 
 
