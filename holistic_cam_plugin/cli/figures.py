@@ -15,7 +15,7 @@ from holistic_cam_plugin.cli.demo import explain_photographs
 from holistic_cam_plugin.cli.notes import tell_assumed, tell_image, tell_pyramid
 from holistic_cam_plugin.cli.origin import compose_foot, describe_task, list_metadata
 from holistic_cam_plugin.cli.outputs import choose_stems, prepare_folder, shorten_name, write_file
-from holistic_cam_plugin.cli.printing import say
+from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.cli.task import (
     Task,
     compute_maps,
@@ -115,15 +115,13 @@ def _explain_image(
         shown = {"targets": [classes[i] for i in explanation.targets], "predicted": classes[explanation.predicted]}
         origins.append(origin | shown)
     buffer = io.BytesIO()
-    try:
-        save_figure(
-            buffer, blocks, [method.name for method in tasks[0].request.methods],
-            scale=arguments.scale, colormap=arguments.colormap, file_format=arguments.format, dpi=arguments.dpi,
-            foot=compose_foot(origins),
-            metadata=list_metadata(name, origins, arguments.format),
-        )  # fmt: skip
-    except ValueError as error:
-        raise UsageError(f"--dpi: {error}") from error
+    dpi = save_figure(
+        buffer, blocks, [method.name for method in tasks[0].request.methods],
+        scale=arguments.scale, colormap=arguments.colormap, file_format=arguments.format, dpi=arguments.dpi,
+        foot=compose_foot(origins), metadata=list_metadata(name, origins, arguments.format),
+    )  # fmt: skip
+    if arguments.dpi and dpi < arguments.dpi:
+        complain(f"holistic-cam: {name}: {arguments.dpi} dpi would be too many pixels: the figure has {dpi:.0f}")
     path = write_file(arguments.output, name_figure(stem, arguments), buffer.getvalue())
     say("\n".join([str(path), *lines]))
 

@@ -71,7 +71,7 @@ def save_figure(
     dpi: int | None = None,
     foot: str = "",
     metadata: Mapping[str, str] | None = None,
-) -> None:
+) -> float:
     """Write a figure of blocks, one below the other.
 
     Args:
@@ -80,12 +80,12 @@ def save_figure(
         columns: names of the methods.
         scale, colormap, opacity: as in `overlay_map`; a legend names the first two.
         file_format: `"png"`, `"pdf"` or `"svg"`.
-        dpi: pixels per inch; None: 130, or less in a very large figure.
+        dpi: pixels per inch; None: 130. A figure of more than 32,768 pixels on a side is made with fewer.
         foot: small text below the figure.
         metadata: of the file, by names that Matplotlib takes for the format.
 
-    Raises:
-        ValueError: with this `dpi`, the figure would have more than 32,768 pixels on a side.
+    Returns:
+        The pixels per inch of the figure.
     """
     width = CELL_INCHES * (len(columns) + 1) + 0.3
     titles = [_wrap(block.title, width * TITLE_LETTERS) for block in blocks]
@@ -97,16 +97,14 @@ def save_figure(
     notes = [line for text in (legend, foot) for line in _wrap(text, width * FOOT_LETTERS)]
     bottom = FOOT_LINE * (len(notes) + 1)
     size = (width, sum(heights) + 0.4 + bottom)
-    most = MAX_SIDE / max(size)
-    if dpi is not None and dpi > most:
-        raise ValueError(f"at {dpi} dpi, the figure would have {max(size) * dpi:.0f} pixels: take at most {most:.0f}")
-    figure = Figure(figsize=size, dpi=dpi or min(DPI, most), layout="constrained")
+    figure = Figure(figsize=size, dpi=min(dpi or DPI, MAX_SIDE / max(size)), layout="constrained")
     *parts, last = figure.subfigures(len(blocks) + 1, 1, squeeze=False, height_ratios=[*heights, bottom])[:, 0]
     for part, block, title in zip(parts, blocks, titles, strict=True):
         part.suptitle("\n".join(title), parse_math=False)
         _draw_block(part, block, columns, scale, colormap, opacity)
     last.text(0.5, 0.5, "\n".join(notes), ha="center", va="center", fontsize="x-small", parse_math=False)
     figure.savefig(file, format=file_format, metadata=dict(metadata or {}))
+    return float(figure.dpi)
 
 
 def _wrap(text: str, letters: float) -> list[str]:

@@ -79,6 +79,15 @@ def test_resolution(run, tmp_path):
     assert (code, "--dpi: must be from 20 to 2400, got 5" in err) == (2, True)
 
 
+def test_a_resolution_of_too_many_pixels_is_lowered(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("holistic_cam_plugin.display.figure.MAX_SIDE", 500)
+    code, _, err = run("--model", "digits", "--layers", "layer4", "--dpi", "300")
+    assert code == 0
+    assert re.search(r"photo.jpg: 300 dpi would be too many pixels: the figure has \d+\n", err)
+    with Image.open(tmp_path / "output" / "photo_holistic_cam.png") as figure:
+        assert max(figure.size) <= 500
+
+
 def test_two_models_share_a_figure(run, weights, tmp_path):
     labels = make_labels(tmp_path)
     files = ("--weights", weights, weights, "--labels", labels, labels)

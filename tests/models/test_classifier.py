@@ -57,6 +57,7 @@ def test_downloaded_weights_bring_their_class_names(monkeypatch):
         return build(name, weights=None, **options)
 
     monkeypatch.setattr(torchvision.models, "get_model", downloaded)
+    monkeypatch.setattr("holistic_cam_plugin.models.network.is_reachable", lambda _: True)
     classes = load().classes
     assert len(classes) == 1000
     assert find_classes(["Toucan"], classes) == [96]
@@ -67,6 +68,7 @@ def test_no_network_names_the_ways_out(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr(torchvision.models, "get_model", offline)
+    monkeypatch.setattr("holistic_cam_plugin.models.network.is_reachable", lambda _: True)
     error = refusal(name=None)
     assert "resnet50" in error
     assert "--weights" in error
@@ -132,6 +134,7 @@ def test_a_download_cut_short_is_one_line(monkeypatch):
         raise RuntimeError('invalid hash value (expected "0676ba61", got "af0d")')
 
     monkeypatch.setattr(torchvision.models, "get_model", cut)
+    monkeypatch.setattr("holistic_cam_plugin.models.network.is_reachable", lambda _: True)
     assert "resnet50 cannot be loaded (invalid hash value" in refusal(name=None)
 
 
