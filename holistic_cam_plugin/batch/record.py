@@ -159,7 +159,7 @@ def _connect(path: Path, mode: str, timeout: float = _TIMEOUT) -> sqlite3.Connec
     check_regular(path)  # opening a FIFO would block
     try:
         address = f"{path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(address, timeout, uri=True, check_same_thread=False)
+        connection = sqlite3.connect(address, timeout=timeout, uri=True, check_same_thread=False)
     except sqlite3.Error as error:
         raise UsageError(f"{path} cannot be opened: {error}") from error
     connection.row_factory = sqlite3.Row
