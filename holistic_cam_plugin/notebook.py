@@ -29,7 +29,7 @@ from holistic_cam_plugin.models.images import check_proportions, convert_to_rgb,
 from holistic_cam_plugin.models.preprocessing import ASSUMED, TELL_ASSUMED
 from holistic_cam_plugin.models.preserve import preserve_model
 from holistic_cam_plugin.names import COLORMAP, COLORMAPS, SCALES, find_method
-from holistic_cam_plugin.passes.model_state import eval_mode
+from holistic_cam_plugin.passes.model_state import eval_mode, keep_parameters
 
 __all__ = ["show"]
 
@@ -98,7 +98,7 @@ def show(
     requested = None if target is None else _find_targets(target, classes)
     scores = _score(found.model, images)
     targets = [int(scores.argmax())] if requested is None else requested
-    with _keep_model(found.model):
+    with keep_parameters(found.model), eval_mode(found.model):
         maps = compute_maps(
             chosen, found.model, found.target_layers, images, [[ClassifierOutputTarget(one) for one in targets]],
             needed=found.options, progress=progress,
@@ -182,18 +182,6 @@ def _score(model: nn.Module, images: Tensor) -> NDArray[np.float32]:
     if not np.isfinite(scores).all():
         raise ValueError("the model returns NaN or infinite scores: there is nothing to explain")
     return scores
-
-
-@contextmanager
-def _keep_model(model: nn.Module) -> Iterator[None]:
-    """Restore what methods of pytorch-grad-cam change: the training flags and the gradients."""
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    try:
-        with eval_mode(model):
-            yield
-    finally:
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
 
 
 @contextmanager

@@ -65,6 +65,6 @@ def test_names_are_as_promised(what):
 def test_options_are_as_promised(command, capsys):
     with pytest.raises(SystemExit):
         main([*command.split()[1:], "--help"])
-    shown = re.findall(r"^  (?:-h, )?(--[a-z-]+)(?: .*?, (--[a-z-]+))?", capsys.readouterr().out, re.MULTILINE)
+    shown = re.findall(r"^  (?:-h, )?(--[a-z-]+)(?:(?: .*?)?, (--[a-z-]+))?", capsys.readouterr().out, re.MULTILINE)
     found = {option for options in shown for option in options if option} - {"--help"}
     assert set(PROMISED[command]) == found, told(PROMISED[command], found)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.checks import check_images
 from holistic_cam_plugin.passes.capture import Capture, check_target_layers
-from holistic_cam_plugin.passes.model_state import copy_inputs, eval_mode, unwrap_model
+from holistic_cam_plugin.passes.model_state import copy_inputs, eval_mode, keep_parameters, unwrap_model
 from holistic_cam_plugin.passes.outputs import check_outputs
 from holistic_cam_plugin.passes.targets import Target, check_targets, predict_targets, total_score
 
@@ -196,7 +196,7 @@ def propagate_relevance(
     Raises:
         TypeError, ValueError: the targets or the outputs are invalid.
     """
-    with torch.inference_mode(False), _build_rules().context(capture.model):
+    with torch.inference_mode(False), keep_parameters(capture.model), _build_rules().context(capture.model):
         try:
             outputs = check_outputs(capture(images), len(images))
             targets = predict_targets(outputs) if targets is None else targets

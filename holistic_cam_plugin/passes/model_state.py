@@ -23,6 +23,7 @@ __all__ = [
     "copy_inputs",
     "eval_flags",
     "eval_mode",
+    "keep_parameters",
     "mixed_precision",
     "model_lock",
     "uncompiled",
@@ -51,6 +52,20 @@ def eval_mode(model: nn.Module) -> AbstractContextManager[None]:
 def eval_flags(model: nn.Module) -> AbstractContextManager[None]:
     """`eval_mode` without holding the lock in the body, which may be long."""
     return uninterrupted(_eval_flags(model))
+
+
+@contextmanager
+def keep_parameters(model: nn.Module) -> Iterator[None]:
+    """Restore the parameters, which a library may have replaced by copies in the body, and their gradients."""
+    kept = [(module, dict(module._parameters)) for module in model.modules()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for module, parameters in kept:
+            module._parameters.update(parameters)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 @contextmanager

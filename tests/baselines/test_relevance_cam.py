@@ -158,9 +158,11 @@ class TestSideEffects:
 
     def test_own_gradients_stay(self, tiny):
         tiny(random_images()).sum().backward()
-        gradients = [parameter.grad.clone() for parameter in tiny.parameters()]
+        parameters = list(tiny.parameters())
+        gradients = [parameter.grad.clone() for parameter in parameters]
         RelevanceCAM(tiny, [tiny[0]])(random_images(), TARGETS)
-        for parameter, gradient in zip(tiny.parameters(), gradients, strict=True):
+        for parameter, own, gradient in zip(tiny.parameters(), parameters, gradients, strict=True):
+            assert parameter is own  # the optimizer's
             assert torch.equal(parameter.grad, gradient)
 
 
