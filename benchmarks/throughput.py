@@ -167,7 +167,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--model", default="digits", help="torchvision classifier, or digits, the bundled model (digits)")
     add("--weights", type=Path, metavar="FILE", help="state dict (torchvision's default weights)")
     add("--layers", nargs="+", metavar="NAME", help="target layers (the model's last stage)")
-    add("--sizes", type=int, nargs="+", metavar="PX", help="sizes of the pyramid (the paper's)")
+    add("--sizes", type=int, nargs="+", metavar="PX", help="sizes of the pyramid (fast)")
     add("--images", type=int, default=40, metavar="N", help="images per run (40)")
     add("--workers", type=int, default=1, metavar="N", help="reading threads per process (1)")
     add("--rounds", type=int, default=3, metavar="N", help="number of rounds (3)")

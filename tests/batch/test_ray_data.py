@@ -173,6 +173,7 @@ if __name__ == "__main__":
 
 
 @needs_ray
+@pytest.mark.campaign  # Ray starts three times, and thirteen actors in place of dead ones
 def test_actors_take_what_is_left_and_dead_ones_are_replaced(tmp_path):
     (tmp_path / "session.py").write_text(SESSION)
     run = run_python(tmp_path / "session.py", tmp_path)
