@@ -41,15 +41,16 @@ def drawn(monkeypatch, tmp_path):
 @pytest.mark.parametrize("text", ODD)
 def test_texts_are_shown_literally_and_without_a_warning(drawn, text):
     figure = drawn(text, text)
-    assert "".join(figure.subfigs[0].get_suptitle().split()) == "".join(escape_missing_glyphs(text).split())
+    block = figure.subfigs[0].subfigs[0]
+    assert "".join(block.get_suptitle().split()) == "".join(escape_missing_glyphs(text).split())
     assert figure.axes[0].get_ylabel() == escape_missing_glyphs(text)
-    for shown in (figure.subfigs[0]._suptitle, figure.axes[0].yaxis.label):
+    for shown in (block._suptitle, figure.axes[0].yaxis.label):
         assert not shown.get_parse_math()
 
 
 def test_a_long_title_stays_inside(drawn):
     figure = drawn("layer", "golden retriever " * 20)
-    box = figure.subfigs[0]._suptitle.get_window_extent()
+    box = figure.subfigs[0].subfigs[0]._suptitle.get_window_extent()
     assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
     assert 0 <= box.y0 <= box.y1 <= figure.bbox.height
     assert box.y0 >= figure.axes[0].get_window_extent().y1
