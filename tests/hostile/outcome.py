@@ -29,7 +29,7 @@ WELCOME = (
     "the mask of the class is zero everywhere",
 )
 
-_BAR = re.compile(r"(images|checking|pictures): +\d+(%\||image)")
+_BAR = re.compile(r"(images|checking|pictures): +\d+(%\||image)|holistic-cam: .* \(\d+ of \d+\) \.\.\.$")
 
 
 class Outcome(NamedTuple):
@@ -141,7 +141,7 @@ def assert_told(outcome: Outcome, program: str, codes: Sequence[int] = (2,)) -> 
     """A documented exit code, and one line of the program's that says why."""
     assert outcome.code in codes, outcome
     assert "Traceback" not in outcome.err, outcome
-    # In a file the bar over the images is a line of its own.
+    # In a file the bar over the images is a line of its own, and so is each image.
     lines = [line for line in outcome.err.splitlines() if line and not _BAR.match(line)]
     assert len(lines) == 1, outcome
     assert lines[0].startswith(f"{program}: "), outcome
