@@ -15,6 +15,7 @@ __all__ = [
     "OutputError",
     "Stopped",
     "UsageError",
+    "builtin_errors",
     "check_file",
     "check_regular",
     "convert_write_errors",
@@ -120,3 +121,14 @@ def convert_write_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error
         raise OutputError(f"cannot write to {folder} ({reason}): {RESUME}") from error
+
+
+@contextmanager
+def builtin_errors() -> Iterator[None]:
+    """Raise the command line's errors, UsageError and OutputError, as ValueError and RuntimeError."""
+    try:
+        yield
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    except OutputError as error:
+        raise RuntimeError(str(error)) from error

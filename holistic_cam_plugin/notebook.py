@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 
 from holistic_cam_plugin.checks import is_integer, is_number
 from holistic_cam_plugin.display.photo_maps import PhotoMaps
-from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.errors import builtin_errors
 from holistic_cam_plugin.methods import Method, Progress, compute_maps, has_pyramid
 from holistic_cam_plugin.models.build import build_model
-from holistic_cam_plugin.models.classes import find_classes
+from holistic_cam_plugin.models.classes import check_class, find_classes
 from holistic_cam_plugin.models.classifier import choose_device
 from holistic_cam_plugin.models.explainable import Explainable, explainable
 from holistic_cam_plugin.models.images import check_proportions, convert_to_rgb, read_image
@@ -90,7 +89,7 @@ def show(
     found = found.at(_choose_layers(found, layers))
     if found.preprocessing.source == ASSUMED:
         warnings.warn(f"{TELL_ASSUMED}: pass show(explainable(model, processor), photo)", stacklevel=2)
-    with _value_errors():
+    with builtin_errors():
         check_proportions(picture.size, found.preprocessing)
     like = next((p for p in found.model.parameters() if p.is_floating_point()), torch.zeros(0))
     images = found.preprocessing.to_tensor(picture).to(like)
@@ -122,7 +121,7 @@ def _read_photo(photo: Any) -> Image.Image:
         return convert_to_rgb(photo)
     if not isinstance(photo, (str, os.PathLike)):
         raise TypeError(f"photo must be a PIL image or a path, got a {type(photo).__name__}")
-    with _value_errors():
+    with builtin_errors():
         return read_image(Path(photo))
 
 
@@ -132,7 +131,7 @@ def _examine(model: Any, text: Sequence[str] | None) -> Explainable:
             raise TypeError("text is an argument of explainable: pass show(explainable(model, text=...), photo)")
         found = model
     elif isinstance(model, str):
-        with _value_errors():
+        with builtin_errors():
             built = build_model(model, None)
         module = built.model.eval().to(choose_device(None))
         size = None if built.size is None else (built.size, built.size)
@@ -164,11 +163,10 @@ def _find_targets(target: Any, classes: Sequence[str]) -> list[int]:
     found = []
     for one in several:
         if is_integer(one):
-            if not 0 <= one < len(classes):
-                raise ValueError(f"class {one} is out of range: the model has classes 0 to {len(classes) - 1}")
-            found.append(int(one))
+            with builtin_errors():
+                found.append(check_class(int(one), classes))
         elif isinstance(one, str):
-            with _value_errors():
+            with builtin_errors():
                 found += find_classes([one], classes)
         else:
             raise TypeError(f"target must be the index or the name of a class, or a list of these, got {one!r:.100}")
@@ -182,12 +180,3 @@ def _score(model: nn.Module, images: Tensor) -> NDArray[np.float32]:
     if not np.isfinite(scores).all():
         raise ValueError("the model returns NaN or infinite scores: there is nothing to explain")
     return scores
-
-
-@contextmanager
-def _value_errors() -> Iterator[None]:
-    """Raise a UsageError, which belongs to the command line, as a ValueError."""
-    try:
-        yield
-    except UsageError as error:
-        raise ValueError(str(error)) from error

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import nn
 
 from holistic_cam_plugin.batch.failures import RobustExplainer
 from holistic_cam_plugin.batch.rows import OUTPUTS, Item, find_targets, group_by_shape
-from holistic_cam_plugin.errors import OutputError, UsageError, describe_error
+from holistic_cam_plugin.errors import UsageError, builtin_errors, describe_error
 from holistic_cam_plugin.explain import Request
 from holistic_cam_plugin.method.pyramid import check_pyramid
 from holistic_cam_plugin.methods import choose_methods
@@ -118,7 +117,7 @@ class BatchExplainer:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be {' or '.join(DTYPES)}, got {self.dtype!r}")
         check_pyramid(1, 1, sizes)
-        with _raise_public_errors():
+        with builtin_errors():
             if self.text is not None:
                 check_text(self.text, self.labels)
         try:
@@ -148,7 +147,7 @@ class BatchExplainer:
             ValueError: The columns or the options are wrong, whatever the image.
             RuntimeError: The device no longer works.
         """
-        with _LOCK, _raise_public_errors(), silence_decoders():
+        with _LOCK, builtin_errors(), silence_decoders():
             return self.encode(self.explain(self.read(batch)))
 
     @property
@@ -216,14 +215,3 @@ class BatchExplainer:
         passed = [name for name in (items[0].row if items else ()) if name not in _INPUTS]
         columns = {name: [item.row[name] for item in items] for name in passed}
         return columns | {name: [row[name] for row in rows] for name in OUTPUTS}
-
-
-@contextmanager
-def _raise_public_errors() -> Iterator[None]:
-    """Raise the command line's errors as Python's own."""
-    try:
-        yield
-    except UsageError as error:
-        raise ValueError(str(error)) from error
-    except OutputError as error:
-        raise RuntimeError(str(error)) from error
