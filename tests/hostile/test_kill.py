@@ -107,7 +107,8 @@ def disturb(pictures, output, chance, seconds, number):
         if number == signal.SIGKILL:
             kill(process)
         else:
-            os.killpg(process.pid, number) if process.is_alive() else None
+            # Not to its group: at the first moment the process is still in that of the tests.
+            os.kill(process.pid, number)
         process.join(PATIENCE)
         check_gone(process, output)
         if process.exitcode != 0:
