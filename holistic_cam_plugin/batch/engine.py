@@ -69,7 +69,7 @@ class BatchExplainer:
         >>> explain = BatchExplainer("digits", methods=["gradcam"], device="cpu")
         >>> rows = explain({"bytes": [picture.getvalue(), b"no picture"], "target": [None, "digit 3"]})
         >>> rows["predicted_name"], rows["error"]
-        (['digit 9', None], ['', 'not an image in a supported format'])
+        (['digit 9', None], ['', 'its format is none of BMP, GIF, JPEG, JPEG2000, PNG, PPM, TGA, TIFF, WEBP'])
         >>> with np.load(io.BytesIO(rows["archive"][0])) as archive:
         ...     archive["maps"].shape  # (methods, layers, targets, H, W)
         (1, 1, 1, 224, 224)
@@ -98,9 +98,8 @@ class BatchExplainer:
         self.labels = Path(labels) if isinstance(labels, str) else labels
         self.crop, self.dtype, self.overlays, self.device = crop, dtype, overlays, device
         self.root = Path() if root is None else Path(root)
-        self.padded_size = (
-            0  # of cropped batches: smaller ones are filled up, because maps of other sizes round otherwise
-        )
+        # Of cropped batches: smaller ones are filled up, because maps of other sizes round otherwise.
+        self.padded_size = 0
         self._check(methods, sizes)
         self.methods = choose_methods([find_method(name) for name in methods], sizes, amp)
         self._robust: RobustExplainer | None = None

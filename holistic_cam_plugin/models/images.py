@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -46,18 +47,15 @@ def read_image(path: Path) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 return convert_to_rgb(image)
     except UnidentifiedImageError as error:
-        raise UsageError(f"{path} cannot be read as an image: {describe_format(_read_start(path))}") from error
+        raise UsageError(f"{path} cannot be read as an image: {describe_format(path)}") from error
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise UsageError(f"{path} cannot be read as an image: {describe_error(error)}") from error
 
 
-def _read_start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(16)
-
-
-def describe_format(start: bytes) -> str:
-    """Say why a file of none of the `FORMATS` cannot be read, from its first 16 bytes."""
+def describe_format(source: Path | bytes) -> str:
+    """Say why a file of none of the `FORMATS`, or its bytes, cannot be read, from its first ones."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        start = file.read(16)
     if start.startswith(b"%PDF"):
         return "it is a PDF: save the page as a PNG first"
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:

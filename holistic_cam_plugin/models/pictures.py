@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from holistic_cam_plugin.errors import describe_error
-from holistic_cam_plugin.models.images import FORMATS, LARGEST_RESIZED, convert_to_rgb
+from holistic_cam_plugin.models.images import FORMATS, LARGEST_RESIZED, convert_to_rgb, describe_format
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
 __all__ = ["Picture", "load_picture", "silence_decoders"]
@@ -51,7 +51,7 @@ def load_picture(source: Path | bytes, preprocessing: Preprocessing, crop: bool)
                 raise ValueError(f"{sides} px: too long and narrow to be resized to {preprocessing.resize} px")
             return Picture(preprocessing.to_pixels(convert_to_rgb(image), crop=crop), size, modified)
     except UnidentifiedImageError:
-        return Picture(None, size, modified, "not an image in a supported format")
+        return Picture(None, size, modified, describe_format(source))
     except Exception as error:  # decoders raise errors of any type for a broken file
         return Picture(None, size, modified, describe_error(error))  # without the path, which differs between machines
 

@@ -104,7 +104,8 @@ def test_what_cannot_be_explained_has_a_reason(tmp_path, explainer, pictures):
     (tmp_path / "bad.jpg").write_bytes(b"x")
     rows = explainer({"file": ["bad.jpg", "none.jpg", *pictures[:2]], "target": [1, 1, "digit 77", 1]})
     assert rows["error"] == [
-        "not an image in a supported format", "No such file or directory",
+        "its format is none of BMP, GIF, JPEG, JPEG2000, PNG, PPM, TGA, TIFF, WEBP",
+        "No such file or directory",
         "the model has no class 'digit 77'; did you mean digit 7, digit 9 or digit 8?", "",
     ]  # fmt: skip
     assert rows["archive"][:3] == [b""] * 3

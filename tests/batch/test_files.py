@@ -78,8 +78,10 @@ def test_files_that_can_not_be_read_have_a_reason(tmp_path):
     (tmp_path / "script.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     assert "truncated" in problem(tmp_path, "truncated.jpg")
     assert problem(tmp_path, "empty.jpg") == "empty file"
-    assert problem(tmp_path, "text.jpg") == "not an image in a supported format"
-    assert problem(tmp_path, "script.jpg") == "not an image in a supported format"
+    for name in ("text.jpg", "script.jpg"):
+        assert problem(tmp_path, name) == "its format is none of BMP, GIF, JPEG, JPEG2000, PNG, PPM, TGA, TIFF, WEBP"
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert problem(tmp_path, "phone.jpg") == "it is HEIF, as HEIC and AVIF are: convert it to JPEG or PNG first"
     assert problem(tmp_path, "corrupt.png")
     assert problem(tmp_path, "link.jpg") == "No such file or directory"
     assert "symbolic links" in problem(tmp_path, "loop.jpg")

@@ -39,6 +39,11 @@ def test_links_are_followed_and_never_round_a_loop(tmp_path):
     assert [job.name for job in found(tmp_path / "in").jobs] == ["a/x.jpg", "b/y.jpg", "gone.jpg"]
 
 
+def test_pictures_that_nobody_can_read_are_not_left_out(tmp_path):
+    touch(tmp_path, "a.HEIC", "b.avif", "c.pdf")
+    assert found(tmp_path).jobs == [Job("a.HEIC"), Job("b.avif")]
+
+
 def test_the_output_is_no_input(tmp_path):
     touch(tmp_path, "x.jpg", "output/overlays/x.jpg.jpg")
     assert found(tmp_path, skipped=tmp_path / "output").jobs == [Job("x.jpg")]
