@@ -14,6 +14,7 @@ __all__ = [
     "DIGITS",
     "FAST",
     "GRAD_CAM_CLASSES",
+    "HUB",
     "LITE0",
     "METHOD_KEYS",
     "NAMED_SIZES",
@@ -25,6 +26,9 @@ __all__ = [
 
 DEFAULT_MODEL = "resnet50"
 DIGITS, LITE0 = "digits", "efficientnet_lite0"  # the bundled model, and the one whose weights are a package
+
+# First letters of the models whose files are on the Hugging Face Hub.
+HUB = ("timm/", "hf/", "open_clip/")
 
 # Pyramids.
 PAPER, FAST = "paper", "fast"

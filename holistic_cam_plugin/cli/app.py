@@ -10,6 +10,7 @@ from typing import Any
 from holistic_cam_plugin.app.addresses import is_local
 from holistic_cam_plugin.app.folder import make_temporary_folder
 from holistic_cam_plugin.cli.arguments import Parser, add_model_options
+from holistic_cam_plugin.cli.hints import tell_offline
 from holistic_cam_plugin.cli.printing import complain, say
 from holistic_cam_plugin.errors import Stopped, UsageError
 from holistic_cam_plugin.names import DIGITS
@@ -49,6 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError('the explorer needs Gradio: pip install "holistic-cam-plugin[app]"')
     if arguments.model is None and (arguments.weights or arguments.labels or arguments.text):
         raise UsageError("--weights, --labels and --text belong to a model: name it with --model")
+    tell_offline([arguments.model or DIGITS], [arguments.weights])
     with make_temporary_folder() as folder:
         # Read when Gradio is imported.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}

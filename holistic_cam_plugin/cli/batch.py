@@ -16,6 +16,7 @@ from holistic_cam_plugin.cli.arguments import (
     parse_output,
     parse_positive,
 )
+from holistic_cam_plugin.cli.hints import tell_offline
 from holistic_cam_plugin.errors import RESUME, Stopped, check_file
 from holistic_cam_plugin.names import DEFAULT_MODEL
 
@@ -89,6 +90,7 @@ def _run(arguments: Namespace) -> int:
     if not os.path.isdir(arguments.input):
         check_file(arguments.input)
     check_model_files([arguments.model or DEFAULT_MODEL], [arguments.weights], [arguments.labels])
+    tell_offline([arguments.model or DEFAULT_MODEL], [arguments.weights])
     from holistic_cam_plugin.cli.batch_job import run_job
 
     try:

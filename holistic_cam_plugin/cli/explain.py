@@ -16,7 +16,7 @@ from holistic_cam_plugin.cli.arguments import (
     parse_dpi,
     parse_output,
 )
-from holistic_cam_plugin.cli.hints import check_image
+from holistic_cam_plugin.cli.hints import check_image, tell_offline
 from holistic_cam_plugin.errors import UsageError
 from holistic_cam_plugin.names import DEFAULT_METHODS, DEFAULT_MODEL, DIGITS, LITE0, SCALES
 
@@ -85,6 +85,7 @@ def _run(arguments: Namespace) -> int:
     arguments.weights = _spread("weights", arguments.weights, len(models))
     arguments.labels = _spread("labels", arguments.labels, len(models))
     check_model_files(models, arguments.weights, arguments.labels)
+    tell_offline(models, arguments.weights)
     if arguments.list_layers:
         from holistic_cam_plugin.cli.layers import list_layers
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from holistic_cam_plugin.cli.printing import complain
 from holistic_cam_plugin.errors import UsageError, check_file, near_matches
+from holistic_cam_plugin.models.network import find_hub, is_reachable
+from holistic_cam_plugin.names import HUB
 
-__all__ = ["check_command", "check_image"]
+__all__ = ["check_command", "check_image", "tell_offline"]
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.IGNORECASE | re.DOTALL)
 
@@ -31,3 +35,17 @@ def check_image(path: Path) -> None:
     if os.path.isdir(path):
         raise UsageError(f"{path} is a folder, not a file: holistic-cam batch {path} --output maps explains its images")
     check_file(path)
+
+
+def tell_offline(models: Sequence[str], weights: Sequence[Path | None]) -> None:
+    """Print a line if a model's files can come from the cache alone: their library takes seconds to tell."""
+    published = [
+        model
+        for model, path in zip(models, weights, strict=True)
+        if path is None and model.startswith(HUB) and not model.startswith(("hf/.", "hf//", "hf/~"))
+    ]
+    if published and not is_reachable(find_hub()):
+        complain(
+            f"holistic-cam: {urlsplit(find_hub()).hostname} cannot be reached: {published[0]} is taken from the cache "
+            "on this machine, if it is there; --weights FILE and --model hf/./FOLDER take local files"
+        )

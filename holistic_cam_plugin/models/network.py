@@ -14,8 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import torch
-
 __all__ = ["check_download", "find_hub", "is_reachable", "without_retries"]
 
 _SECONDS = 3.0  # to connect
@@ -24,6 +22,8 @@ _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 def check_download(url: str) -> None:
     """Raise ConnectionError if torchvision's file of weights is neither in its cache nor its server reachable."""
+    import torch
+
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not cached.exists() and not is_reachable(url):
         raise ConnectionError(_describe(url))

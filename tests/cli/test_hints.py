@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holistic_cam_plugin.__main__ import main
+from holistic_cam_plugin.cli import figures, hints
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +61,23 @@ def test_an_unknown_layer_of_a_batch(here, capsys):
     err = capsys.readouterr().err
     assert "the model has no layer 'foo' (the default layers are layer1, layer2, layer3, layer4; holistic-cam" in err
     assert "--model digits --list-layers lists all" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--model timm/resnet18", "huggingface.co cannot be reached: timm/resnet18 is taken from the cache"),
+        ("--model resnet18 hf/google/vit", "hf/google/vit is taken from the cache"),
+        ("--model hf/./folder", ""),
+        ("--model resnet18", ""),
+        ("--model timm/resnet18 --weights photo.jpg", ""),
+    ],
+)
+def test_without_network_a_line_comes_before_the_library_is_imported(here, capsys, monkeypatch, options, told):
+    (here / "photo.jpg").touch()
+    monkeypatch.setattr(hints, "is_reachable", lambda _: False)
+    monkeypatch.setattr(figures, "explain_images", lambda _: None)
+    assert main(["photo.jpg", *options.split()]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == bool(told)
+    assert told in err
