@@ -8,12 +8,12 @@ import pickle
 import signal
 import time
 import warnings
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
+from holistic_cam_plugin.batch.actor import ATTEMPTS, Actor, Attempts
 from holistic_cam_plugin.batch.engine import BatchExplainer
 from holistic_cam_plugin.batch.rows import OUTPUTS
 from holistic_cam_plugin.batch.run import Rows
@@ -21,7 +21,6 @@ from holistic_cam_plugin.errors import OutputError, UsageError, describe_error
 
 __all__ = ["explain_on_ray", "load_ray"]
 
-ATTEMPTS = 3  # at a batch whose actor dies
 MOST_FAILURES = 5  # batches in a row that no actor survives: then it is not their pictures' fault
 # Ray reads these when it is imported. The last two keep its messages off the terminal; it still writes its log files.
 _VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
@@ -110,7 +109,7 @@ def _map(ray: Any, explainer: BatchExplainer, batches: Sequence[Rows]) -> Iterat
     actors, gpus = _count_actors(ray, explainer.device)
     items = [{"number": number, "rows": pickle.dumps(rows)} for number, rows in enumerate(batches)]
     explained = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        _Actor, fn_constructor_args=[explainer, ray.remote(num_cpus=0)(_Attempts).remote()], batch_size=1,
+        Actor, fn_constructor_args=[explainer, ray.remote(num_cpus=0)(Attempts).remote()], batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(items)), max_tasks_in_flight_per_actor=1),
         num_cpus=1 - gpus, num_gpus=gpus,
     )  # fmt: skip
@@ -123,34 +122,3 @@ def _map(ray: Any, explainer: BatchExplainer, batches: Sequence[Rows]) -> Iterat
         for message in messages:
             warnings.warn(message, stacklevel=2)
         yield row["number"], rows
-
-
-class _Attempts:
-    """Counts in a process of its own how often each batch was begun: Ray itself would try for ever."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[int] = Counter()
-
-    def add(self, number: int) -> int:
-        self.counts[number] += 1
-        return self.counts[number]
-
-
-class _Actor:
-    """Explains batches, which travel pickled, so that all values keep their types."""
-
-    def __init__(self, explainer: BatchExplainer, attempts: Any) -> None:
-        self.explainer, self.attempts = explainer, attempts
-
-    def __call__(self, item: Mapping[str, Any]) -> dict[str, list[Any]]:
-        import ray
-
-        number, rows, problem = int(item["number"][0]), {}, ""
-        with warnings.catch_warnings(record=True) as caught:
-            try:
-                if ray.get(self.attempts.add.remote(number)) <= ATTEMPTS:
-                    rows = self.explainer(pickle.loads(item["rows"][0]))
-            except Exception as error:  # no picture's fault: the run ends
-                problem = describe_error(error)
-        messages = [str(warning.message) for warning in caught]
-        return {"number": [number], "rows": [pickle.dumps((rows, messages, problem))]}
