@@ -9,6 +9,7 @@ import signal
 import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def explain_on_ray(
 ) -> Generator[Rows]:
     """Explain batches with one actor per GPU, or per core on a CPU; yield them in the order in which they are finished.
 
-    An actor takes the next batch when it is free, and Ray replaces dead actors.
+    An actor takes a batch when it has no more than one left, and Ray replaces dead actors.
 
     Args:
         explainer: Copied to each actor, which loads the model; its `root` must be visible to all of them.
@@ -80,7 +81,8 @@ def _connect(ray: Any, address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+        with _silence_stderr():
+            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, ValueError) as error:
         raise UsageError(f"cannot connect to Ray at {address!r}: {describe_error(error)}") from error
     except Exception as error:  # also when the machine is so busy that Ray gives up
@@ -88,6 +90,19 @@ def _connect(ray: Any, address: str | None) -> None:
     signal.signal(signal.SIGTERM, handler)  # Ray's own one exits at once
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+@contextmanager
+def _silence_stderr() -> Iterator[None]:
+    """Keep off the terminal what Ray's C++ says about its own level of messages."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _count_actors(ray: Any, device: torch.device | str | None) -> tuple[int, int]:
@@ -110,7 +125,7 @@ def _map(ray: Any, explainer: BatchExplainer, batches: Sequence[Rows]) -> Iterat
     items = [{"number": number, "rows": pickle.dumps(rows)} for number, rows in enumerate(batches)]
     explained = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         Actor, fn_constructor_args=[explainer, ray.remote(num_cpus=0)(Attempts).remote()], batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(items)), max_tasks_in_flight_per_actor=1),
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(items)), max_tasks_in_flight_per_actor=2),
         num_cpus=1 - gpus, num_gpus=gpus,
     )  # fmt: skip
     failures = 0

@@ -87,7 +87,7 @@ def test_a_folder_is_continued_with_ray_and_without(tmp_path):
     assert "3 images explained" in on_ray.stdout
     assert "2 were done already\n1 failed" in on_ray.stdout
     assert "starting Ray" in on_ray.stdout
-    assert "(raylet)" not in on_ray.stdout + on_ray.stderr
+    assert not any(word in on_ray.stdout + on_ray.stderr for word in ("(raylet)", "logging.cc", "core_worker"))
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     alone = run_python(*command, output)
@@ -126,7 +126,7 @@ class Explainer:
             if file == "breaks":
                 raise RuntimeError("the device broke")
             if file == "waits":
-                while not all((folder / f"begun {number}").exists() for number in range(8)):
+                while sum((folder / f"begun {number}").exists() for number in range(8)) < 7:  # one may be queued here
                     time.sleep(0.1)
             if file == "warns":
                 warnings.warn("a warning")
