@@ -111,7 +111,7 @@ def make_table(path: Path) -> str:
     """Medians and ranges over the rounds, in Markdown."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    header = ["model, layers", "processes", "images/s, median [range]", "times one process"]
+    header = ["model, layers", "images", "processes", "images/s, median [range]", "times one process"]
     lines = []
     for kind in dict.fromkeys((row["model"], row["layers"], row["images"]) for row in rows):
         mine = [row for row in rows if (row["model"], row["layers"], row["images"]) == kind]
@@ -126,7 +126,7 @@ def make_table(path: Path) -> str:
             started, waited = (statistics.median(float(row[name]) for row in some) for name in COLUMNS[-2:])
             on_ray = processes.endswith(ON_RAY)
             end = [f"{started:.1f}", ""] if on_ray else ["", f"{waited:.1f} %"]
-            lines.append([f"{kind[0]}, {kind[1]}", processes, rate, times, *end])
+            lines.append([f"{kind[0]}, {kind[1]}", kind[2], processes, rate, times, *end])
     return format_table([*header, "Ray's start, s", "waiting for data"], lines)
 
 

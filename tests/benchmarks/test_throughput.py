@@ -38,9 +38,9 @@ def test_the_table_compares_with_one_process(tmp_path):
     rows = ["40,1,20,0,1.0", "40,1,40,0,3.0", "40,1,10,0,2", "40,2 on Ray,10,15.2,0", "40,2 apart,8,0,0"]
     path.write_text("\n".join([",".join(COLUMNS), *(f"net,last,{row}" for row in rows), ""]))
     assert make_table(path).splitlines()[2:] == [
-        "| net, last | 1 | 2.00 [1.00, 4.00] | 1.00 |  | 2.0 % |",
-        "| net, last | 2 apart | 5.00 [5.00, 5.00] | 2.50 |  | 0.0 % |",
-        "| net, last | 2 on Ray | 4.00 [4.00, 4.00] | 2.00 | 15.2 |  |",
+        "| net, last | 40 | 1 | 2.00 [1.00, 4.00] | 1.00 |  | 2.0 % |",
+        "| net, last | 40 | 2 apart | 5.00 [5.00, 5.00] | 2.50 |  | 0.0 % |",
+        "| net, last | 40 | 2 on Ray | 4.00 [4.00, 4.00] | 2.00 | 15.2 |  |",
     ]
 
 
