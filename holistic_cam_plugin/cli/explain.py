@@ -85,12 +85,13 @@ def _run(arguments: Namespace) -> int:
     arguments.weights = _spread("weights", arguments.weights, len(models))
     arguments.labels = _spread("labels", arguments.labels, len(models))
     check_model_files(models, arguments.weights, arguments.labels)
-    tell_offline(models, arguments.weights)
     if arguments.list_layers:
         from holistic_cam_plugin.cli.layers import list_layers
 
         list_layers(arguments)
     else:
+        if arguments.images:
+            tell_offline(models, arguments.weights)
         from holistic_cam_plugin.cli.figures import explain_demo, explain_images
 
         (explain_images if arguments.images else explain_demo)(arguments)

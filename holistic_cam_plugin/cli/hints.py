@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from holistic_cam_plugin.cli.printing import complain
 from holistic_cam_plugin.errors import UsageError, check_file, near_matches
 from holistic_cam_plugin.models.network import find_hub, is_reachable
-from holistic_cam_plugin.names import HUB
+from holistic_cam_plugin.names import DIGITS, HUB, LITE0
 
 __all__ = ["check_command", "check_image", "tell_offline"]
 
@@ -38,14 +39,22 @@ def check_image(path: Path) -> None:
 
 
 def tell_offline(models: Sequence[str], weights: Sequence[Path | None]) -> None:
-    """Print a line if a model's files can come from the cache alone: their library takes seconds to tell."""
-    published = [
-        model
-        for model, path in zip(models, weights, strict=True)
-        if path is None and model.startswith(HUB) and not model.startswith(("hf/.", "hf//", "hf/~"))
-    ]
-    if published and not is_reachable(find_hub()):
-        complain(
-            f"holistic-cam: {urlsplit(find_hub()).hostname} cannot be reached: {published[0]} is taken from the cache "
-            "on this machine, if it is there; --weights FILE and --model hf/./FOLDER take local files"
-        )
+    """Print a line if a model's files can come from a cache alone: it takes seconds to import what will tell."""
+    for model, path in zip(models, weights, strict=True):
+        server = "" if path else _find_server(model)
+        if server and not is_reachable(server):
+            complain(
+                f"holistic-cam: {urlsplit(server).hostname} cannot be reached: {model} is taken from the cache on this "
+                "machine, if it is there; --weights FILE and --model hf/./FOLDER take local files"
+            )
+            return
+
+
+def _find_server(model: str) -> str:
+    """The address that a model's files come from; empty if it needs none."""
+    if model.startswith(HUB):
+        local = model.startswith(("hf/.", "hf//", "hf/~")) or os.environ.get("HF_HUB_OFFLINE")
+        return "" if local else find_hub()
+    home = Path(os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch"))
+    cached = home.expanduser().glob(f"hub/checkpoints/{glob.escape(model)}[-_]*")
+    return "" if model in (DIGITS, LITE0) or ":" in model or any(cached) else "https://download.pytorch.org"

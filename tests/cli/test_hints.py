@@ -67,14 +67,22 @@ def test_an_unknown_layer_of_a_batch(here, capsys):
     ("options", "told"),
     [
         ("--model timm/resnet18", "huggingface.co cannot be reached: timm/resnet18 is taken from the cache"),
+        ("", "download.pytorch.org cannot be reached: resnet50 is taken from the cache"),
         ("--model resnet18 hf/google/vit", "hf/google/vit is taken from the cache"),
-        ("--model hf/./folder", ""),
         ("--model resnet18", ""),
+        ("--model hf/./folder", ""),
+        ("--model digits", ""),
+        ("--model package.module:build", ""),
         ("--model timm/resnet18 --weights photo.jpg", ""),
     ],
 )
-def test_without_network_a_line_comes_before_the_library_is_imported(here, capsys, monkeypatch, options, told):
+def test_without_network_a_line_comes_before_anything_is_imported(here, capsys, monkeypatch, options, told):
     (here / "photo.jpg").touch()
+    (here / "hub" / "checkpoints").mkdir(parents=True)
+    (here / "hub" / "checkpoints" / "resnet18-f37072fd.pth").touch()
+    monkeypatch.setenv("TORCH_HOME", str(here))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.setattr(hints, "is_reachable", lambda _: False)
     monkeypatch.setattr(figures, "explain_images", lambda _: None)
     assert main(["photo.jpg", *options.split()]) == 0
