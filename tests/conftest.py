@@ -26,6 +26,12 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line says nothing about the machine's network."""
+    monkeypatch.setattr("holistic_cam_plugin.cli.hints.is_reachable", lambda _: True)
+
+
 class Staged(nn.Module):
     """Three stages, global average pooling, a linear head: a classifier for any image size."""
 
