@@ -22,7 +22,7 @@ def test_a_round_is_measured_and_added_to_the_table(tmp_path, capsys):
     for line, kind in zip(lines[1:], ["1", f"{cores} on Ray", f"{cores} apart"], strict=True):
         assert line.startswith(f"digits,last,6,{kind},")
         assert ("Ray" in kind) == (float(line.split(",")[5]) > 0)
-    assert "| digits, last | 1 | " in capsys.readouterr().out
+    assert "| digits, last | 6 | 1 | " in capsys.readouterr().out
 
 
 @pytest.mark.campaign

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,8 @@ def disturb(pictures, output, chance, seconds, number):
             kill(process)
         else:
             # Not to its group: at the first moment the process is still in that of the tests.
-            os.kill(process.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and the server that started it knows
+                os.kill(process.pid, number)
         process.join(PATIENCE)
         check_gone(process, output)
         if process.exitcode != 0:
