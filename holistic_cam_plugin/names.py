@@ -13,13 +13,16 @@ __all__ = [
     "DEFAULT_MODEL",
     "DIGITS",
     "FAST",
+    "FOLDERS",
     "GRAD_CAM_CLASSES",
-    "HUB",
+    "HUGGING_FACE",
     "LITE0",
     "METHOD_KEYS",
     "NAMED_SIZES",
+    "OPEN_CLIP",
     "PAPER",
     "SCALES",
+    "TIMM",
     "find_method",
     "normalize_name",
 ]
@@ -27,8 +30,9 @@ __all__ = [
 DEFAULT_MODEL = "resnet50"
 DIGITS, LITE0 = "digits", "efficientnet_lite0"  # the bundled model, and the one whose weights are a package
 
-# First letters of the models whose files are on the Hugging Face Hub.
-HUB = ("timm/", "hf/", "open_clip/")
+# Prefixes of the names of models whose files are on the Hugging Face Hub; the rest may be a folder of this machine.
+TIMM, HUGGING_FACE, OPEN_CLIP = "timm/", "hf/", "open_clip/"
+FOLDERS = (".", "/", "~")  # first characters of a folder
 
 # Pyramids.
 PAPER, FAST = "paper", "fast"

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from holistic_cam_plugin.errors import UsageError
-from holistic_cam_plugin.models.images import DRAFT_SIDE, FORMATS, read_image
+from holistic_cam_plugin.models.images import DRAFT_SIDE, open_image, read_image
 
 __all__ = ["MOST_PIXELS", "read_upload"]
 
@@ -33,7 +33,7 @@ def _check_size(path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with Image.open(path, formats=FORMATS) as image:  # reads the header
+            with open_image(path) as image:  # reads the header
                 if "progression" not in image.info:  # such a JPEG file is decoded at its full size
                     image.draft("RGB", (DRAFT_SIDE, DRAFT_SIDE))
                 width, height = image.size

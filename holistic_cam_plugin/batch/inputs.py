@@ -29,8 +29,8 @@ COLUMNS = ("file", "target", "label", "mask", *BOX)
 MISSPELT = 0.8
 
 SUFFIXES = (*IMG_EXTENSIONS, ".gif", ".jfif", ".jp2", ".tga")
-# Of pictures that cannot be read: they fail with a reason instead of being left out without a word.
-_UNREADABLE = (".avif", ".heic", ".heif")
+# Those that cannot be read fail with a reason instead of being left out without a word.
+_PICTURES = (*SUFFIXES, ".avif", ".heic", ".heif")
 
 
 class Job(NamedTuple):
@@ -125,7 +125,7 @@ def _walk(root: Path, skipped: Path | None) -> Iterator[tuple[str, str]]:
             path = f"{folder}/{name}" if folder else name
             if is_folder:
                 (links if is_link else waiting).append(path)
-            elif name.lower().endswith((*SUFFIXES, *_UNREADABLE)):
+            elif name.lower().endswith(_PICTURES):
                 escaped = _escape_path(path)
                 yield escaped, "" if escaped == path else "the file name is not valid UTF-8"
 

@@ -13,13 +13,14 @@ from typing import Any
 
 from holistic_cam_plugin.batch.record import RECORD, Record
 from holistic_cam_plugin.errors import UsageError
+from holistic_cam_plugin.names import HUGGING_FACE, OPEN_CLIP, TIMM
 
 __all__ = ["hash_parameters", "open_output", "read_package_versions"]
 
 # The packages that determine the maps: the method, the model's operations, and how a file becomes pixels.
 PACKAGES = ("holistic-cam-plugin", "grad-cam", "torch", "torchvision", "numpy", "opencv-python-headless", "Pillow")
 # Further packages, by the prefix of the model's name.
-LIBRARIES = {"timm/": "timm", "hf/": "transformers", "open_clip/": "open_clip_torch"}
+LIBRARIES = {TIMM: "timm", HUGGING_FACE: "transformers", OPEN_CLIP: "open_clip_torch"}
 # Informational: the images may have moved since, and maps of other batches differ by rounding alone.
 _FREE = ("input", "batch_size")
 

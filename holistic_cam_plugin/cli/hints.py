@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from holistic_cam_plugin.cli.printing import complain
 from holistic_cam_plugin.errors import UsageError, check_file, near_matches
 from holistic_cam_plugin.models.network import find_hub, is_reachable
-from holistic_cam_plugin.names import DIGITS, HUB, LITE0
+from holistic_cam_plugin.names import DIGITS, FOLDERS, HUGGING_FACE, LITE0, OPEN_CLIP, TIMM
 
 __all__ = ["check_command", "check_image", "tell_offline"]
 
@@ -52,9 +52,11 @@ def tell_offline(models: Sequence[str], weights: Sequence[Path | None]) -> None:
 
 def _find_server(model: str) -> str:
     """The address that a model's files come from; empty if it needs none."""
-    if model.startswith(HUB):
-        local = model.startswith(("hf/.", "hf//", "hf/~")) or os.environ.get("HF_HUB_OFFLINE")
+    if model.startswith((TIMM, HUGGING_FACE, OPEN_CLIP)):
+        is_folder = model.startswith(HUGGING_FACE) and model.removeprefix(HUGGING_FACE).startswith(FOLDERS)
+        local = is_folder or os.environ.get("HF_HUB_OFFLINE")
         return "" if local else find_hub()
+    # As torch.hub.get_dir(), without importing torch.
     home = Path(os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch"))
     cached = home.expanduser().glob(f"hub/checkpoints/{glob.escape(model)}[-_]*")
     return "" if model in (DIGITS, LITE0) or ":" in model or any(cached) else "https://download.pytorch.org"

@@ -31,10 +31,7 @@ from torchvision.models import WeightsEnum
 from holistic_cam_plugin.demo import CLASSES, SCENE_MEAN, SCENE_SIZE, SCENE_STD, load_demo_model
 from holistic_cam_plugin.errors import UsageError, near_matches
 from holistic_cam_plugin.models.libraries import (
-    HUGGING_FACE,
     LOCAL,
-    OPEN_CLIP,
-    TIMM,
     BuiltModel,
     build_open_clip,
     build_timm,
@@ -45,7 +42,7 @@ from holistic_cam_plugin.models.libraries import (
 from holistic_cam_plugin.models.network import check_download
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
-from holistic_cam_plugin.names import DIGITS, LITE0
+from holistic_cam_plugin.names import DIGITS, HUGGING_FACE, LITE0, OPEN_CLIP, TIMM
 
 __all__ = ["BuiltModel", "build_model", "has_lite0"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ __all__ = [
     "LARGEST_RESIZED",
     "check_proportions",
     "convert_to_rgb",
-    "describe_format",
+    "open_image",
     "preprocess_image",
     "read_image",
 ]
@@ -44,15 +46,28 @@ def read_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with Image.open(path, formats=FORMATS) as image:
+            with open_image(path) as image:
                 return convert_to_rgb(image)
-    except UnidentifiedImageError as error:
-        raise UsageError(f"{path} cannot be read as an image: {describe_format(path)}") from error
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise UsageError(f"{path} cannot be read as an image: {describe_error(error)}") from error
 
 
-def describe_format(source: Path | bytes) -> str:
+@contextmanager
+def open_image(source: Path | bytes) -> Iterator[Image.Image]:
+    """Open a file, or its bytes, in one of the `FORMATS`.
+
+    Raises:
+        ValueError: it has another format; says what to do.
+        OSError, SyntaxError, ...: Pillow's errors for damaged files.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise ValueError(_describe_format(source)) from error
+
+
+def _describe_format(source: Path | bytes) -> str:
     """Say why a file of none of the `FORMATS`, or its bytes, cannot be read, from its first ones."""
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         start = file.read(16)

@@ -17,12 +17,10 @@ from holistic_cam_plugin.models.network import find_hub, without_retries
 from holistic_cam_plugin.models.processors import load_processor
 from holistic_cam_plugin.models.tokens import load_tokenizer
 from holistic_cam_plugin.models.weights import count_classes, load_weights, read_state_dict
+from holistic_cam_plugin.names import FOLDERS, HUGGING_FACE, OPEN_CLIP, TIMM
 
 __all__ = [
-    "HUGGING_FACE",
     "LOCAL",
-    "OPEN_CLIP",
-    "TIMM",
     "BuiltModel",
     "build_open_clip",
     "build_timm",
@@ -31,10 +29,8 @@ __all__ = [
     "report_failure",
 ]
 
-TIMM, HUGGING_FACE, OPEN_CLIP = "timm/", "hf/", "open_clip/"
 LOCAL = ": give a local state dict with --weights FILE, or use --model digits, the bundled one"
 _FOLDER = ": use --model hf/./FOLDER, which save_pretrained() wrote, or a model of torchvision with --weights FILE"
-_FOLDERS = (".", "/", "~")  # first characters of the name of a folder
 
 
 class BuiltModel(NamedTuple):
@@ -92,7 +88,7 @@ def build_transformers(name: str, weights: Path | None) -> BuiltModel:
             f"save_pretrained() wrote, use --model {HUGGING_FACE}./FOLDER"
         )
     transformers = import_library("transformers")
-    local = name.startswith(_FOLDERS)
+    local = name.startswith(FOLDERS)
     place = str(Path(name).expanduser()) if local else name
     if local and not Path(place).is_dir():
         raise UsageError(f"--model {HUGGING_FACE}{name}: {place} is not a folder")

@@ -12,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 __all__ = ["check_download", "find_hub", "is_reachable", "without_retries"]
 
@@ -83,6 +82,8 @@ def is_reachable(url: str) -> bool:
 
 def _find_address(url: str) -> tuple[str, int]:
     """The host and the port to connect to."""
+    from urllib.request import getproxies, proxy_bypass  # takes time, and most commands need no network
+
     server = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(server.scheme) or proxies.get("all")

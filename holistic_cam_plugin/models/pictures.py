@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import warnings
@@ -13,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from holistic_cam_plugin.errors import describe_error
-from holistic_cam_plugin.models.images import FORMATS, LARGEST_RESIZED, convert_to_rgb, describe_format
+from holistic_cam_plugin.models.images import LARGEST_RESIZED, convert_to_rgb, open_image
 from holistic_cam_plugin.models.preprocessing import Preprocessing
 
 __all__ = ["Picture", "load_picture", "silence_decoders"]
@@ -45,13 +44,11 @@ def load_picture(source: Path | bytes, preprocessing: Preprocessing, crop: bool)
             size, modified = status.st_size, status.st_mtime_ns
         if size == 0:
             raise ValueError("empty file")
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        with open_image(source) as image:
             if preprocessing.resized_area(*image.size) > (LARGEST_RESIZED if crop else LARGEST_WHOLE):
                 sides = " x ".join(map(str, image.size))
                 raise ValueError(f"{sides} px: too long and narrow to be resized to {preprocessing.resize} px")
             return Picture(preprocessing.to_pixels(convert_to_rgb(image), crop=crop), size, modified)
-    except UnidentifiedImageError:
-        return Picture(None, size, modified, describe_format(source))
     except Exception as error:  # decoders raise errors of any type for a broken file
         return Picture(None, size, modified, describe_error(error))  # without the path, which differs between machines
 
